@@ -1,0 +1,104 @@
+"""Finish a project: take out the options that are off and, for a new project, make the first commit.
+
+Cookiecutter runs a rendered copy of this file in the new folder; the standard library is all it has. The render is a
+pure function of the answers, so that an update can compare two of them; everything else happens once, on creation.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+
+# Question -> answer -> the paths that only this answer keeps.
+OPTIONAL: dict[str, dict[str, list[str]]] = {
+    "ci": {
+        "github": [".github"],
+        "gitlab": [".gitlab-ci.yml"],
+    },
+}
+# Neither the user's ignore list, signing key or hooks nor another repository's environment may change the first commit.
+QUIET_GIT = ("-c", "core.excludesFile=", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=")
+FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
+
+
+def is_rerender(answers: Mapping[str, str], root: Path) -> bool:
+    """Tell whether an update tool renders the project in a temporary folder, rather than a user creating it."""
+    in_temporary_folder = re.fullmatch(r"tmp[a-z0-9_]{8}", root.parent.name) is not None
+    return "_commit" in answers and in_temporary_folder and Path(tempfile.gettempdir()).resolve() in root.parents
+
+
+def unwanted(answers: Mapping[str, str]) -> list[str]:
+    """List the paths of options that are off."""
+    paths = [
+        path
+        for question, kept_by in OPTIONAL.items()
+        for answer, paths in kept_by.items()
+        if answers[question] not in {answer, "both"}
+        for path in paths
+    ]
+    return [*paths, *([] if answers["owner"] else ["CODEOWNERS"])]
+
+
+def prune(root: Path, paths: list[str]) -> None:
+    """Remove files and folders of the new project."""
+    for path in paths:
+        target = root / path
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Git in the project, on its own and without a word."""
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    command = ["git", *QUIET_GIT, *arguments]
+    return subprocess.run(  # noqa: S603
+        command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+
+
+def commit(root: Path, message: str) -> str | None:
+    """Make the project a Git repository with a first commit; otherwise say in one line why not."""
+    if shutil.which("git") is None:
+        return "Git is not installed, so there is no first commit; the project works, but runs can't record one"
+    if git(root, "rev-parse", "--is-inside-work-tree").returncode == 0:
+        ignored = git(root, "check-ignore", "--quiet", ".").returncode == 0
+        if not ignored:
+            return "This folder belongs to a Git repository already: add the project there"
+    steps = (("init", "--initial-branch=main"), ("add", "--all"), ("commit", "--no-verify", "--message", message))
+    for step in steps:
+        if step[0] == "commit" and git(root, "var", "GIT_AUTHOR_IDENT").returncode:
+            return "No first commit, since Git lacks your name: set user.name and user.email by git config, then commit"
+        result = git(root, *step)
+        if result.returncode:
+            why = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            return f"No first commit, since `git {step[0]}` said: {why}"
+    return None
+
+
+def next_steps(answers: Mapping[str, str], note: str | None) -> str:
+    """Tell a user what to type now."""
+    slug = answers["project_slug"]
+    lines = ["", f"{slug} is ready. Next:", f"  cd {slug}", "  uv sync", f"  uv run {slug} run", ""]
+    return "\n".join([*lines, f"Note: {note}", ""] if note else lines)
+
+
+def main(answers: Mapping[str, str], root: Path) -> None:
+    """Prune the project; for a user who creates it, commit it and print the next steps on stderr."""
+    prune(root, unwanted(answers))
+    if is_rerender(answers, root):
+        return
+    note = commit(root, f"Create {answers['project_slug']} from the template")
+    print(next_steps(answers, note).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(json.loads(ANSWERS), Path.cwd())

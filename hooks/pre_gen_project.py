@@ -1,0 +1,103 @@
+"""Refuse answers that can't become a working project, with one line that says what to do instead.
+
+Cookiecutter runs a rendered copy of this file before it writes anything; the standard library is all it has.
+"""
+
+import json
+import keyword
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Mapping
+
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+
+LONGEST = 40
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+OWNER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)*)?")
+FREE_TEXT = ("project_name", "description", "author_name", "owner")
+# Written apart, since Jinja renders this file too.
+JINJA = ("{" + "{", "{" + "%", "{" + "#")
+
+# Folders and modules of the generated project, and commands that a script of the same name would shadow.
+OURS = frozenset(
+    """
+config conftest data demo dist docs lake mlruns noxfile reports setup src test tests
+activate bash cargo conda docker git make pip pip3 pipx poetry py python python3 sh sudo uv uvx
+""".split()
+)
+WINDOWS = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))])
+# What uv.lock installs, imports and puts on the path, hyphens for underscores: a test compares.
+DEPENDENCIES = frozenset(
+    """
+activate activate-global-python-argcomplete alembic annotated-doc annotated-types anyio appnope argcomplete arro3
+arro3-core ast-serialize asttokens attr attrs backend-test-tools cachetools certifi cffi cffi-gen-src cfgv
+charset-normalizer check-model check-node click cloudpickle codespell codespell-lib colorama colorlog comm contourpy
+coverage coverage3 cryptography cycler databricks databricks-sdk dateutil debugpy debugpy-adapter deltalake
+dependency-groups deprecated deptry distlib dmypy dotenv execnet executing f2py fastapi fastjsonschema filelock
+flatbuffers fonttools git gitdb gitpython google google-auth grimp h11 humanize hypothesis identify identify-cli idna
+import-linter importlib-metadata importlinter iniconfig ipykernel ipykernel-launcher ipython ipython-pygments-lexers
+ipython3 jedi joblib jupyter jupyter-client jupyter-core jupyter-kernel jupyter-kernelspec jupyter-migrate jupyter-run
+jupyter-troubleshoot kiwisolver librt lint-dependency-groups lint-imports mako mako-render markdown-it markdown-it-py
+markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny
+mpl-toolkits mypy mypy-extensions mypyc narwhals nest-asyncio2 nodeenv normalizer nox numpy numpy-config onnx
+onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
+opentelemetry-semantic-conventions packaging pandas parso pathspec pexpect pillow pip-install-dependency-groups
+platformdirs pluggy polars polars-runtime-32 pre-commit prompt-toolkit protobuf psutil ptyprocess pure-eval py pyasn1
+pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset pygmentize pygments pylab
+pyparsing pytest pytest-cov pytest-xdist python python-dateutil python-discovery python-dotenv python3 pyyaml pyzmq
+register-python-argcomplete requests requirements requirements-parser rich ruff scikit-learn scipy skl2onnx sklearn
+smmap sortedcontainers sqlalchemy sqlformat sqlparse stack-data starlette stubgen stubtest threadpoolctl tomli tornado
+tox-to-nox traitlets ttx typing-extensions typing-inspection tzdata urllib3 uvicorn validate-pyproject virtualenv
+wcwidth wrapt wrapt-stubs xdist yaml zipp zizmor zmq
+""".split()
+)
+
+
+def slug_problem(slug: str) -> str | None:
+    """Say why a project can't have this slug, or None if it can."""
+    package = slug.replace("-", "_")
+    reasons = (
+        (not SLUG.fullmatch(slug), "must be small letters a to z, digits and single hyphens, a letter first"),
+        (len(slug) > LONGEST, f"is {len(slug)} characters long; at most {LONGEST} fit"),
+        (keyword.iskeyword(package) or keyword.issoftkeyword(package), "is a word of the Python language"),
+        (package in sys.stdlib_module_names, "is a module of Python's standard library"),
+        (slug in DEPENDENCIES, "is the name of something that the project installs"),
+        (slug in OURS, "is a folder or a command that the project needs for something else"),
+        (slug in WINDOWS, "is a name that Windows reserves"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
+
+
+def text_problem(text: str) -> str | None:
+    """Say why this free text can't be written into files, or None if it can."""
+    if any(mark in text for mark in JINJA):
+        return "holds a Jinja mark (a brace followed by a brace, % or #), which Cookiecutter would run at an update"
+    if any(unicodedata.category(char) in {"Cc", "Cs"} and not char.isspace() for char in text):
+        return "holds a control character"
+    return None
+
+
+def problems(answers: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each answer that can't work: the question, the value and the way out."""
+    for question in FREE_TEXT:
+        if problem := text_problem(answers[question]):
+            yield f"{question} {problem}; please leave it out"
+    if not answers["project_name"].strip():
+        yield "project_name is empty; give the project a name"
+    if not OWNER.fullmatch(answers["owner"]):
+        yield f"owner {answers['owner']!r} is no name of an organisation or user; write it as in the address, without @"
+    if problem := slug_problem(answers["project_slug"]):
+        yield f"project_slug {answers['project_slug']!r} {problem}; choose another, such as project_slug=my-ml-project"
+
+
+def main(answers: Mapping[str, str]) -> int:
+    """Print the first problem on stderr; 1 if there is one, else 0."""
+    problem = next(problems(answers), None)
+    if problem:
+        print(problem.encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(ANSWERS)))

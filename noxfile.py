@@ -1,0 +1,103 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2026.1"]
+# ///
+"""The template's checks and its demonstration: `uvx nox` runs lint, types and tests, `uvx nox -s demo` shows a project.
+
+Every session works in the one environment, .venv, which `uv run` keeps equal to uv.lock.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.1"
+nox.options.default_venv_backend = "none"
+
+HERE = Path(__file__).parent
+PROJECT = HERE / "{{cookiecutter.project_slug}}"
+SLUG = "my-ml-project"
+
+
+def uv(session: nox.Session, *arguments: str) -> None:
+    """Run a command in the template's environment."""
+    session.run("uv", "run", *arguments)
+
+
+def bake(session: nox.Session, folder: Path) -> Path:
+    """Make a project with the default answers in a folder."""
+    uv(session, "cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir", str(folder))
+    return folder / SLUG
+
+
+@nox.session(default=False)
+def demo(session: nox.Session) -> None:
+    """Make a project in demo/, install it, let it do what is due, and say where to look."""
+    shutil.rmtree(HERE / "demo", ignore_errors=True)
+    session.chdir(bake(session, HERE / "demo"))
+    session.run("uv", "sync")
+    session.run("uv", "run", SLUG, "run")
+    session.log(f"The project is in demo/{SLUG}; its README.md is the first hour with it.")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style, spelling, schemas and workflows."""
+    uv(session, "pre-commit", "run", "--all-files", "--show-diff-on-failure", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy."""
+    uv(session, "mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on all cores."""
+    uv(session, "pytest", "--numprocesses=auto", *session.posargs)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a broken link fails."""
+    uv(session, "--group", "docs", "zensical", "build", "--clean", "--strict", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Renew the lock that ships with the template; `-- --upgrade` takes the newest versions."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = bake(session, Path(folder))
+        session.run("uv", "lock", "--directory", str(project), *session.posargs)
+        text = (project / "uv.lock").read_text(encoding="utf-8")
+    name = json.dumps(SLUG)
+    if text.count(f"name = {name}\n") != 1:
+        session.error("the lock should hold the project's name once")
+    (PROJECT / "uv.lock").write_text(
+        text.replace(f"name = {name}\n", 'name = "{{ cookiecutter.project_slug }}"\n'), encoding="utf-8", newline="\n"
+    )
+
+
+@nox.session(name="format", default=False)
+def format_project(session: nox.Session) -> None:
+    """Fix and format the generated project's Python as rendered, and take it back into the template."""
+    package = SLUG.replace("-", "_")
+    with tempfile.TemporaryDirectory() as folder:
+        project = bake(session, Path(folder))
+        before = {path: path.read_text(encoding="utf-8") for path in project.rglob("*.py")}
+        uv(session, "ruff", "check", "--fix", "--exit-zero", str(project))
+        uv(session, "ruff", "format", str(project))
+        after = {path: path.read_text(encoding="utf-8") for path in before}
+        for path in (path for path in before if before[path] != after[path]):
+            target = PROJECT / path.relative_to(project).as_posix().replace(package, "{{cookiecutter.__package_name}}")
+            text = after[path].replace(package, "{{cookiecutter.__package_name}}")
+            target.write_text(text, encoding="utf-8", newline="\n")
+            session.log(f"changed {target.relative_to(HERE)}")
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -1,0 +1,103 @@
+"""A project's own checks are green when it is new, and red when someone plants a fault."""
+
+import os
+import shutil
+import tomllib
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import pytest
+from baking import LONGEST, SHORTEST, Bake, Project, run
+
+from hooks.pre_gen_project import DEPENDENCIES, SLUG
+
+GATES = {
+    "ruff check": "ruff check --no-cache",
+    "ruff format": "ruff format --no-cache --check",
+    "mypy": "mypy",
+    "import-linter": "lint-imports --no-cache",
+    "deptry": "deptry --no-ansi src",
+    "mdformat": "mdformat --check --compact-tables README.md AGENTS.md CONTRIBUTING.md",
+    "codespell": "codespell",
+    "validate-pyproject": "validate-pyproject pyproject.toml",
+    "zizmor": "zizmor --offline --persona=auditor .github",
+}
+
+
+def gate(name: str, project: Project, environment: Path, *, check: bool = True) -> str:
+    """What one check of a project says, run from the shared environment."""
+    tool, *arguments = GATES[name].split()
+    search = {"PYTHONPATH": str(project.root / "src")}  # the shared environment holds no project
+    result = run(environment / tool, *arguments, cwd=project.root, env=search, check=check)
+    assert check or result.returncode, f"{name} should be red, and says:\n{result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("slug", [SHORTEST, "my-ml-project", LONGEST])
+@pytest.mark.parametrize("name", GATES)
+def test_a_new_project_is_green(bake: Bake, environment: Path, slug: str, name: str) -> None:
+    gate(name, bake(project_slug=slug), environment)
+
+
+@pytest.mark.parametrize("slug", [SHORTEST, LONGEST, "zz-9", "a-b-c-d", "numpy-fan"])
+def test_the_lock_fits_every_name_without_a_network(bake: Bake, slug: str) -> None:
+    run("uv", "lock", "--check", "--offline", cwd=bake(project_slug=slug).root)
+
+
+def test_the_lock_names_no_index_but_the_public_one(project: Project) -> None:
+    packages = tomllib.loads(project.read("uv.lock"))["package"]
+    sources = {str(package["source"]) for package in packages if package["name"] != project.slug}
+    assert sources == {"{'registry': 'https://pypi.org/simple'}"}
+    files = [file["url"] for package in packages for file in (*package.get("wheels", []), package.get("sdist")) if file]
+    assert {url.split("/")[2] for url in files} == {"files.pythonhosted.org"}
+
+
+def names_of(distribution: Distribution) -> set[str]:
+    """What a distribution puts on the import path and on the command path."""
+    files = [file.parts[0] for file in distribution.files or []]
+    modules = {part.partition(".")[0] for part in files if part.endswith(".py") or "." not in part}
+    return modules | {entry.name for entry in distribution.entry_points if entry.group == "console_scripts"}
+
+
+def test_every_name_that_a_project_installs_is_refused_as_its_slug(project: Project, environment: Path) -> None:
+    locked = {package["name"] for package in tomllib.loads(project.read("uv.lock"))["package"]} - {project.slug}
+    (site,) = environment.parent.glob("Lib/site-packages" if os.name == "nt" else "lib/*/site-packages")
+    installed = {name for distribution in distributions(path=[str(site)]) for name in names_of(distribution)}
+    slugs = {name.replace("_", "-") for name in locked | installed}
+    assert {slug for slug in slugs if SLUG.fullmatch(slug)} - DEPENDENCIES == set()
+
+
+@pytest.fixture
+def spoilt(project: Project, tmp_path: Path) -> Project:
+    """A copy of a project, to plant a fault in."""
+    root = tmp_path / project.slug
+    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns(".*_cache", ".git"))
+    return Project(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "fault", "complaint"),
+    [
+        ("import-linter", "production/planted.py", "import {package}.research.planted", "not allowed to import"),
+        ("import-linter", "research/planted.py", "import {package}.production.planted", "not allowed to import"),
+        ("import-linter", "shared/planted.py", "import {package}.production.planted", "not allowed to import"),
+        ("import-linter", "shared/planted.py", "import {package}.cli", "not allowed to import"),
+        ("import-linter", "another/__init__.py", "", "another"),
+        ("mypy", "shared/planted.py", "def double(x):\n    return 2 * x", "no-untyped-def"),
+        ("mypy", "production/planted.py", "text: str = 1", "assignment"),
+        ("ruff check", "shared/planted.py", "import os", "F401"),
+        ("ruff check", "production/planted.py", "def double(x: int) -> int:\n    return 2 * x", "D103"),
+        ("ruff format", "shared/planted.py", "x  =  1", "reformat"),
+        ("deptry", "production/planted.py", "import flask", "DEP001"),
+        ("codespell", "shared/planted.py", "# teh end", "teh"),  # codespell:ignore teh
+    ],
+)
+def test_a_planted_fault_turns_the_gate_red(  # noqa: PLR0913, PLR0917 - a row of the table
+    spoilt: Project, environment: Path, name: str, path: str, fault: str, complaint: str
+) -> None:
+    for part in ("production", "research"):
+        (spoilt.root / "src" / spoilt.package / part / "planted.py").write_text("", encoding="utf-8")
+    planted = spoilt.root / "src" / spoilt.package / path
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text(fault.format(package=spoilt.package) + "\n", encoding="utf-8")
+    assert complaint in gate(name, spoilt, environment, check=False)

@@ -1,0 +1,1 @@
+"""One codebase from the first experiment to a continuously retrained service; see the README."""

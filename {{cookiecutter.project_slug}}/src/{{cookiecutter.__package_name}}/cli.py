@@ -1,0 +1,156 @@
+"""The console script: a row a command, above the parts; heavy imports only inside a command."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+PACKAGE = __name__.partition(".")[0]
+NAME = PACKAGE.replace("_", "-")
+OK, NO, BAD = 0, 1, 2
+
+Parameter = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Moment(click.DateTime):
+    """A time in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Read it, and say that it is UTC."""
+        return super().convert(value, param, ctx).replace(tzinfo=UTC)
+
+
+PATH, TIME = click.Path(path_type=Path), Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+FILE = click.argument("file", type=PATH)
+INBOX_FILE = click.argument("file", type=PATH, required=False)
+KEY = click.argument("key")
+NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the setting clock says.")
+AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
+OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
+VERSION = click.option("--version", type=int, metavar="N", help="Which version; else the challenger.")
+OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row: what a command calls, `module:function` of `production`, and how it is asked.
+
+    The function is given the workspace and the command's parameters; what it returns is printed for people, or as
+    JSON. Where that has a false `ok`, the answer is no. A command that `writes` runs alone.
+    """
+
+    group: str
+    call: str
+    help: str
+    parameters: tuple[Parameter, ...] = ()
+    writes: bool = False
+
+    def __call__(self, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - a command's own parameters
+        """Do it, print what came of it, exit with its status."""
+        from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
+        from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
+
+        module, _, function = self.call.partition(":")
+        try:
+            workspace = open_workspace()
+            work = getattr(import_module(f"{PACKAGE}.production.{module}"), function)
+            with workspace.alone(needed=self.writes):
+                result = work(workspace, **options)
+        except (BadInput, Refused) as error:
+            click.echo(f"{NAME}: {error}", err=True)
+            if as_json:
+                click.echo(json({"error": str(error)}))
+            sys.exit(BAD if isinstance(error, BadInput) else NO)
+        click.echo(json(result) if as_json else result, err=not as_json)
+        sys.exit(OK if getattr(result, "ok", True) else NO)
+
+
+COMMANDS = {
+    "run": Command(
+        "Daily",
+        "lifecycle:run",
+        "Do whatever is due: collect, ingest, train, gate, promote, predict.",
+        (NOW,),
+        writes=True,
+    ),
+    "status": Command("Daily", "status:status", "Say what is predicted, by which champion, from what data."),
+    "check": Command("Data", "ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER)),
+    "ingest": Command(
+        "Data",
+        "ingest:ingest",
+        "Append a FILE's rows once, or all of the inbox.",
+        (INBOX_FILE, OWNER, NOW),
+        writes=True,
+    ),
+    "train": Command("Model", "train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True),
+    "gate": Command("Model", "gate:judge", "Judge a challenger, with reasons.", (VERSION,)),
+    "promote": Command(
+        "Model", "promote:promote", "Judge a challenger; let it serve if it passes.", (VERSION, NOW), writes=True
+    ),
+    "rollback": Command("Model", "promote:rollback", "Let the version before serve again.", (NOW,), writes=True),
+    "predict": Command("Answers", "predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)),
+    "explain": Command("Answers", "explain:explain", "Show the row with a KEY through every stage.", (KEY, NOW)),
+}
+
+
+class Grouped(click.Group):
+    """Commands by group, in the order in which one needs them."""
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the groups into the help."""
+        for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+            with formatter.section(group):
+                formatter.write_dl([(name, row.help) for name, row in COMMANDS.items() if row.group == group])
+
+
+@click.group(cls=Grouped, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """From arriving batches to a champion that predicts.
+
+    Without a command: where the project stands. Exit status 0: done; 1: the answer is no, or a person must act;
+    2: bad input, with one line that says what to do.
+    """
+    if context.invoked_subcommand is None:
+        COMMANDS["status"](as_json=False)
+
+
+def add(name: str, row: Command) -> None:
+    """Make a row a command of the console script."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+    def callback(**options: Any) -> None:  # noqa: ANN401 - a command's own parameters
+        row(**options)
+
+    asked: Callable[..., Any] = callback
+    for parameter in reversed(row.parameters):
+        asked = parameter(asked)
+    cli.command(name=name, help=row.help)(asked)
+
+
+def json(result: object) -> str:
+    """A result as one line of JSON, in ASCII so that every console can show it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter[object](type(result)).dump_json(result, ensure_ascii=True).decode()
+
+
+for _name, _row in COMMANDS.items():
+    add(_name, _row)
+
+
+def main() -> None:
+    """Run the console script."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger(PACKAGE).setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    cli(prog_name=NAME)

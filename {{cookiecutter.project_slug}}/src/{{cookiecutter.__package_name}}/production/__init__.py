@@ -1,0 +1,1 @@
+"""What runs unattended: it may import `shared`, never `research`."""

@@ -1,0 +1,138 @@
+"""One row through every stage: raw, contract, features, prediction, what contributed, and what came true."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.production.predict import champion, features_for
+from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+Row = dict[str, Any]  # a row as JSON has it
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A row's way through the stages.
+
+    Attributes:
+        raw: As it is in the lake, without personal columns.
+        broken: The rules of the contract that it breaks.
+        predicted_at: What was known by then was used.
+        features: What the model is given.
+        answer: What the champion says.
+        contributions: By how much each feature moves the prediction, against a typical value of it.
+        outcome: What came true; none where it isn't known.
+        version: Of the champion.
+    """
+
+    raw: Row
+    broken: tuple[str, ...]
+    predicted_at: str
+    features: Row
+    answer: Row
+    contributions: dict[str, float]
+    outcome: Any
+    version: int
+
+    def __str__(self) -> str:
+        """The stages for people."""
+        contract = "; ".join(self.broken) or "keeps every rule"
+        moved = sorted(self.contributions.items(), key=lambda item: -abs(item[1]))
+        lines = [
+            "raw           " + _pairs(self.raw),
+            "contract      " + contract,
+            "predicted at  " + self.predicted_at,
+            "features      " + _pairs(self.features),
+            f"prediction    {_pairs(self.answer)} (version {self.version})",
+            "contributions " + _pairs({name: f"{value:+.4f}" for name, value in moved}),
+            f"outcome       {'not known yet' if self.outcome is None else self.outcome}",
+        ]
+        return "\n".join(lines)
+
+
+def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> Explained:
+    """Take the row with this key through every stage, with what was known when it is predicted.
+
+    Args:
+        workspace: The workspace.
+        key: The key's values, joined by `/` where it has several columns.
+        now: Rows that are predicted later are predicted now; without it, the setting `clock` says.
+
+    Raises:
+        BadInput: There is no such row, or the table has no key.
+        Refused: There is no champion.
+    """
+    release, schema = champion(workspace), workspace.problem.schema.request
+    rows = _row(workspace, schema, key)
+    built = features_for(workspace, rows, now=workspace.now(now))
+    answer = release.answers(release.predictor.predict(built))
+    raw = rows.drop(schema.having(Personal))
+    return Explained(
+        raw=_json(raw),
+        broken=tuple(marked(rows, schema)[RULES].item()),
+        predicted_at=built[AT].item().isoformat(),
+        features=_json(built.select(list(release.features))),
+        answer=_json(answer),
+        contributions=contributions(release, built),
+        outcome=_outcome(workspace, rows),
+        version=release.version,
+    )
+
+
+def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
+    """By how much the prediction changes when one feature takes a typical value instead (occlusion).
+
+    The prediction is a probability (of the likeliest class for a multiclass task), or the value of a regression.
+    """
+    features = row.select(list(release.features))
+    varied = [
+        features.with_columns(pl.lit(release.reference[name], dtype=kind).alias(name))
+        for name, kind in features.schema.items()
+    ]
+    predictions = release.predictor.predict(pl.concat([features, *varied]))
+    if predictions.ndim > 1:
+        predictions = predictions[:, int(np.argmax(predictions[0]))]
+    return dict(zip(release.features, (predictions[0] - predictions[1:]).tolist(), strict=True))
+
+
+def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
+    if not schema.key:
+        msg = f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to explain one"
+        raise BadInput(msg)
+    values = key.split("/")
+    if len(values) != len(schema.key):
+        msg = f"the key of {schema.name} is {'/'.join(schema.key)}, not {key!r}"
+        raise BadInput(msg)
+    wanted = pl.DataFrame({name: [value] for name, value in zip(schema.key, values, strict=True)})
+    wanted = wanted.with_columns(pl.col(name).cast(schema.dtypes[name], strict=False) for name in schema.key)
+    rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
+    if rows.is_empty():
+        msg = f"{schema.name} has no row with {'/'.join(schema.key)} {key}"
+        raise BadInput(msg)
+    return rows
+
+
+def _outcome(workspace: Workspace, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - whatever the target is
+    labels, key = workspace.problem.labels, workspace.problem.schema.key
+    found = workspace.lake.scan(labels).join(rows.lazy().select(key), on=key, how="semi")
+    values = found.select(workspace.problem.target.name).collect().to_series()
+    return values[0] if len(values) else None
+
+
+def _json(frame: pl.DataFrame) -> Row:
+    row: Row = json.loads(frame.write_json())[0]
+    return row
+
+
+def _pairs(row: Row) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+    )

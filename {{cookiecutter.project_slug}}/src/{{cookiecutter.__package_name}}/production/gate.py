@@ -1,0 +1,152 @@
+"""The verdict on a challenger: thresholds, baselines, champion, slices; each answer has its reason."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.production.train import EVIDENCE
+from {{cookiecutter.__package_name}}.shared import training
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate.
+
+    Attributes:
+        name: What is asked.
+        passed: Whether the answer is yes.
+        detail: The figures behind it.
+        part: Whether it is asked of a slice, not of all rows.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+    part: bool = False
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{'yes' if self.passed else 'NO '}  {self.name}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answers for one challenger.
+
+    Attributes:
+        version: The challenger's.
+        champion: The version that it was compared with.
+        checks: Each question with its answer.
+    """
+
+    version: int
+    champion: int | None
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every answer is yes."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        """The verdict for people, its reasons first where it is no."""
+        shown = [check for check in self.checks if not check.passed]
+        shown += [check for check in self.checks if check.passed and not check.part]
+        parts = [check for check in self.checks if check.part]
+        good = sum(check.passed for check in parts)
+        lines = [f"version {self.version} {'passes' if self.ok else 'is refused'}", *(f"  {c}" for c in shown)]
+        return "\n".join([*lines, f"  {good} of {len(parts)} answers on slices are yes"] if parts else lines)
+
+
+def challenger(workspace: Workspace, version: int | None = None) -> Version:
+    """The version to judge: the given one, or what the alias names.
+
+    Raises:
+        BadInput: There is none.
+    """
+    found = workspace.registry.aliased(CHALLENGER) if version is None else workspace.registry.version(version)
+    if found is None:
+        msg = "there is no challenger: train one first" if version is None else f"there is no version {version}"
+        raise BadInput(msg)
+    return found
+
+
+def judge(workspace: Workspace, *, version: int | None = None) -> Verdict:
+    """Ask every question about a challenger, from the evidence of its run; the answers are kept with the version.
+
+    Raises:
+        BadInput: There is no challenger, or no such version.
+    """
+    found = challenger(workspace, version)
+    champion = workspace.releases.champion()
+    rows = pl.read_parquet(BytesIO(workspace.registry.read(found.run_id, EVIDENCE)))
+    classes = json.loads(workspace.registry.tags(found.run_id)["classes"])
+    verdict = Verdict(
+        found.number,
+        champion.version if champion else None,
+        tuple(_checks(workspace, rows, classes, champion, seed=found.number)),
+    )
+    workspace.registry.tag(
+        found, {"verdict": "passed" if verdict.ok else "refused", "reasons": "\n".join(map(str, verdict.checks))}
+    )
+    return verdict
+
+
+def _checks(
+    workspace: Workspace, rows: pl.DataFrame, classes: list[str], champion: Release | None, *, seed: int
+) -> Iterator[Check]:
+    problem, ask = workspace.problem, workspace.acceptance
+
+    def answers(model: str) -> Answers:
+        return training.evidence(problem, rows, model, classes)
+
+    model = answers("model")
+    yield Check("predictions are numbers", bool(np.isfinite(model.prediction).all()), f"{len(rows)} rows")
+    yield from _limits("", metrics(model, ask.decision), ask.at_least, ask.at_most)
+    days, rng = training.days(problem, rows), np.random.default_rng(seed)
+    for name in ("dummy", "linear"):
+        better = gain(losses(model), losses(answers(name)), days, confidence=ask.confidence, rng=rng)
+        yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
+    if champion is not None:
+        yield _beats(workspace, rows, model, champion, rng)
+    for part in by_slice(model, rows, ask.slices.columns, ask.decision, at_least=ask.slices.rows):
+        name = f"{part.column} {part.value} ({part.rows} rows), "
+        yield from _limits(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
+
+
+def _limits(
+    name: str, figures: dict[str, float], at_least: dict[str, float], at_most: dict[str, float]
+) -> Iterator[Check]:
+    for metric, limit in at_least.items():
+        value = figures.get(metric, float("nan"))
+        yield Check(f"{name}{metric} at least {limit}", value >= limit, f"{value:.4f}", part=bool(name))
+    for metric, limit in at_most.items():
+        value = figures.get(metric, float("nan"))
+        yield Check(f"{name}{metric} at most {limit}", value <= limit, f"{value:.4f}", part=bool(name))
+
+
+def _beats(
+    workspace: Workspace, rows: pl.DataFrame, model: Answers, champion: Release, rng: np.random.Generator
+) -> Check:
+    """Compare on the rows whose labels are newer than what the champion was trained on."""
+    name = f"better than champion, version {champion.version}"
+    if missing := [feature for feature in champion.features if feature not in rows.columns]:
+        return Check(name, passed=False, detail=f"features.build no longer gives it {', '.join(missing)}: keep them")
+    fresh = (rows[KNOWN] > champion.trained_until).to_numpy()
+    if fresh.sum() < workspace.acceptance.window.rows:
+        return Check(name, passed=False, detail=f"{fresh.sum()} labels are newer than the champion: too few to compare")
+    held = rows.filter(fresh)
+    theirs = training.answers(workspace.problem, held, champion.predictor.predict(held), champion.classes)
+    days = training.days(workspace.problem, held)
+    better = gain(losses(model[fresh]), losses(theirs), days, confidence=workspace.acceptance.confidence, rng=rng)
+    return Check(name, better.lower > 0, f"loss lower by {better}")

@@ -1,0 +1,287 @@
+"""Batches into the lake: read, held against the contract, appended once; what breaks it goes to quarantine."""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, parse
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, Schema
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a batch.
+
+    Attributes:
+        table: Whose rows they are.
+        name: The file's name.
+        id: A hash of its content: the same content is the same batch.
+        seen: Whether it was in the lake before; then nothing else was looked at.
+        accepted: Rows that keep the contract and were not in the lake.
+        rejected: Rows that break it.
+        repeats: Rows that are in the lake already.
+        counts: How many rows break each rule.
+        breaches: Why the batch as a whole can't be accepted: then none of its rows is.
+        notes: What is new in it and let in.
+        quarantine: Where rejected rows or the whole file are kept.
+    """
+
+    table: str
+    name: str
+    id: str
+    seen: bool = False
+    accepted: int = 0
+    rejected: int = 0
+    repeats: int = 0
+    counts: dict[str, int] | None = None
+    breaches: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    quarantine: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row keeps the contract."""
+        return not self.breaches and not self.rejected
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if self.seen:
+            return f"{self.table}/{self.name}: in the lake already, nothing to do"
+        reasons = "; ".join(self.breaches) or ", ".join(f"{rule} ({n})" for rule, n in (self.counts or {}).items())
+        kept = f"; kept in {self.quarantine}" if self.quarantine else ""
+        if self.breaches:
+            return f"{self.table}/{self.name} breaks the contract: {reasons}{kept}"
+        parts = [f"{self.accepted} rows"]
+        parts += [f"{self.repeats} in the lake already"] if self.repeats else []
+        parts += [f"{self.rejected} break the contract: {reasons}{kept}"] if self.rejected else []
+        return f"{self.table}/{self.name}: " + "; ".join([*parts, *self.notes])
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of some batches."""
+
+    batches: tuple[Batch, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether none was refused as a whole; then a person must act."""
+        return not any(batch.breaches for batch in self.batches)
+
+    def __str__(self) -> str:
+        """One line a batch, for people."""
+        return "\n".join(map(str, self.batches)) or "the inbox is empty"
+
+
+def check(workspace: Workspace, file: Path, *, table: str | None = None) -> Batch:
+    """Hold a file against its table's contract; nothing is written.
+
+    Raises:
+        BadInput: The file can't be read, or it isn't clear whose rows it has.
+    """
+    content = content_of(file)
+    rows = read_rows(file, content)
+    schema = table_of(workspace.problem, file, rows, table)
+    return _batch(schema, file, content, _judged(workspace, schema, file, rows))
+
+
+def ingest(
+    workspace: Workspace, file: Path | None = None, *, table: str | None = None, now: datetime | None = None
+) -> Ingested:
+    """Append a file's rows to its table, once; or what is in the inbox.
+
+    Raises:
+        BadInput: The file can't be read, or it isn't clear whose rows it has.
+    """
+    moment = now or datetime.now(UTC)
+    if file is None:
+        return ingest_inbox(workspace, now=moment)
+    return Ingested((ingest_file(workspace, file, now=moment, table=table),))
+
+
+def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str | None = None) -> Batch:
+    """Append a file's rows to its table, once; the file stays where it is.
+
+    Raises:
+        BadInput: The file can't be read, or it isn't clear whose rows it has.
+    """
+    content = content_of(path)
+    rows = read_rows(path, content)
+    schema = table_of(workspace.problem, path, rows, table)
+    if workspace.lake.has(schema.name, _id(content)):
+        return Batch(schema.name, path.name, _id(content), seen=True)
+    judged = _judged(workspace, schema, path, rows)
+    batch = _batch(schema, path, content, judged)
+    if not batch.ok:
+        batch = _quarantined(workspace, batch, content, judged)
+    if isinstance(judged, BatchReport) and not batch.breaches and batch.accepted:
+        stamped = judged.accepted.with_columns(
+            pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(ARRIVED), pl.lit(batch.id).alias(BATCH)
+        )
+        workspace.lake.append(schema.name, stamped, batch=batch.id)
+    return batch
+
+
+def ingest_inbox(workspace: Workspace, *, now: datetime) -> Ingested:
+    """Ingest every file of the inbox, in the order of its name; it moves to the archive, or to quarantine.
+
+    Only hidden files and drafts (`.part`) stay: they are still being written.
+    """
+    batches = []
+    for path in sorted(_waiting(workspace.path(workspace.settings.inbox))):
+        try:
+            batch = ingest_file(workspace, path, now=now)
+        except BadInput as error:
+            content = content_of(path)
+            unread = Batch(path.parent.name, path.name, _id(content), breaches=(str(error),))
+            batch = _quarantined(workspace, unread, content, None)
+        _clear(workspace, path, batch)
+        batches.append(batch)
+        log.debug("%s", batch)
+    return Ingested(tuple(batches))
+
+
+def _waiting(inbox: Path) -> list[Path]:
+    files = (path for path in inbox.rglob("*") if path.is_file())
+    return [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
+
+
+def read_rows(path: Path, content: bytes) -> pl.DataFrame:
+    """The rows of a Parquet or CSV file, from its content; CSV gives text.
+
+    Raises:
+        BadInput: It is neither, or broken.
+    """
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                return pl.read_parquet(BytesIO(content))
+            case ".csv":
+                return pl.read_csv(BytesIO(content), infer_schema=False)
+            case other:
+                msg = f"{path} ends in {other!r}: batches are .parquet or .csv"
+                raise BadInput(msg)
+    except PolarsError as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        msg = f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again"
+        raise BadInput(msg) from error
+
+
+def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:
+    """Whose rows they are: as said, or by the folder's name, or by the columns.
+
+    Raises:
+        BadInput: There is no such table, or more than one would do.
+    """
+    schemas = problem.schemas
+    names = ", ".join(schemas)
+    if given is not None and given not in schemas:
+        msg = f"there is no table {given!r}: tables are {names}"
+        raise BadInput(msg)
+    if name := given or (path.parent.name if path.parent.name in schemas else None):
+        return schemas[name]
+    fitting = [schema for schema in schemas.values() if set(rows.columns) & set(schema.names) == set(schema.names)]
+    if len(schemas) == 1:
+        fitting = list(schemas.values())
+    if len(fitting) != 1:
+        msg = f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})"
+        raise BadInput(msg)
+    return fitting[0]
+
+
+def typed(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame:
+    """A file's rows, in the contract's types where they were text."""
+    return parse(rows, schema) if path.suffix.lower() == ".csv" else rows
+
+
+def _judged(workspace: Workspace, schema: Schema, path: Path, rows: pl.DataFrame) -> BatchReport | ContractBreach:
+    try:
+        rows = typed(rows, schema, path)
+        return accept(rows, schema, stored=_stored(workspace, schema, rows))
+    except ContractBreach as breach:
+        return breach
+
+
+def _stored(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame:
+    """The lake's rows that may share a key: within the batch's range of keys, so that cost follows the batch."""
+    table = workspace.lake.scan(schema).select(schema.names)
+    if not schema.key or rows.is_empty() or not set(schema.key) <= set(rows.columns):
+        return table.head(0).collect()
+    near = [
+        pl.col(name).is_between(pl.lit(rows[name].min(), dtype=dtype), pl.lit(rows[name].max(), dtype=dtype))
+        for name, dtype in schema.dtypes.items()
+        if name in schema.key
+    ]
+    return table.filter(near).collect()
+
+
+def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | ContractBreach) -> Batch:
+    if isinstance(judged, ContractBreach):
+        return Batch(schema.name, path.name, _id(content), breaches=judged.reasons)
+    return Batch(
+        schema.name,
+        path.name,
+        _id(content),
+        accepted=len(judged.accepted),
+        rejected=len(judged.rejected),
+        repeats=judged.repeats,
+        counts=judged.counts,
+        breaches=judged.breaches,
+        notes=judged.notes,
+    )
+
+
+def _quarantined(
+    workspace: Workspace, batch: Batch, content: bytes, judged: BatchReport | ContractBreach | None
+) -> Batch:
+    """Keep a breached file as it came, or the rejected rows with the rules that they break; beside them the reasons."""
+    folder = workspace.settings.quarantine / batch.table / f"{Path(batch.name).stem}-{batch.id[:8]}"
+    target = workspace.path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    if batch.breaches or not isinstance(judged, BatchReport):
+        (target / batch.name).write_bytes(content)
+    if isinstance(judged, BatchReport):
+        judged.rejected.write_parquet(target / "rejected.parquet")
+    kept = Batch(**asdict(batch) | {"quarantine": folder.as_posix()})
+    (target / "reasons.json").write_text(json.dumps(asdict(kept), indent=2), encoding="utf-8", newline="\n")
+    return kept
+
+
+def _clear(workspace: Workspace, path: Path, batch: Batch) -> None:
+    """Take a file out of the inbox: into the archive, where it isn't in quarantine as a whole."""
+    if batch.breaches:
+        path.unlink()
+        return
+    folder = workspace.path(workspace.settings.archive) / batch.table
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, folder / f"{path.stem}-{batch.id[:8]}{path.suffix}")
+
+
+def content_of(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        BadInput: It is not there, or can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"{path} can't be read: {error.strerror or error}"
+        raise BadInput(msg) from error
+
+
+def _id(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,168 @@
+"""The only door to the champion: a challenger that passes the gate is refitted on everything, checked, and released."""
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge
+from {{cookiecutter.__package_name}}.shared import dataset, training
+from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared.export import predicted
+from {{cookiecutter.__package_name}}.shared.predictor import model_inputs
+from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
+from {{cookiecutter.__package_name}}.shared.release import Golden, Release
+from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+MODEL, CARD = "model.onnx", "release.json"
+GOLDEN = 20
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What came of asking for a promotion."""
+
+    verdict: Verdict
+    release: int | None
+    rows: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it serves now."""
+        return self.release is not None
+
+    def __str__(self) -> str:
+        """The verdict and what followed, for people."""
+        if self.release is None:
+            return str(self.verdict)
+        return f"{self.verdict}\nversion {self.verdict.version} is champion, refitted on {self.rows} rows"
+
+
+def promote(workspace: Workspace, *, version: int | None = None, now: datetime | None = None) -> Promoted:
+    """Judge a challenger; where it passes, refit it on everything that it could know, and release it.
+
+    Raises:
+        BadInput: There is no challenger, or no such version.
+        Refused: The code is no longer the challenger's, or the refitted model fails its own checks.
+    """
+    verdict = judge(workspace, version=version)
+    if not verdict.ok:
+        return Promoted(verdict, None)
+    judged = challenger(workspace, verdict.version)
+    release, rows = _refitted(workspace, judged, now=workspace.now(now))
+    release.check()
+    with workspace.registry.resumed(judged.run_id) as run:
+        run.keep(MODEL, release.onnx)
+        run.keep(CARD, release.model_dump_json().encode())
+    publish(workspace, release)
+    return Promoted(verdict, release.number, rows)
+
+
+def publish(workspace: Workspace, release: Release) -> None:
+    """Let a release serve: the alias moves first, the row follows; `repair` mends what is cut in between."""
+    workspace.registry.move(CHAMPION, release.version)
+    workspace.releases.append(release)
+
+
+def repair(workspace: Workspace, *, now: datetime) -> int | None:
+    """Release the version that the alias names, where the newest row is another's: its number, or none."""
+    named, serving = workspace.registry.aliased(CHAMPION), workspace.releases.champion()
+    if named is None or (serving is not None and serving.version == named.number):
+        return None
+    card = json.loads(workspace.registry.read(named.run_id, CARD))
+    onnx = workspace.registry.read(named.run_id, MODEL)
+    number = serving.number + 1 if serving else 1
+    workspace.releases.append(Release.model_validate(card | {"onnx": onnx, "number": number, "released": now}))
+    log.warning("repaired  version %d is champion in the registry and serves now", named.number)
+    return named.number
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """Which version serves again."""
+
+    version: int
+    release: int
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"version {self.version} is champion again"
+
+
+def rollback(workspace: Workspace, *, now: datetime | None = None) -> RolledBack:
+    """Let the version before the champion serve again, byte for byte.
+
+    Raises:
+        Refused: There is none.
+    """
+    releases = workspace.releases.newest(1000)
+    champion = releases[0] if releases else None
+    promoted = [release for release in releases if release.reason == "promoted"]
+    before = [r for r in promoted if champion and r.version < champion.version]
+    if champion is None or not before:
+        msg = "there is no version before the champion's to go back to"
+        raise Refused(msg)
+    back = before[0].model_copy(
+        update={"number": champion.number + 1, "released": workspace.now(now), "reason": "rolled back"}
+    )
+    back.check()
+    publish(workspace, back)
+    return RolledBack(back.version, back.number)
+
+
+def _refitted(workspace: Workspace, version: Version, *, now: datetime) -> tuple[Release, int]:
+    problem, registry = workspace.problem, workspace.registry
+    tags = registry.tags(version.run_id)
+    if tags["code"] != code_hash():
+        msg = f"the code has changed since version {version.number} was trained: train again"
+        raise Refused(msg)
+    as_of, tables = datetime.fromisoformat(tags["as_of"]), json.loads(tags["tables"])
+    parameters = problem.recipe().parameters.model_validate_json(tags["parameters"])
+    rows = dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
+    fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
+    champion = workspace.releases.champion()
+    release = Release(
+        number=champion.number + 1 if champion else 1,
+        version=version.number,
+        run_id=version.run_id,
+        released=now,
+        reason="promoted",
+        trained_until=as_of,
+        task=problem.task,
+        features=fitted.predictor.features,
+        classes=fitted.classes,
+        threshold=workspace.acceptance.decision.threshold if problem.task is Task.BINARY else None,
+        reference=_reference(rows, fitted.predictor.features),
+        metrics=registry.metrics(version.run_id),
+        parameters=parameters.model_dump(),
+        tables=tables,
+        golden=_golden(workspace, rows, fitted),
+        onnx=fitted.onnx,
+    )
+    return release, len(rows)
+
+
+def _reference(rows: pl.DataFrame, features: dict[str, bool]) -> dict[str, object]:
+    """A typical value of each feature: the most frequent text, the median number."""
+    return {
+        name: rows[name].drop_nulls().mode().sort().first() if text else rows[name].median()
+        for name, text in features.items()
+    }
+
+
+def _golden(workspace: Workspace, rows: pl.DataFrame, fitted: training.Fitted) -> Golden:
+    """The newest rows as requests, with what the pipeline itself, not its export, answers."""
+    newest = rows.tail(GOLDEN)
+    names = [name for name in workspace.problem.schema.request.names if name in newest.columns]
+    features = list(fitted.predictor.features)
+    prediction = predicted(workspace.problem.task, fitted.pipeline, model_inputs(newest, fitted.predictor.features))
+    return Golden(
+        requests=json.loads(newest.select(names).write_json()),
+        features=json.loads(newest.select(features).write_json()),
+        answers=prediction.tolist(),
+    )

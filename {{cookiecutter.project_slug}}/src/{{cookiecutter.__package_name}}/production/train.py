@@ -1,0 +1,119 @@
+"""A challenger: fitted without the newest labelled window, tracked, registered, with the evidence for the gate."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.shared import dataset, training
+from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared.evaluation import metrics
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, provenance
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+EVIDENCE, CANDIDATE = "evidence.parquet", "candidate.onnx"
+MODELS = ("model", "linear", "dummy")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A challenger.
+
+    Attributes:
+        version: In the registry.
+        run_id: Of the tracked run.
+        as_of: Labels known by then were used.
+        rows: On which it was fitted.
+        window: Rows on which it was measured.
+        metrics: Of the model and its baselines, on the window.
+        parity: Largest difference between pipeline and exported model.
+    """
+
+    version: int
+    run_id: str
+    as_of: datetime
+    rows: int
+    window: int
+    metrics: dict[str, dict[str, float]]
+    parity: float
+
+    def __str__(self) -> str:
+        """A table for people."""
+        names = list(self.metrics["model"])
+        head = f"version {self.version}, trained on {self.rows} rows as of {self.as_of:%Y-%m-%d %H:%M}"
+        lines = [f"{head}; on the {self.window} rows of the newest window:"]
+        lines += ["  " + "".join(f"{word:>18}" for word in ("", *self.metrics))]
+        for name in names:
+            values = (self.metrics[model].get(name, float("nan")) for model in self.metrics)
+            lines.append(f"  {name:>18}" + "".join(f"{value:>18.4f}" for value in values))
+        return "\n".join(lines)
+
+
+def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
+    """Fit a challenger on what was known as of a time, measure it on the newest window, register it.
+
+    Raises:
+        Refused: There are too few labelled rows, a feature knows the future, or the model can't be exported.
+    """
+    problem, lake, parameters = workspace.problem, workspace.lake, workspace.parameters
+    as_of = workspace.now(as_of)
+    tables = dataset.versions(problem, lake)
+    rows = dataset.training_set(problem, lake, as_of=as_of, versions=tables)
+    before, held = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
+    _require(workspace, before, held)
+    _require_no_leak(workspace, rows, as_of, tables)
+    log.info("train     %d rows, newest window %d rows", len(before), len(held))
+    fitted = training.fit(problem, parameters, before, check=held)
+    predictions = {"model": fitted.predictor.predict(held)}
+    predictions |= training.baselines(problem, before, held, seed=parameters.seed)
+    figures = {
+        name: metrics(training.answers(problem, held, prediction, fitted.classes), workspace.acceptance.decision)
+        for name, prediction in predictions.items()
+    }
+    tags = provenance(workspace.root) | {
+        "as_of": as_of.isoformat(),
+        "tables": json.dumps(tables),
+        "features": json.dumps(list(problem.features)),
+        "parameters": parameters.model_dump_json(),
+        "classes": json.dumps(fitted.classes),
+    }
+    with workspace.registry.run("train", parameters.model_dump(), tags) as run:
+        for name, values in figures.items():
+            run.log(values, prefix="" if name == "model" else f"{name}.")
+        run.log({"parity": fitted.parity, "rows": len(before), "window_rows": len(held)})
+        run.keep(EVIDENCE, _evidence(held, predictions))
+        run.keep(CANDIDATE, fitted.onnx)
+        version = workspace.registry.register(run, CANDIDATE)
+    workspace.registry.move(CHALLENGER, version.number)
+    return Trained(version.number, run.id, as_of, len(before), len(held), figures, fitted.parity)
+
+
+def _require(workspace: Workspace, before: pl.DataFrame, held: pl.DataFrame) -> None:
+    need = workspace.acceptance.window.rows
+    if len(before) < need or len(held) < need:
+        msg = (
+            f"{len(before)} labelled rows before the newest window and {len(held)} in it are too few (at least {need} "
+            "each): wait for more, or change [window] in config/acceptance.toml"
+        )
+        raise Refused(msg)
+
+
+def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, tables: Mapping[str, int]) -> None:
+    history = dataset.known(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
+    if leaking := dataset.leaks(workspace.problem, rows, history):
+        msg = f"features know what was not known yet: {', '.join(leaking)} change when the future is taken away"
+        raise Refused(msg)
+
+
+def _evidence(held: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> bytes:
+    """The window's rows and what each model predicts for them, in columns `_model`, `_linear` and `_dummy`."""
+    content = BytesIO()
+    held.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()).write_parquet(content)
+    return content.getvalue()

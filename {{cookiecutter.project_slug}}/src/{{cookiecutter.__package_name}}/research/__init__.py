@@ -1,0 +1,1 @@
+"""What is explored: it may import `shared`, never `production`."""

@@ -1,0 +1,188 @@
+"""Batches against their contract: what is accepted, what is not, and why.
+
+Pure functions over frames. A batch whose columns or types are wrong, or with too many bad rows, is breached as a
+whole; else its bad rows are set apart, each with the rules that it breaks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import narwhals as nw
+import polars as pl
+
+from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Nulls, Schema
+
+RULES = "_rules"  # beside a rejected row: the rules it breaks
+UNIQUE = "key is unique"
+TOLERANCE = 0.01  # a batch with a larger share of bad rows is breached as a whole
+
+
+class ContractBreach(Exception):
+    """The batch as a whole can't be accepted; the reasons say why."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of a batch's rows."""
+
+    accepted: pl.DataFrame
+    rejected: pl.DataFrame
+    repeats: int
+    breaches: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows break each rule."""
+        broken = self.rejected.get_column(RULES).explode().drop_nulls()
+        return {str(rule): int(n) for rule, n in sorted(broken.value_counts().iter_rows())}
+
+
+def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """The batch with the contract's columns in their order and types.
+
+    Numbers and times may be stored narrower or wider; a naive time is taken as UTC; text in place of anything else
+    is a breach.
+
+    Raises:
+        ContractBreach: A column is missing, unknown or of another type, or the batch is empty.
+    """
+    missing = [name for name in schema.names if name not in batch.columns]
+    unknown = [name for name in batch.columns if name not in schema.names]
+    reasons = [f"column {name} is missing" for name in missing] + [f"column {name} is unknown" for name in unknown]
+    if batch.is_empty():
+        reasons.append("it has no rows")
+    wrong = [column for column in schema.columns if column.name in batch.columns and not _fits(batch, column)]
+    reasons += [f"column {column.name} is {batch[column.name].dtype}, not {column.dtype}" for column in wrong]
+    if reasons:
+        raise ContractBreach(*reasons)
+    return batch.select(_cast(batch, column) for column in schema.columns)
+
+
+def _fits(batch: pl.DataFrame, column: Column) -> bool:
+    stored = batch.schema[column.name]
+    if stored == pl.Null:
+        return column.optional
+    if column.dtype.is_float():
+        return stored.is_numeric()
+    if column.dtype.is_integer():
+        return stored.is_integer()
+    return stored.base_type() == column.dtype.base_type()
+
+
+def _cast(batch: pl.DataFrame, column: Column) -> pl.Expr:
+    stored = batch.schema[column.name]
+    value = pl.col(column.name)
+    if isinstance(stored, pl.Datetime) and stored.time_zone is None:
+        value = value.dt.replace_time_zone("UTC")
+    return value.cast(column.dtype)
+
+
+def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Text, as it is read from CSV, in the contract's types; an empty cell is a missing value.
+
+    Raises:
+        ContractBreach: A value can't be read as its column's type.
+    """
+    typed = batch.with_columns(_read(column) for column in schema.columns if column.name in batch.columns)
+    reasons = []
+    for name in set(typed.columns) & set(schema.names):
+        unread = batch.filter(batch[name].is_not_null() & typed[name].is_null())[name]
+        if len(unread):
+            reasons.append(
+                f"column {name} has {len(unread)} values that are no {schema.column(name).kind.__name__}, "
+                f"as {unread[0]!r}"
+            )
+    if reasons:
+        raise ContractBreach(*sorted(reasons))
+    return typed
+
+
+def _read(column: Column) -> pl.Expr:
+    value = pl.col(column.name)
+    if column.kind is bool:
+        return value.str.to_lowercase().replace_strict(
+            {"true": True, "1": True, "false": False, "0": False}, default=None, return_dtype=pl.Boolean
+        )
+    if isinstance(column.dtype, pl.Datetime):
+        return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    return value.cast(column.dtype, strict=False)
+
+
+def accept(batch: pl.DataFrame, schema: Schema, *, stored: pl.DataFrame) -> BatchReport:
+    """Split a batch into rows that keep the contract and rows that break it.
+
+    Args:
+        batch: Rows as they arrived.
+        schema: The table's schema.
+        stored: The table's rows that may share a key with the batch; a row that equals its stored one is a repeat.
+
+    Returns:
+        The accepted and the rejected rows, and what breaches the batch as a whole: then it must not be appended.
+
+    Raises:
+        ContractBreach: The columns don't conform; nothing can be said of rows.
+    """
+    rows = conform(batch, schema)
+    fresh = _without_repeats(rows, schema, stored)
+    judged = _with_clashes(marked(fresh, schema), schema, stored)
+    kept = judged[RULES].list.len() == 0
+    rejected = judged.filter(~kept)
+    return BatchReport(
+        accepted=judged.filter(kept).drop(RULES),
+        rejected=rejected,
+        repeats=len(rows) - len(fresh),
+        breaches=tuple(_breaches(rows, schema, len(rejected))),
+        notes=tuple(_new_categories(rows, schema)),
+    )
+
+
+def _without_repeats(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
+    if not schema.key:
+        return rows
+    fresh = rows.unique(maintain_order=True)
+    return fresh.join(stored.select(schema.names), on=schema.names, how="anti", nulls_equal=True)
+
+
+def marked(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Rows that conform, with the names of the rules that each of them breaks in the column `RULES`."""
+    conditions = schema.conditions()
+    kept = nw.from_native(rows).select(
+        *(condition.fill_null(value=True).alias(name) for name, condition in conditions.items())
+    )
+    broken = [pl.when(~pl.col(name)).then(pl.lit(name)) for name in conditions]
+    rules = kept.to_native().select(pl.concat_list(broken).list.drop_nulls().alias(RULES))
+    return rows.with_columns(rules.to_series())
+
+
+def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
+    """Add the rule of the key to marked rows whose key came before, in the batch or in the lake."""
+    if not schema.key:
+        return rows
+    taken = stored.select(schema.key).unique().with_columns(_taken=True)
+    clash = pl.col("_taken").fill_null(value=False) | ~pl.struct(schema.key).is_first_distinct()
+    rules = pl.when(clash).then(pl.col(RULES).list.concat(pl.lit([UNIQUE]))).otherwise(pl.col(RULES))
+    joined = rows.join(taken, on=schema.key, how="left", maintain_order="left")
+    return joined.with_columns(rules.alias(RULES)).drop("_taken")
+
+
+def _breaches(rows: pl.DataFrame, schema: Schema, rejected: int) -> Iterator[str]:
+    for column in schema.columns:
+        nulls = column.role(Nulls)
+        share = rows[column.name].null_count() / len(rows)
+        if nulls and share > nulls.at_most:
+            yield f"{column.name} is missing in {share:.1%} of rows (at most {nulls.at_most:.1%})"
+    if rejected > TOLERANCE * len(rows):
+        yield f"{rejected} of {len(rows)} rows break a rule (at most {TOLERANCE:.0%})"
+
+
+def _new_categories(rows: pl.DataFrame, schema: Schema) -> Iterator[str]:
+    for column in schema.columns:
+        category = column.role(Category)
+        if category and category.grows:
+            new = rows[column.name].drop_nulls().unique().sort().to_list()
+            yield from (f"{column.name} has a new value {value!r}" for value in new if value not in category.values)

@@ -1,0 +1,159 @@
+"""Rows with their features: as of T for training, as of now for predictions.
+
+A row's features know what was known when it was predicted, a training set what was known as of its time.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import narwhals as nw
+import polars as pl
+from narwhals.exceptions import ColumnNotFoundError
+from polars.exceptions import ColumnNotFoundError as PolarsColumnNotFound
+
+from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame
+from {{cookiecutter.__package_name}}.shared.settings import Window
+
+History = Mapping[str, Frame]
+Versions = Mapping[str, int]
+
+
+def known(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> History:
+    """The rows of all tables that were known as of a time, in the newest or the given versions of the tables.
+
+    Personal and forbidden columns are left out: nothing downstream sees them.
+    """
+    return {
+        name: nw.from_native(lake.scan(schema, version=(versions or {}).get(name)))
+        .filter(schema.known <= as_of)
+        .drop(schema.closed)
+        for name, schema in problem.schemas.items()
+    }
+
+
+def versions(problem: Problem, lake: Lake) -> dict[str, int]:
+    """The newest version of each table."""
+    return {name: lake.version(name) for name in problem.schemas}
+
+
+def newest(problem: Problem, lake: Lake) -> datetime | None:
+    """When the newest label became known; none before the first."""
+    labels = problem.labels
+    latest = nw.from_native(lake.scan(labels)).select(labels.known.max().alias(KNOWN)).collect().item()
+    return latest if isinstance(latest, datetime) else None
+
+
+def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFrame:
+    """Rows that have `_at`, with their features: text stays, numbers become 32-bit floats as the model takes them.
+
+    Raises:
+        Refused: The problem's own `build` asks for a column that is not there, or does not give a feature.
+    """
+    try:
+        built: pl.DataFrame = problem.build(rows, history).collect(backend="polars").to_native()
+    except (ColumnNotFoundError, PolarsColumnNotFound) as error:
+        column = str(error).splitlines()[0]
+        msg = (
+            f"features.build asks for a column that it can't have (personal and forbidden ones it never can): {column}"
+        )
+        raise Refused(msg) from error
+    missing = [name for name in problem.features if name not in built.columns]
+    if missing:
+        msg = f"features.build gives no {', '.join(missing)}, which features.FEATURES names: add it there or drop it"
+        raise Refused(msg)
+    numbers = [name for name in problem.features if built.schema[name] != pl.String]
+    return built.with_columns(pl.col(numbers).cast(pl.Float32))
+
+
+def training_set(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> pl.DataFrame:
+    """All rows whose label was known as of a time, with their features, `_at`, `_known` and `_target`.
+
+    They are in the order of prediction and key, however they arrived.
+
+    Raises:
+        Refused: No label was known by then.
+    """
+    history = known(problem, lake, as_of=as_of, versions=versions)
+    rows = with_features(problem, _labelled(problem, history), history)
+    if rows.is_empty():
+        msg = f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first"
+        raise Refused(msg)
+    order = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
+    return rows.sort(AT, *order)
+
+
+def _labelled(problem: Problem, history: History) -> Frame:
+    """The subject's rows with a label; features can't take it for a column of theirs by its new name."""
+    subject, labels = problem.schema, problem.labels
+    target = nw.col(problem.target.name).alias(TARGET)
+    if labels is subject:
+        rows = history[subject.name].with_columns(target, labels.known.alias(KNOWN)).drop(problem.target.name)
+    else:
+        known_labels = history[labels.name].select(*subject.key, target, labels.known.alias(KNOWN))
+        rows = history[subject.name].join(known_labels, on=subject.key)
+    return rows.filter(~nw.col(TARGET).is_null()).with_columns(subject.predicted.alias(AT))
+
+
+def requests(problem: Problem, rows: pl.DataFrame, *, now: datetime) -> Frame:
+    """Rows to be predicted: at their time of prediction, or now where that is still to come or there is none."""
+    frame = nw.from_native(rows.lazy()).drop(problem.schema.closed)
+    if not problem.schema.event_time:
+        return frame.with_columns(nw.lit(now, dtype=nw.Datetime("us", "UTC")).alias(AT))
+    at, moment = problem.schema.predicted, nw.lit(now, dtype=nw.Datetime("us", "UTC"))
+    return frame.with_columns(nw.when(at > moment).then(moment).otherwise(at).alias(AT))
+
+
+def recent(problem: Problem, history: History, *, since: datetime) -> History:
+    """The history that features of rows predicted since a time can look back to."""
+    start = since - problem.lookback
+    return {name: history[name].filter(schema.known > start) for name, schema in problem.schemas.items()}
+
+
+def split(
+    problem: Problem, rows: pl.DataFrame, window: Window, *, as_of: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows before the newest labelled window, and the window.
+
+    Where rows have no time, the window is a share of them that stays the same whatever arrives later.
+    """
+    if problem.schema.event_time:
+        held = rows[KNOWN] > as_of - timedelta(days=window.days)
+    else:
+        names = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
+        held = pl.Series([_share(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean)
+    return rows.filter(~held), rows.filter(held)
+
+
+def _share(row: tuple[object, ...]) -> float:
+    """A number in [0, 1) that is always the same for the same row."""
+    digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
+    return float(int.from_bytes(digest) / 2**64)
+
+
+def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: int = 5) -> list[str]:
+    """The features that change when the future is taken away: they know more than was known.
+
+    Args:
+        problem: The problem.
+        rows: A training set; rows at some of its times are computed again.
+        history: What it was computed from.
+        samples: How many times to try.
+    """
+    if not problem.schema.event_time:
+        return []
+    times = rows[AT].unique().sort()
+    tried = times.gather_every(max(1, len(times) // samples)).to_list()
+    found: set[str] = set()
+    for at in tried:
+        past = {name: history[name].filter(schema.known <= at) for name, schema in problem.schemas.items()}
+        full = rows.filter(pl.col(AT) == at)
+        raw = full.select(name for name in (*problem.schema.names, AT) if name in full.columns)
+        again = with_features(problem, nw.from_native(raw.lazy()), past)
+        order = [AT, *problem.schema.key]
+        again, full = again.sort(order), full.sort(order)
+        found |= {name for name in problem.features if not again[name].equals(full[name], null_equal=True)}
+    return sorted(found)

@@ -1,0 +1,116 @@
+"""What follows from a contract, so that nobody writes a column list twice: request model, data dictionary, sample rows.
+
+As a program it writes the data dictionary of this project's contract into a file.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import annotated_types as at
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, create_model
+
+from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.schema import (
+    Category,
+    Column,
+    EventTime,
+    Forbidden,
+    Key,
+    Known,
+    Nulls,
+    Personal,
+    Schema,
+    Table,
+    Target,
+    schema_of,
+)
+
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
+
+
+def request_model(table: type[Table]) -> type[BaseModel]:
+    """The table's class without its target: what one asks a prediction for."""
+    columns = schema_of(table).request.columns
+    fields: dict[str, Any] = {column.name: (column.field.annotation, column.field) for column in columns}
+    return create_model(f"{table.__name__}Request", __config__=table.model_config, __doc__=table.__doc__, **fields)
+
+
+def data_dictionary(tables: tuple[type[Table], ...]) -> str:
+    """The tables in Markdown: a section a table, a row a column, its rules below."""
+    return "\n".join(_section(schema_of(table)) for table in tables)
+
+
+def _section(schema: Schema) -> str:
+    rows = [
+        f"| `{column.name}` | {column.kind.__name__} | {column.unit} | {_roles(column)} | {_limits(column)} |"
+        f" {column.field.description or ''} |"
+        for column in schema.columns
+    ]
+    rules = [f"- {rule}" for rule in schema.model.rules]
+    head = ["| column | type | unit | role | limits | meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    doc = re.sub(r"\s+", " ", schema.model.__doc__ or "").strip()
+    parts = [f"## {schema.name}", "", doc, "", *head, *rows, ""]
+    return "\n".join([*parts, "Rules:", "", *rules, ""] if rules else parts)
+
+
+def _roles(column: Column) -> str:
+    kinds = (Key, EventTime, Known, Target, Personal, Forbidden)
+    words = [re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower() for kind in kinds if column.role(kind)]
+    return ", ".join(words)
+
+
+def _limits(column: Column) -> str:
+    limits = [name.removeprefix(f"{column.name} ") for name in column.conditions()]
+    nulls = column.role(Nulls)
+    return "; ".join([*limits, f"at most {nulls.at_most:.0%} missing"] if nulls else limits)
+
+
+def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
+    """Made-up rows that keep the contract: for tests and examples, where real rows must not go.
+
+    A field's `examples` are taken in turn, those of several fields together, so that they can keep rules across
+    columns; other values are drawn within their limits. Rows that break a rule all the same are left out.
+    """
+    schema, rng = schema_of(table), np.random.default_rng(seed)
+    rows = pl.DataFrame({column.name: _values(column, n, rng) for column in schema.columns}, schema=schema.dtypes)
+    return marked(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
+
+
+def _values(column: Column, n: int, rng: np.random.Generator) -> list[Any]:
+    category = column.role(Category)
+    if given := column.field.examples or (category.values if category else None):
+        return [given[i % len(given)] for i in range(n)]
+    low, high = _range(column)
+    made: dict[type, Callable[[int], Any]] = {
+        bool: lambda _: bool(rng.integers(0, 2)),
+        int: lambda i: low + 1 + i % (high - low - 1),
+        float: lambda _: float(rng.uniform(low, high)),
+        str: lambda i: f"{column.name} {i}",
+        date: lambda i: EPOCH.date() + timedelta(days=i),
+        datetime: lambda i: EPOCH + timedelta(hours=i),
+    }
+    return [made[column.kind](i) for i in range(n)]
+
+
+def _range(column: Column) -> tuple[int, int]:
+    low, high = 0, 1000
+    for limit in column.field.metadata:
+        match limit:
+            case at.Gt(gt=int(bound)) | at.Ge(ge=int(bound)):
+                low = bound
+            case at.Lt(lt=int(bound)) | at.Le(le=int(bound)):
+                high = bound
+    return low, max(high, low + 2)
+
+
+if __name__ == "__main__":
+    from {{cookiecutter.__package_name}}.shared.contract import TABLES
+
+    text = f"# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n{data_dictionary(TABLES)}"
+    Path(sys.argv[1]).write_text(text, encoding="utf-8", newline="\n")

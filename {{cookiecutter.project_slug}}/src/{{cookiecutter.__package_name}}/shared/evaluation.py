@@ -1,0 +1,150 @@
+"""How good predictions are: losses, metrics, cost, calibration, slices, and whether one model beats another.
+
+Arrays are one value a row; predictions are probabilities of the target for a binary task, one column a class for a
+multiclass task, values for a regression.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.settings import Decision
+
+Floats = NDArray[np.float64]
+SMALLEST = 1e-7  # of a probability in a logarithm: predictions are 32-bit floats
+REPLICATES = 2000
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions and what came true.
+
+    Attributes:
+        task: The kind of answer.
+        target: Shape (rows,): 0 or 1, the class's number, or the value.
+        prediction: Shape (rows,), or (rows, classes) for a multiclass task.
+    """
+
+    task: Task
+    target: Floats
+    prediction: Floats
+
+    def __getitem__(self, rows: NDArray[np.bool_]) -> "Answers":
+        """The answers of some rows."""
+        return Answers(self.task, self.target[rows], self.prediction[rows])
+
+
+def losses(answers: Answers) -> Floats:
+    """Each row's loss: minus the log of what was given to the truth (natural), or the squared error."""
+    target, prediction = answers.target, answers.prediction
+    if answers.task is Task.REGRESSION:
+        squared: Floats = np.square(prediction - target)
+        return squared
+    if answers.task is Task.BINARY:
+        given = np.where(target == 1, prediction, 1 - prediction)
+    else:
+        given = prediction[np.arange(len(target)), target.astype(np.int64)]
+    loss: Floats = -np.log(np.clip(given, SMALLEST, None))
+    return loss
+
+
+def metrics(answers: Answers, decision: Decision) -> dict[str, float]:
+    """The metrics of a task, by name; those that need both classes are left out where there is one."""
+    target, prediction = answers.target, answers.prediction
+    loss = float(losses(answers).mean())
+    if answers.task is Task.REGRESSION:
+        absolute = float(np.abs(prediction - target).mean())
+        found = {"rmse": loss**0.5, "mae": absolute, "bias": float((prediction - target).mean())}
+        spread = float(np.square(target - target.mean()).mean())
+        return found | ({"r2": 1 - loss / spread} if spread > 0 else {})
+    if answers.task is Task.MULTICLASS:
+        return {"log_loss": loss, "accuracy": float((prediction.argmax(axis=1) == target).mean())}
+    found = {
+        "log_loss": loss,
+        "brier": float(np.square(prediction - target).mean()),
+        "calibration_error": calibration(answers).select((pl.col("error") * pl.col("share")).sum()).item(),
+        "cost": cost(answers, decision),
+        "rate": float(target.mean()),
+    }
+    return found | ({"auc": float(sk.roc_auc_score(target, prediction))} if 0 < target.mean() < 1 else {})
+
+
+def cost(answers: Answers, decision: Decision, *, threshold: float | None = None) -> float:
+    """What decisions by a threshold, without it the cheapest, cost per 100 rows of a binary task."""
+    alert = answers.prediction >= (decision.threshold if threshold is None else threshold)
+    happened = answers.target == 1
+    false_alerts, misses = (alert & ~happened).mean(), (~alert & happened).mean()
+    return float(100 * (false_alerts * decision.false_alert + misses * decision.miss))
+
+
+def calibration(answers: Answers, bins: int = BINS) -> pl.DataFrame:
+    """Predicted against observed rate in bins of equal numbers of rows: `predicted`, `observed`, `share`, `error`."""
+    rows = pl.DataFrame({"predicted": answers.prediction, "observed": answers.target}).sort("predicted")
+    number = (pl.int_range(pl.len()) * bins // pl.len()).alias("bin")
+    return (
+        rows.group_by(number, maintain_order=True)
+        .agg(pl.col("predicted", "observed").mean(), share=pl.len() / len(rows))
+        .with_columns(error=(pl.col("predicted") - pl.col("observed")).abs())
+    )
+
+
+@dataclass(frozen=True)
+class SliceMetrics:
+    """Quality on one group of rows."""
+
+    column: str
+    value: str
+    rows: int
+    metrics: dict[str, float]
+
+
+def by_slice(
+    answers: Answers, rows: pl.DataFrame, columns: Sequence[str], decision: Decision, *, at_least: int
+) -> list[SliceMetrics]:
+    """Metrics for each value of each column that has enough rows."""
+    found = []
+    for column in columns:
+        for value, n in rows[column].drop_nulls().value_counts().sort(column).iter_rows():
+            if n >= at_least:
+                part = answers[(rows[column] == value).fill_null(value=False).to_numpy()]
+                name = f"{value:g}" if isinstance(value, float) else str(value)
+                found.append(SliceMetrics(column, name, n, metrics(part, decision)))
+    return found
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much the mean loss of one model is below another's: the mean, and a lower bound."""
+
+    mean: float
+    lower: float
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} (at least {self.lower:+.4f}, {self.rows} rows)"
+
+
+def gain(ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: float, rng: np.random.Generator) -> Gain:
+    """By how much our losses are lower than theirs, by a bootstrap over days.
+
+    Rows of a day share weather and trouble, so that days, not rows, are drawn with replacement (a cluster bootstrap:
+    Cameron, Gelbach, Miller, 2008).
+
+    Args:
+        ours: Losses, shape (rows,).
+        theirs: Losses of the same rows.
+        days: The day of each row; where rows have no time, a number of its own.
+        confidence: Of the lower bound, one-sided.
+        rng: Draws the days.
+    """
+    _, day = np.unique(days, return_inverse=True)
+    totals, counts = np.bincount(day, weights=theirs - ours), np.bincount(day)
+    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=REPLICATES)
+    means = (weights @ totals) / (weights @ counts)
+    return Gain(float((theirs - ours).mean()), float(np.quantile(means, 1 - confidence)), len(ours))

@@ -1,0 +1,98 @@
+"""Versioned tables: appended to once a batch, read as of a version or a time.
+
+Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import deltalake
+import polars as pl
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, DTYPES, Schema
+
+ATTEMPTS = 20  # at a commit, when others append at the same moment
+
+Version = int | datetime | None
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The tables under one address.
+
+    Attributes:
+        url: A folder or an object storage address; credentials come from the environment.
+    """
+
+    url: str
+
+    def append(self, table: str, rows: pl.DataFrame, *, batch: str) -> bool:
+        """Append rows once: a batch whose id the table has seen changes nothing.
+
+        Returns:
+            Whether they were appended now.
+
+        Raises:
+            BadInput: The table can't be read or written.
+        """
+        for _ in range(ATTEMPTS):
+            if self.has(table, batch):
+                return False
+            once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
+            try:
+                deltalake.write_deltalake(self._address(table), rows, mode="append", commit_properties=once)
+            except CommitFailedError:
+                continue
+            except (DeltaError, OSError) as error:
+                raise self._unreadable(table, error) from error
+            return True
+        msg = f"table {table} in {self.url} takes no commit: others write to it without a pause; try again"
+        raise BadInput(msg)
+
+    def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
+        """A contract's table as of a version or a commit time, with each row's batch and arrival."""
+        stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String()}
+        return self.read(schema.name, stored, version=version)
+
+    def read(self, table: str, dtypes: dict[str, pl.DataType], *, version: Version = None) -> pl.LazyFrame:
+        """Any table of the lake; with no rows and these columns where it does not exist yet.
+
+        Raises:
+            BadInput: The table can't be read, or has no such version.
+        """
+        opened = self._open(table)
+        if opened is None or version == -1:
+            return pl.LazyFrame(schema=dtypes)
+        try:
+            if version is not None:
+                opened.load_as_version(version)
+            return pl.scan_delta(opened)
+        except (DeltaError, OSError) as error:
+            raise self._unreadable(table, error) from error
+
+    def version(self, table: str) -> int:
+        """The table's newest version; -1 before the first append."""
+        opened = self._open(table)
+        return -1 if opened is None else opened.version()
+
+    def has(self, table: str, batch: str) -> bool:
+        """Whether the table has seen this batch."""
+        opened = self._open(table)
+        return opened is not None and opened.transaction_version(batch) is not None
+
+    def _open(self, table: str) -> deltalake.DeltaTable | None:
+        try:
+            if not deltalake.DeltaTable.is_deltatable(self._address(table)):
+                return None
+            return deltalake.DeltaTable(self._address(table))
+        except (DeltaError, OSError) as error:
+            raise self._unreadable(table, error) from error
+
+    def _address(self, table: str) -> str:
+        return f"{self.url.rstrip('/')}/{table}"
+
+    def _unreadable(self, table: str, error: Exception) -> BadInput:
+        reason = str(error).strip().splitlines()[0]
+        return BadInput(f"table {table} in the lake {self.url} can't be used: {reason}")

@@ -1,0 +1,58 @@
+"""Parameters -> an estimator that has not seen data, and how a fitted one leaves for production.
+
+Any scikit-learn estimator that exports to ONNX will do: categories come as text, numbers as 32-bit floats.
+"""
+
+from typing import Any
+
+import onnx
+from pydantic import BaseModel, ConfigDict, Field
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import TargetEncoder
+
+
+class Parameters(BaseModel):
+    """What `config/params.toml` holds: the parameters of the estimator."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float = Field(default=0.05, gt=0, le=1, description="step of each tree")
+    max_iter: int = Field(default=150, gt=0, description="number of trees")
+    max_leaf_nodes: int = Field(default=15, gt=1, description="leaves of a tree")
+    min_samples_leaf: int = Field(default=100, gt=0, description="rows in a leaf")
+    l2_regularization: float = Field(default=1.0, ge=0, description="pull of leaves towards zero")
+    seed: int = Field(default=0, ge=0, description="of all that is random in training")
+
+
+def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
+    """Gradient boosted trees over numbers as they are and categories by their rate of the target.
+
+    Args:
+        parameters: Of the trees.
+        categories: The features that are text. They go through an encoder, since the trees' own treatment of
+            categories is lost on the way to ONNX.
+    """
+    encode = make_column_transformer((TargetEncoder(random_state=parameters.seed), categories), remainder="passthrough")
+    trees = HistGradientBoostingClassifier(
+        **parameters.model_dump(exclude={"seed"}), early_stopping=False, random_state=parameters.seed
+    )
+    return make_pipeline(encode, trees)
+
+
+def export(pipeline: Pipeline, features: dict[str, bool]) -> onnx.ModelProto:
+    """The fitted pipeline as ONNX, one input a feature.
+
+    Args:
+        pipeline: What `estimator` made, fitted.
+        features: The features in their order; true where one is text.
+    """
+    inputs: list[tuple[str, Any]] = [
+        (name, StringTensorType([None, 1]) if text else FloatTensorType([None, 1])) for name, text in features.items()
+    ]
+    options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
+    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
+    return model

@@ -1,0 +1,117 @@
+"""The problem as one value: what the machinery works from, put together from this project's own modules."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from {{cookiecutter.__package_name}}.shared import collect, contract, features
+from {{cookiecutter.__package_name}}.shared.schema import (
+    Column,
+    Frame,
+    Schema,
+    Table,
+    Task,
+    schema_of,
+    task_of,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+RESERVED = frozenset({"collections", "predictions", "releases"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made and leaves for production; see `model`.
+
+    Attributes:
+        parameters: The class that `config/params.toml` is read into; it has a `seed`.
+        estimator: From parameters and the names of the features that are text, an estimator that has not seen data.
+        export: From a fitted estimator and whether each feature is text, the same as ONNX.
+    """
+
+    parameters: type[BaseModel]
+    estimator: Callable[[Any, list[str]], Any]
+    export: Callable[[Any, dict[str, bool]], "onnx.ModelProto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is predicted, from what, and how.
+
+    Attributes:
+        subject: The table whose rows are predicted.
+        tables: All tables, the subject among them.
+        features: The names of the features that `build` adds or keeps.
+        lookback: How far before a row's prediction features look.
+        build: Adds the features to rows that have `_at`, from the tables' history.
+        collect: Brings what arrived in (since, until] into the inbox, in files that do not overlap.
+        recipe: Imports the model's module: called in training, never in serving.
+    """
+
+    subject: type[Table]
+    tables: tuple[type[Table], ...]
+    features: tuple[str, ...]
+    lookback: timedelta
+    build: Callable[[Frame, Mapping[str, Frame]], Frame]
+    collect: Callable[[datetime | None, datetime, Path], list[Path]]
+    recipe: Callable[[], Recipe]
+
+    def __post_init__(self) -> None:
+        """Refuse table names that the machinery needs, and features that must not be used."""
+        if taken := RESERVED & {table.table for table in self.tables}:
+            msg = (
+                f"table names {', '.join(sorted(taken))} are taken by the machinery: rename them in shared/contract.py"
+            )
+            raise TypeError(msg)
+        if closed := {name for schema in self.schemas.values() for name in schema.closed} & set(self.features):
+            msg = f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py"
+            raise TypeError(msg)
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the subject."""
+        return schema_of(self.subject)
+
+    @property
+    def schemas(self) -> dict[str, Schema]:
+        """The schemas of all tables, by the table's name."""
+        return {table.table: schema_of(table) for table in self.tables}
+
+    @property
+    def labels(self) -> Schema:
+        """The schema of the table that holds the target: the subject, or one that shares its key."""
+        return next(schema for schema in self.schemas.values() if schema.target)
+
+    @property
+    def target(self) -> Column:
+        """What is predicted."""
+        labels = self.labels
+        return next(column for column in labels.columns if column.name == labels.target)
+
+    @property
+    def task(self) -> Task:
+        """What kind of answer the target asks for."""
+        return task_of(self.target)
+
+
+def _recipe() -> Recipe:
+    from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415 - keeps scikit-learn out of serving
+
+    return Recipe(model.Parameters, model.estimator, model.export)
+
+
+PROBLEM = Problem(
+    subject=contract.SUBJECT,
+    tables=contract.TABLES,
+    features=features.FEATURES,
+    lookback=features.LOOKBACK,
+    build=features.build,
+    collect=collect.collect,
+    recipe=_recipe,
+)

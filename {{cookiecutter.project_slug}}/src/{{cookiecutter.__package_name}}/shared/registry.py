@@ -1,0 +1,209 @@
+"""Runs, models and their aliases, in MLflow: SQLite in a folder, or any server by its address.
+
+Only training, gate and research come here: what serves is a row of the table `releases`.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A tracked run while it works."""
+
+    id: str
+    client: "MlflowClient"
+
+    def log(self, metrics: Mapping[str, float], prefix: str = "") -> None:
+        """Log metrics."""
+        for name, value in metrics.items():
+            self.client.log_metric(self.id, f"{prefix}{name}", value)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a file beside the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_bytes(content)
+            self.client.log_artifact(self.id, str(path))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        for name, value in tags.items():
+            self.client.set_tag(self.id, name, value)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version of the model."""
+
+    number: int
+    run_id: str
+
+
+class Registry:
+    """The runs and versions of one model.
+
+    Args:
+        address: A folder, in which SQLite file and artefacts are made, or the address of an MLflow server.
+        model: The name of experiment and registered model.
+    """
+
+    def __init__(self, address: str, model: str) -> None:
+        self.address, self.model = address, model
+
+    @contextmanager
+    def run(self, kind: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Run]:
+        """A tracked run of this kind; it ends as failed where the work raises."""
+        with self._client() as client:
+            run = client.create_run(self._experiment(client), run_name=kind, tags={"kind": kind, **tags})
+            for name, value in parameters.items():
+                client.log_param(run.info.run_id, name, value)
+        try:
+            with self._client() as client:
+                yield Run(run.info.run_id, client)
+        except BaseException:
+            with self._client() as client:
+                client.set_terminated(run.info.run_id, "FAILED")
+            raise
+        with self._client() as client:
+            client.set_terminated(run.info.run_id)
+
+    def register(self, run: Run, file: str) -> Version:
+        """Register a run's file as the next version of the model."""
+        if not run.client.search_registered_models(f"name = '{self.model}'"):
+            run.client.create_registered_model(self.model)
+        source = f"{run.client.get_run(run.id).info.artifact_uri}/{file}"
+        return _version(run.client.create_model_version(self.model, source=source, run_id=run.id))
+
+    def aliased(self, alias: str) -> Version | None:
+        """The version that an alias names, if any."""
+        with self._client() as client:
+            if not (found := client.search_registered_models(f"name = '{self.model}'")):
+                return None
+            number = found[0].aliases.get(alias)
+            return None if number is None else _version(client.get_model_version(self.model, str(number)))
+
+    def version(self, number: int) -> Version | None:
+        """The version of this number, if there is one."""
+        with self._client() as client:
+            found = client.search_model_versions(f"name = '{self.model}'")
+            return next((_version(version) for version in found if int(version.version) == number), None)
+
+    def move(self, alias: str, version: int) -> None:
+        """Let an alias name this version."""
+        with self._client() as client:
+            client.set_registered_model_alias(self.model, alias, str(version))
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with self._client() as client:
+            for name, value in tags.items():
+                client.set_model_version_tag(self.model, str(version.number), name, value)
+
+    def verdict(self, version: Version) -> str | None:
+        """What the gate said of a version; none where it was not asked."""
+        with self._client() as client:
+            return client.get_model_version(self.model, str(version.number)).tags.get("verdict")
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        with self._client() as client:
+            return dict(client.get_run(run_id).data.tags)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The metrics of a run."""
+        with self._client() as client:
+            return dict(client.get_run(run_id).data.metrics)
+
+    def read(self, run_id: str, name: str) -> bytes:
+        """A file that was kept beside a run."""
+        with self._client() as client, tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    @contextmanager
+    def resumed(self, run_id: str) -> Iterator[Run]:
+        """A run that ended, to add to it."""
+        with self._client() as client:
+            yield Run(run_id, client)
+
+    @contextmanager
+    def _client(self) -> Iterator["MlflowClient"]:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        import mlflow  # noqa: PLC0415 - takes seconds: only commands that track pay for it
+        import requests  # noqa: PLC0415
+        import sqlalchemy.exc  # noqa: PLC0415
+
+        try:
+            yield mlflow.MlflowClient(self._uri())
+        except (mlflow.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            msg = f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING"
+            raise BadInput(msg) from error
+
+    def _uri(self) -> str:
+        if "://" in self.address:
+            return self.address
+        Path(self.address).mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{Path(self.address, 'mlflow.db').as_posix()}"
+
+    def _experiment(self, client: "MlflowClient") -> str:
+        if found := client.get_experiment_by_name(self.model):
+            return str(found.experiment_id)
+        local = "://" not in self.address
+        where = Path(self.address, "artifacts").absolute().as_uri() if local else None
+        return client.create_experiment(self.model, artifact_location=where)
+
+
+def _version(found: "ModelVersion") -> Version:
+    return Version(int(found.version), str(found.run_id))
+
+
+def provenance(root: Path) -> dict[str, str]:
+    """Which code a run is made of: commit, whether the tree differs from it, hash of the lock."""
+    lock = root / "uv.lock"
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": json.dumps(bool(_git(root, "status", "--porcelain"))),
+        "code": code_hash(),
+        "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
+    }
+
+
+def code_hash() -> str:
+    """A hash of the package's source, whatever Git says of it."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,147 @@
+"""The champion that serves: the newest row of the table `releases`, with all that a prediction needs."""
+
+import json
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor
+from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Task
+
+TABLE = "releases"
+TOLERANCE = 1e-5
+COLUMNS = {
+    "number": pl.Int64(),
+    "version": pl.Int64(),
+    "released": DTYPES[datetime],
+    "onnx": pl.Binary(),
+    "card": pl.String(),
+}
+
+Row = dict[str, Any]  # a row as JSON has it
+
+
+class Golden(BaseModel):
+    """Requests with their features and the answers that the model gave in training."""
+
+    requests: list[Row]
+    features: list[Row]
+    answers: list[Any]
+
+
+class Release(BaseModel):
+    """One model as it serves.
+
+    Attributes:
+        number: Counts the releases; a rollback is a release too.
+        version: Of the model in the registry.
+        run_id: The tracked run that trained it.
+        released: When.
+        reason: Why: promoted, or rolled back.
+        trained_until: It has seen the labels that were known by then.
+        task: What kind of answer it gives.
+        features: In the model's order; true where one is text.
+        classes: Of a multiclass task, in the order of its probabilities.
+        threshold: The probability from which an alert costs less than none, of a binary task.
+        reference: A typical value of each feature.
+        metrics: On the newest labelled window, before the refit.
+        parameters: Of the estimator.
+        tables: The versions of the tables that it was trained on.
+        golden: Requests with their answers.
+        onnx: The model.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    version: int
+    run_id: str
+    released: datetime
+    reason: str
+    trained_until: datetime
+    task: Task
+    features: dict[str, bool]
+    classes: tuple[str, ...]
+    threshold: float | None
+    reference: Row
+    metrics: dict[str, float]
+    parameters: Row
+    tables: dict[str, int]
+    golden: Golden
+    onnx: bytes = Field(exclude=True, repr=False)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The model, loaded when first asked."""
+        return Predictor(self.onnx, self.features, self.task)
+
+    def answers(self, predictions: NDArray[np.float64]) -> pl.DataFrame:
+        """Predictions as people and files want them, a row a prediction.
+
+        Returns:
+            `probability` and `decision` for a binary task, `prediction` and one `probability_CLASS` a class for a
+            multiclass task, `prediction` for a regression.
+        """
+        if self.task is Task.BINARY:
+            return pl.DataFrame({"probability": predictions, "decision": predictions >= (self.threshold or 0.5)})
+        if self.task is Task.REGRESSION:
+            return pl.DataFrame({"prediction": predictions})
+        names = np.asarray(self.classes)
+        each = {f"probability_{name}": predictions[:, i] for i, name in enumerate(self.classes)}
+        return pl.DataFrame({"prediction": names[predictions.argmax(axis=1)]} | each)
+
+    def check(self) -> None:
+        """Answer the golden requests from their features.
+
+        Raises:
+            Refused: An answer differs, or is no number.
+        """
+        features = pl.DataFrame(
+            self.golden.features,
+            schema={name: pl.String if text else pl.Float32 for name, text in self.features.items()},
+            strict=False,
+        )
+        expected = np.asarray(self.golden.answers, dtype=np.float64)
+        scale = float(np.ptp(expected)) or 1.0 if self.task is Task.REGRESSION else 1.0
+        worst = float(np.abs(self.predictor.predict(features) - expected).max()) / scale
+        if not worst <= TOLERANCE:
+            msg = f"version {self.version} answers its golden requests with a difference of {worst:.2g}: not released"
+            raise Refused(msg)
+
+
+class Releases:
+    """The table of releases: appended to, never changed."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def champion(self) -> Release | None:
+        """What serves now; none before the first promotion."""
+        return next(iter(self.newest(1)), None)
+
+    def newest(self, n: int) -> list[Release]:
+        """The newest releases, the newest first."""
+        rows = self._lake.read(TABLE, COLUMNS).sort("number", descending=True).head(n).collect()
+        return [Release.model_validate(json.loads(row["card"]) | {"onnx": row["onnx"]}) for row in rows.to_dicts()]
+
+    def versions(self) -> set[int]:
+        """The versions that serve or served."""
+        return set(self._lake.read(TABLE, COLUMNS).select("version").collect().to_series())
+
+    def append(self, release: Release) -> bool:
+        """Release it, once: a number that is taken changes nothing."""
+        row = {
+            "number": release.number,
+            "version": release.version,
+            "released": release.released,
+            "onnx": release.onnx,
+            "card": release.model_dump_json(),
+        }
+        return self._lake.append(TABLE, pl.DataFrame([row], schema=COLUMNS), batch=f"release-{release.number}")

@@ -1,0 +1,146 @@
+"""One place for settings: where the project's state lives, and what its gate asks for.
+
+Settings come from the environment (`ML_LAKE=s3://bucket/lake`), from `.env`, or from `config/settings.toml`, in this
+order. What a model must reach stands in `config/acceptance.toml`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+
+Share = Annotated[float, Field(ge=0, le=1)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Settings(BaseSettings):
+    """Where things are; relative paths start at the project's folder."""
+
+    model_config = SettingsConfigDict(env_prefix="ML_", env_file_encoding="utf-8", extra="forbid")
+
+    lake: str = Field(default="data/lake", description="tables: a folder or an object storage address (s3://...)")
+    inbox: Path = Field(default=Path("data/inbox"), description="where batches arrive, a folder a table")
+    archive: Path = Field(default=Path("data/archive"), description="batches that went into the lake")
+    quarantine: Path = Field(default=Path("data/quarantine"), description="what broke the contract, with reasons")
+    reports: Path = Field(default=Path("reports"), description="pictures and predictions")
+    tracking: str = Field(default="mlruns", description="MLflow: a folder with a SQLite file, or a server's address")
+    clock: Literal["wall", "data"] = Field(
+        default="wall", description="what now is: the wall clock, or the newest value in the data"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `.env`, then `config/settings.toml`."""
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class Closed(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Decision(Closed):
+    """What wrong decisions cost; the threshold that makes the expected cost smallest follows."""
+
+    false_alert: float = Field(default=1.0, gt=0, description="an alert where nothing happened")
+    miss: float = Field(default=1.0, gt=0, description="no alert where it did")
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which an alert costs less than none."""
+        return self.false_alert / (self.false_alert + self.miss)
+
+
+class Window(Closed):
+    """The newest labelled rows, on which challengers are judged."""
+
+    days: int = Field(default=14, gt=0, description="its length")
+    share: float = Field(default=0.2, gt=0, lt=1, description="its share of rows, where rows have no time")
+    rows: int = Field(default=50, gt=1, description="the fewest rows on which a comparison counts")
+
+
+class Slices(Closed):
+    """Groups of rows for which quality must hold."""
+
+    columns: tuple[str, ...] = Field(default=(), description="a slice for each value of each of these columns")
+    rows: int = Field(default=100, gt=1, description="smaller slices are not judged")
+    at_least: dict[str, float] = Field(default={}, description="lowest value of a metric in a slice")
+    at_most: dict[str, float] = Field(default={}, description="highest value of a metric in a slice")
+
+
+class Retrain(Closed):
+    """When a new challenger is due."""
+
+    every_days: float = Field(default=28, gt=0, description="age of the champion's newest label")
+
+
+class Acceptance(Closed):
+    """What `config/acceptance.toml` holds: what the gate asks of a challenger."""
+
+    decision: Decision = Decision()
+    window: Window = Window()
+    at_least: dict[str, float] = Field(default={}, description="lowest value of a metric")
+    at_most: dict[str, float] = Field(default={}, description="highest value of a metric")
+    confidence: Share = Field(default=0.95, description="of being better than baselines and champion")
+    slices: Slices = Slices()
+    retrain: Retrain = Retrain()
+
+
+def project_root() -> Path:
+    """The project's folder: the nearest one, from here upwards, that has a `config` folder with parameters.
+
+    Raises:
+        BadInput: There is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "config" / "params.toml").is_file():
+            return folder
+    msg = f"no config/params.toml in {here} or above: run this inside the project's folder"
+    raise BadInput(msg)
+
+
+def load_settings(root: Path) -> Settings:
+    """The settings of the project in this folder.
+
+    Raises:
+        BadInput: A setting is unknown or has a value that it can't have.
+    """
+
+    class _Here(Settings):
+        model_config = SettingsConfigDict(env_file=root / ".env", toml_file=root / "config" / "settings.toml")
+
+    try:
+        return _Here()
+    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}") from error
+
+
+def load_config(path: Path, model: type[M]) -> M:
+    """A file of `config/` as its model; a file that is not there gives the defaults.
+
+    Raises:
+        BadInput: The file is no TOML, or has an unknown key or a value that it can't have.
+    """
+    try:
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+    except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors())
+    return str(error)

@@ -1,0 +1,108 @@
+"""Fit, predict, compare: the same for experiments, training and gate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from sklearn.compose import make_column_transformer
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats
+from {{cookiecutter.__package_name}}.shared.export import parity, predicted, to_bytes
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor, model_inputs, text_features
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Task
+
+BLOCKS = 2000  # of rows that a bootstrap draws, where rows have no day
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted pipeline, the same as ONNX, and the largest difference between them."""
+
+    pipeline: Any
+    onnx: bytes
+    predictor: Predictor
+    classes: tuple[str, ...]
+    parity: float
+
+
+def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
+    """The classes of a multiclass task, in the order of its probabilities; empty for other tasks."""
+    return tuple(rows[TARGET].unique().sort()) if problem.task is Task.MULTICLASS else ()
+
+
+def targets(problem: Problem, rows: pl.DataFrame, classes: Sequence[str]) -> Floats:
+    """What came true, shape (rows,): 0 or 1, the class's number, or the value."""
+    column = rows[TARGET]
+    if problem.task is Task.MULTICLASS:
+        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
+    return column.cast(pl.Float64).to_numpy()
+
+
+def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: pl.DataFrame) -> Fitted:
+    """Fit the problem's model on rows with their features, and export it.
+
+    Args:
+        problem: The problem.
+        parameters: Of its estimator.
+        rows: A training set.
+        check: Rows on which the exported model is held equal to the pipeline.
+
+    Raises:
+        Refused: The model can't be exported, or the export answers differently.
+    """
+    recipe = problem.recipe()
+    features = text_features(problem, rows)
+    pipeline = recipe.estimator(parameters, [name for name, text in features.items() if text])
+    pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
+    onnx = to_bytes(recipe, pipeline, features)
+    predictor = Predictor(onnx, features, problem.task)
+    return Fitted(pipeline, onnx, predictor, classes_of(problem, rows), parity(problem, pipeline, predictor, check))
+
+
+def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed: int) -> dict[str, Floats]:
+    """What simpler models predict for held rows: `dummy` knows only the target's distribution, `linear` is linear."""
+    features = text_features(problem, rows)
+    text = [name for name, is_text in features.items() if is_text]
+    numbers = [name for name in features if name not in text]
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=50, sparse_output=False), text),
+        (make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), numbers),
+    )
+    regression = problem.task is Task.REGRESSION
+    dummy = DummyRegressor() if regression else DummyClassifier(strategy="prior")
+    linear = Ridge() if regression else LogisticRegression(max_iter=300, random_state=seed)
+    models = {"dummy": dummy, "linear": make_pipeline(encode, linear)}
+    x, y, new = model_inputs(rows, features), _labels(problem, rows), model_inputs(held, features)
+    return {name: predicted(problem.task, model.fit(x, y), new) for name, model in models.items()}
+
+
+def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
+    """Predictions beside what came true."""
+    return Answers(problem.task, targets(problem, rows, classes), prediction)
+
+
+def evidence(problem: Problem, rows: pl.DataFrame, model: str, classes: Sequence[str]) -> Answers:
+    """What a model answered in training: rows of the newest window keep its predictions in the column `_MODEL`."""
+    return answers(problem, rows, rows[f"_{model}"].to_numpy(), classes)
+
+
+def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
+    """The day of each row, or a block of rows where they have no time."""
+    if problem.schema.event_time:
+        return rows[AT].dt.epoch("d").cast(pl.Int64).to_numpy()
+    return np.arange(len(rows)) % BLOCKS
+
+
+def _labels(problem: Problem, rows: pl.DataFrame) -> NDArray[Any]:
+    """What scikit-learn is told: integers for a binary task, the names of classes, or values."""
+    return rows[TARGET].cast(pl.Int64).to_numpy() if problem.task is Task.BINARY else rows[TARGET].to_numpy()

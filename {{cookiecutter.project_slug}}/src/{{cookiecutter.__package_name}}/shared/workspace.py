@@ -1,0 +1,106 @@
+"""One project's problem and state, opened: what commands, experiments and tests are given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem
+from {{cookiecutter.__package_name}}.shared.registry import Registry
+from {{cookiecutter.__package_name}}.shared.release import Releases
+from {{cookiecutter.__package_name}}.shared.settings import (
+    Acceptance,
+    Settings,
+    load_config,
+    load_settings,
+    project_root,
+)
+
+MODEL = __name__.partition(".")[0]  # named like the package, in MLflow
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where one problem lives.
+
+    Attributes:
+        root: The project's folder.
+        settings: Where its state lives.
+        problem: What is predicted.
+    """
+
+    root: Path
+    settings: Settings
+    problem: Problem
+
+    def path(self, setting: Path | str) -> Path:
+        """A path of the settings, from the project's folder."""
+        return self.root / setting
+
+    def _address(self, setting: str) -> str:
+        return setting if "://" in setting else str(self.path(setting))
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The tables."""
+        return Lake(self._address(self.settings.lake))
+
+    @cached_property
+    def releases(self) -> Releases:
+        """What serves, and what served before."""
+        return Releases(self.lake)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Runs and versions."""
+        return Registry(self._address(self.settings.tracking), MODEL)
+
+    @cached_property
+    def acceptance(self) -> Acceptance:
+        """What the gate asks for."""
+        return load_config(self.root / "config" / "acceptance.toml", Acceptance)
+
+    @cached_property
+    def parameters(self) -> Any:  # noqa: ANN401 - the problem's own class
+        """The parameters of the model."""
+        return load_config(self.root / "config" / "params.toml", self.problem.recipe().parameters)
+
+    @contextmanager
+    def alone(self, *, needed: bool = True) -> Iterator[None]:
+        """Keep other commands that write from running at the same time, where that is needed.
+
+        Raises:
+            BadInput: One runs.
+        """
+        if not needed:
+            yield
+            return
+        path = self.path("data") / ".lock"
+        path.parent.mkdir(exist_ok=True)
+        try:
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout as error:
+            msg = f"another command of this project is at work and holds {path}: try again when it is done"
+            raise BadInput(msg) from error
+
+    def now(self, given: datetime | None = None) -> datetime:
+        """The given time, or what the setting `clock` says: the wall clock, or when the newest label became known."""
+        if given is not None:
+            return given
+        newest = dataset.newest(self.problem, self.lake) if self.settings.clock == "data" else None
+        return newest or datetime.now(UTC)
+
+
+def open_workspace(problem: Problem = PROBLEM, *, root: Path | None = None) -> Workspace:
+    """The workspace of a problem, by default of the project that this is run in."""
+    folder = root or project_root()
+    return Workspace(folder, load_settings(folder), problem)
