@@ -38,9 +38,9 @@ def demo(session: nox.Session) -> None:
     """Make a project in demo/, install it, let it do what is due, and say where to look."""
     shutil.rmtree(HERE / "demo", ignore_errors=True)
     session.chdir(bake(session, HERE / "demo"))
-    session.run("uv", "sync")
+    session.run("uv", "sync", "--quiet")
     session.run("uv", "run", SLUG, "run")
-    session.log(f"The project is in demo/{SLUG}; its README.md is the first hour with it.")
+    session.log(f"Look around in demo/{SLUG}: README.md is the first hour with it, reports/ has what it drew.")
 
 
 @nox.session
@@ -65,6 +65,18 @@ def tests(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation; a broken link fails."""
     uv(session, "--group", "docs", "zensical", "build", "--clean", "--strict", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what users wait for, and write docs/reference/benchmarks.md."""
+    uv(session, "python", "tools/benchmark.py", *session.posargs)
+
+
+@nox.session(default=False)
+def mutate(session: nox.Session) -> None:
+    """Flip signs and comparisons of the generated project, and see whether its tests notice."""
+    uv(session, "python", "tools/mutate.py", *session.posargs)
 
 
 @nox.session(default=False)

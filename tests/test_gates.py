@@ -27,8 +27,11 @@ GATES = {
 def gate(name: str, project: Project, environment: Path, *, check: bool = True) -> str:
     """What one check of a project says, run from the shared environment."""
     tool, *arguments = GATES[name].split()
-    search = {"PYTHONPATH": str(project.root / "src")}  # the shared environment holds no project
-    result = run(environment / tool, *arguments, cwd=project.root, env=search, check=check)
+    here = {
+        "PYTHONPATH": str(project.root / "src"),  # the shared environment holds no project
+        "MYPY_CACHE_DIR": str(environment.parent / "mypy" / os.environ.get("PYTEST_XDIST_WORKER", "alone")),
+    }
+    result = run(environment / tool, *arguments, cwd=project.root, env=here, check=check)
     assert check or result.returncode, f"{name} should be red, and says:\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -255,11 +254,10 @@ def test_a_user_may_create_below_the_temporary_folder(
     assert (root / ".git").is_dir()
 
 
-def test_two_renders_are_equal(bake: Bake, project: Project, tmp_path: Path) -> None:
+def test_two_renders_are_equal(bake: Bake, project: Project) -> None:
     again = bake(project_name="My ML Project", ide="both")
     assert again.files == project.files
     assert all((again.root / name).read_bytes() == (project.root / name).read_bytes() for name in again.files)
-    shutil.rmtree(tmp_path)
 
 
 @pytest.mark.parametrize("hook", [pre_gen_project, post_gen_project], ids=lambda hook: str(hook.__name__))

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -152,5 +151,4 @@ def main() -> None:
     """Run the console script."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     cli(prog_name=NAME)

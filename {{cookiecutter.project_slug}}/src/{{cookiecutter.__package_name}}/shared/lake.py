@@ -3,7 +3,7 @@
 Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import deltalake
@@ -27,6 +27,7 @@ class Lake:
     """
 
     url: str
+    _opened: dict[str, deltalake.DeltaTable] = field(default_factory=dict, repr=False, compare=False)
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str) -> bool:
         """Append rows once: a batch whose id the table has seen changes nothing.
@@ -42,7 +43,9 @@ class Lake:
                 return False
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
-                deltalake.write_deltalake(self._address(table), rows, mode="append", commit_properties=once)
+                deltalake.write_deltalake(
+                    self._opened.get(table) or self._address(table), rows, mode="append", commit_properties=once
+                )
             except CommitFailedError:
                 continue
             except (DeltaError, OSError) as error:
@@ -67,6 +70,7 @@ class Lake:
             return pl.LazyFrame(schema=dtypes)
         try:
             if version is not None:
+                opened = deltalake.DeltaTable(self._address(table))
                 opened.load_as_version(version)
             return pl.scan_delta(opened)
         except (DeltaError, OSError) as error:
@@ -83,10 +87,13 @@ class Lake:
         return opened is not None and opened.transaction_version(batch) is not None
 
     def _open(self, table: str) -> deltalake.DeltaTable | None:
+        """The table at its newest version; what was opened before only reads the commits since."""
         try:
-            if not deltalake.DeltaTable.is_deltatable(self._address(table)):
-                return None
-            return deltalake.DeltaTable(self._address(table))
+            if table in self._opened:
+                self._opened[table].update_incremental()
+            elif deltalake.DeltaTable.is_deltatable(self._address(table)):
+                self._opened[table] = deltalake.DeltaTable(self._address(table))
+            return self._opened.get(table)
         except (DeltaError, OSError) as error:
             raise self._unreadable(table, error) from error
 

@@ -11,6 +11,7 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import TargetEncoder
 
@@ -36,7 +37,8 @@ def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
         categories: The features that are text. They go through an encoder, since the trees' own treatment of
             categories is lost on the way to ONNX.
     """
-    encode = make_column_transformer((TargetEncoder(random_state=parameters.seed), categories), remainder="passthrough")
+    folds = StratifiedKFold(5, shuffle=True, random_state=parameters.seed)
+    encode = make_column_transformer((TargetEncoder(cv=folds), categories), remainder="passthrough")
     trees = HistGradientBoostingClassifier(
         **parameters.model_dump(exclude={"seed"}), early_stopping=False, random_state=parameters.seed
     )

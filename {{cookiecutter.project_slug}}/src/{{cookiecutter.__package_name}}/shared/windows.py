@@ -1,18 +1,18 @@
 """Point-in-time primitives: what had happened by the time a row is predicted.
 
-Both are built from union and cumulative sum over keys in the order of time, the one construct that every engine has.
-Sums are over integers, so that they are exact and equal on every engine.
+All rests on the as-of join. Polars has one; elsewhere it is built from union and a running count over keys in the order
+of time, which every engine has. Sums are over integers, so that they are exact and equal on every engine.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import narwhals as nw
+import polars as pl
 
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
 
-_TIME, _PROBE, _COUNT = "_time", "_probe", "_count"
-_ORDER = [_TIME, _PROBE]  # at the same time, an event comes before the row that asks for it
+_START, _SINCE, _TIME, _ASKS, _NTH = "_start", "_since", "_time", "_asks", "_nth"
 
 
 def trailing(
@@ -32,13 +32,13 @@ def trailing(
         The rows and their sums, 0 where there was no event.
     """
     integers = [value.cast(nw.Int64).alias(name) for name, value in sums.items()]
-    entering = events.select(*by, nw.col(when).alias(_TIME), nw.lit(0).alias(_PROBE), *integers)
-    leaving = entering.with_columns(nw.col(_TIME) + window, *(-nw.col(name) for name in sums))
-    zeros = [nw.lit(0, dtype=nw.Int64).alias(name) for name in sums]
-    asking = _asking(rows, by).with_columns(*zeros)
-    running = nw.concat([entering, leaving, asking]).with_columns(_running(name, by) for name in sums)
-    answers = running.filter(nw.col(_PROBE) == 1).select(*by, nw.col(_TIME).alias(AT), *sums)
-    return rows.join(answers, on=[*by, AT], how="left").with_columns(nw.col(*sums).cast(nw.Int64).fill_null(0))
+    running = _running(events.select(*by, nw.col(when).alias(_SINCE), *integers), list(sums), by)
+    before = {name: f"_{name}_before" for name in sums}
+    moments = rows.with_columns((nw.col(AT) - window).alias(_START))
+    until = as_of(moments, running, at=AT, by=by)
+    both = as_of(until, running.rename(before), at=_START, by=by)
+    inside = [(_count(name) - _count(earlier)).alias(name) for name, earlier in before.items()]
+    return both.with_columns(*inside).drop(_START, *before.values())
 
 
 def latest(
@@ -57,20 +57,48 @@ def latest(
     Returns:
         The rows and the values; missing where no event was known, or only an older one.
     """
-    one = nw.lit(1, dtype=nw.Int64).alias(_COUNT)
-    known = events.select(*by, nw.col(when).alias(_TIME), nw.lit(0).alias(_PROBE), one, *values)
-    asking = _asking(rows, by).with_columns(nw.lit(0, dtype=nw.Int64).alias(_COUNT))
-    counted = nw.concat([known, asking], how="diagonal").with_columns(_running(_COUNT, by))
-    nth = counted.filter(nw.col(_PROBE) == 0).select(*by, _COUNT, *values, _since=nw.col(_TIME))
-    asked = counted.filter(nw.col(_PROBE) == 1).select(*by, _COUNT, nw.col(_TIME).alias(AT))
-    answers = asked.join(nth, on=[*by, _COUNT]).filter(nw.col("_since") > nw.col(AT) - within)
-    return rows.join(answers.select(*by, AT, *values), on=[*by, AT], how="left")
+    known = events.select(*by, *values, nw.col(when).alias(_SINCE), nw.col(when).alias(_TIME))
+    fresh = nw.col(_TIME) > nw.col(AT) - within
+    found = as_of(rows, known, at=AT, by=by)
+    return found.with_columns(nw.when(fresh).then(nw.col(name)).alias(name) for name in values).drop(_TIME)
 
 
-def _asking(rows: Frame, by: Sequence[str]) -> Frame:
-    """Each time at which something is asked, once."""
-    return rows.select(*by, nw.col(AT).alias(_TIME)).unique().with_columns(nw.lit(1).alias(_PROBE))
+def _running(events: Frame, sums: list[str], by: Sequence[str]) -> Frame:
+    """Sums over all events until each; of several at one time the last counts, or they are one."""
+    if events.implementation.is_polars():
+        total = pl.col(sums).fill_null(0).cum_sum()
+        summed: pl.LazyFrame = events.to_native().sort(_SINCE).with_columns(total.over(by) if by else total)
+        return nw.from_native(summed)
+    moments = events.group_by(*by, _SINCE).agg(nw.col(*sums).sum())
+    return moments.with_columns(nw.col(name).cum_sum().over(*by, order_by=_SINCE) for name in sums)
 
 
-def _running(name: str, by: Sequence[str]) -> nw.Expr:
-    return nw.col(name).cum_sum().over(*by, order_by=_ORDER)
+def as_of(rows: Frame, events: Frame, *, at: str, by: Sequence[str]) -> Frame:
+    """Add the columns of the last event with `_since` at or before the row's time `at`, of those that share `by`."""
+    matching = events.drop_nulls(list(by)) if by else events
+    join = _as_of_in_polars if rows.implementation.is_polars() else as_of_anywhere
+    return join(rows, matching, at, by)
+
+
+def _as_of_in_polars(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> Frame:
+    left = rows.to_native().sort(AT)  # which sorts by `at` too: it is `AT`, or a window before it
+    right = events.rename({_SINCE: at}).to_native().sort(at)
+    joined: pl.LazyFrame = left.join_asof(right, on=at, by=list(by) or None, check_sortedness=False)
+    return nw.from_native(joined)
+
+
+def as_of_anywhere(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> Frame:
+    """The as-of join from union and a running count: the n-th event is the last for rows that come after n of them."""
+    values = [name for name in events.collect_schema().names() if name not in {_SINCE, *by}]
+    one, none = nw.lit(1, dtype=nw.Int64).alias(_NTH), nw.lit(0, dtype=nw.Int64).alias(_NTH)
+    events = events.with_columns(one, nw.lit(0).alias(_ASKS))
+    asked = rows.select(*by, nw.col(at).alias(_SINCE)).unique().with_columns(none, nw.lit(1).alias(_ASKS))
+    steps = nw.concat([events, asked], how="diagonal")
+    counted = steps.with_columns(nw.col(_NTH).cum_sum().over(*by, order_by=[_SINCE, _ASKS]))
+    nth = counted.filter(nw.col(_ASKS) == 0).select(*by, _NTH, *values)
+    answers = counted.filter(nw.col(_ASKS) == 1).select(*by, _NTH, nw.col(_SINCE).alias(at)).join(nth, on=[*by, _NTH])
+    return rows.join(answers.drop(_NTH), on=[*by, at], how="left")
+
+
+def _count(name: str) -> nw.Expr:
+    return nw.col(name).fill_null(0).cast(nw.Int64)

@@ -1,0 +1,108 @@
+"""Measure what a user waits for, and write docs/reference/benchmarks.md: `uvx nox -s bench`.
+
+Ratios compare two things in one run, in turn; times are of this machine and only say of which order they are.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parents[1]
+PAGE = HERE / "docs" / "reference" / "benchmarks.md"
+SLUG, PACKAGE = "my-ml-project", "my_ml_project"
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the page."""
+
+    what: str
+    measured: str
+    bar: str
+    kept: bool
+
+
+def timed(*command: str, cwd: Path = HERE) -> tuple[float, float]:
+    """Wall and CPU seconds of a command that must succeed."""
+    before, start = os.times(), time.perf_counter()
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    after, wall = os.times(), time.perf_counter() - start
+    if done.returncode:
+        message = f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}"
+        raise SystemExit(message)
+    return wall, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def bake(folder: Path) -> tuple[Path, float]:
+    """A project with the default answers, and what it cost in CPU seconds."""
+    command = ("cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir")
+    costs = [timed(*command, str(folder / str(i)))[1] for i in range(ROUNDS)]
+    return folder / "0" / SLUG, min(costs)
+
+
+def measure(folder: Path) -> list[Row]:
+    """All rows, from a fresh project."""
+    project, cost = bake(folder)
+    rows = [Row("`cookiecutter --no-input`, default answers", f"{cost:.2f} s CPU", "under 1 s CPU", cost < 1)]
+    timed("uv", "sync", cwd=project)  # fills the cache of packages
+    timed("uv", "venv", "--clear", cwd=project)
+    sync, run = timed("uv", "sync", cwd=project)[0], timed("uv", "run", SLUG, "run", cwd=project)[0]
+    both = f"{sync:.0f} s + {run:.0f} s"
+    rows.append(Row("`uv sync` warm, then `run` to a promoted champion", both, "under 60 s", sync + run < 60))
+    script = str(HERE / "tools" / "benchmark_project.py")
+    printed = subprocess.run(
+        ["uv", "run", "python", script, PACKAGE], cwd=project, capture_output=True, text=True, check=True
+    ).stdout
+    figures = json.loads(printed)
+    features, days = figures["features"], figures["days"]
+    what = f"{features['features']} features of {features['rows']:,} flights against hand-written Polars"
+    times = f"{features['ratio']:.2f}x ({features['ours']:.2f} s against {features['by_hand']:.2f} s CPU)"
+    rows.append(Row(what, times, "at most 1.5x CPU", features["ratio"] <= 1.5))
+    times = f"{days['ratio']:.2f}x ({days['late']:.2f} s against {days['first']:.2f} s CPU)"
+    rows.append(
+        Row("a day's batches on tables of a year, against the first day", times, "at most 2x", days["ratio"] <= 2)
+    )
+    command = str(project / ".venv" / ("Scripts" if os.name == "nt" else "bin") / SLUG)
+    instant = min(timed(command, "--help", cwd=project)[0] for _ in range(ROUNDS))
+    rows.append(Row("`--help`", f"{instant:.2f} s", "under 0.5 s", instant < 0.5))
+    own = timed("uv", "run", "pytest", "--numprocesses=auto", cwd=project)[0]
+    rows.append(Row("default tests of a generated project", f"{own:.0f} s", "under 120 s", own < 120))
+    template = timed("pytest", "--numprocesses=auto")[0]
+    rows.append(Row("default tests of the template", f"{template:.0f} s", "under 600 s", template < 600))
+    return rows
+
+
+def page(rows: list[Row]) -> str:
+    """The page, whole."""
+    machine = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    tools = ", ".join(f"{name} {version(name)}" for name in ("cookiecutter", "pytest", "nox"))
+    table = [f"| {row.what} | {row.measured} | {row.bar} | {'yes' if row.kept else '**no**'} |" for row in rows]
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "Written by `uvx nox -s bench`; nothing here is typed by hand. Ratios compare two things in one run, in",
+            "turn; times depend on the machine and on what else it does.",
+            "",
+            f"Measured on {machine}, with {tools}.",
+            "",
+            "| what | measured | bar | kept |",
+            "| --- | --- | --- | --- |",
+            *table,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        text = page(measure(Path(temporary)))
+    PAGE.write_text(text, encoding="utf-8", newline="\n")
+    print(text)
