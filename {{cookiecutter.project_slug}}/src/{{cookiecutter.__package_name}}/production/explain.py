@@ -109,14 +109,12 @@ def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
         raise BadInput(msg)
     values = key.split("/")
     if len(values) != len(schema.key):
-        msg = f"the key of {schema.name} is {'/'.join(schema.key)}, not {key!r}"
-        raise BadInput(msg)
+        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {key!r}")
     wanted = pl.DataFrame({name: [value] for name, value in zip(schema.key, values, strict=True)})
     wanted = wanted.with_columns(pl.col(name).cast(schema.dtypes[name], strict=False) for name in schema.key)
     rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
     if rows.is_empty():
-        msg = f"{schema.name} has no row with {'/'.join(schema.key)} {key}"
-        raise BadInput(msg)
+        raise BadInput(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")
     return rows
 
 

@@ -172,12 +172,10 @@ def read_rows(path: Path, content: bytes) -> pl.DataFrame:
             case ".csv":
                 return pl.read_csv(BytesIO(content), infer_schema=False)
             case other:
-                msg = f"{path} ends in {other!r}: batches are .parquet or .csv"
-                raise BadInput(msg)
+                raise BadInput(f"{path} ends in {other!r}: batches are .parquet or .csv")
     except PolarsError as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        msg = f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again"
-        raise BadInput(msg) from error
+        raise BadInput(f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again") from error
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:
@@ -189,16 +187,14 @@ def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None
     schemas = problem.schemas
     names = ", ".join(schemas)
     if given is not None and given not in schemas:
-        msg = f"there is no table {given!r}: tables are {names}"
-        raise BadInput(msg)
+        raise BadInput(f"there is no table {given!r}: tables are {names}")
     if name := given or (path.parent.name if path.parent.name in schemas else None):
         return schemas[name]
     fitting = [schema for schema in schemas.values() if set(rows.columns) & set(schema.names) == set(schema.names)]
     if len(schemas) == 1:
         fitting = list(schemas.values())
     if len(fitting) != 1:
-        msg = f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})"
-        raise BadInput(msg)
+        raise BadInput(f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})")
     return fitting[0]
 
 
@@ -279,8 +275,7 @@ def content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        msg = f"{path} can't be read: {error.strerror or error}"
-        raise BadInput(msg) from error
+        raise BadInput(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _id(content: bytes) -> str:

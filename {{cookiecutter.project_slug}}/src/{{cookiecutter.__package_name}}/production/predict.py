@@ -49,25 +49,25 @@ def champion(workspace: Workspace) -> Release:
         Refused: Nothing was promoted yet.
     """
     if (release := workspace.releases.champion()) is None:
-        msg = "there is no champion yet: run, or train and promote, first"
-        raise Refused(msg)
+        raise Refused("there is no champion yet: run, or train and promote, first")
     return release
 
 
 def predict_rows(workspace: Workspace, release: Release, rows: pl.DataFrame, *, now: datetime) -> pl.DataFrame:
     """The champion's answers to rows of the subject, beside the rows and in their order."""
-    built = features_for(workspace, rows.with_row_index(ROW), now=now).sort(ROW)
+    built = features_for(workspace, rows, now=now)
     answers = release.answers(release.predictor.predict(built))
     return rows.with_columns(*answers.iter_columns(), pl.lit(release.version).alias("version"))
 
 
 def features_for(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> pl.DataFrame:
-    """Rows of the subject with their features, from what is known and not older than features look back."""
+    """Rows of the subject, in their order, with their features: from what is known, as far as they look back."""
     problem = workspace.problem
-    asked = dataset.requests(problem, rows, now=now)
+    asked = dataset.requests(problem, rows.with_row_index(ROW), now=now)
     since = asked.select(nw.col(AT).min()).collect().item()
     history = dataset.known(problem, workspace.lake, as_of=now)
-    return dataset.with_features(problem, asked, dataset.recent(problem, history, since=since))
+    recent = dataset.recent(problem, history, since=since)
+    return dataset.with_features(problem, asked, recent).sort(ROW).drop(ROW)
 
 
 def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: datetime | None = None) -> Predicted:
@@ -81,8 +81,7 @@ def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: d
     try:
         rows = conform(typed(read_rows(file, content_of(file)), schema, file), schema)
     except ContractBreach as breach:
-        msg = f"{file} breaks the contract of {schema.name}: {breach}"
-        raise BadInput(msg) from breach
+        raise BadInput(f"{file} breaks the contract of {schema.name}: {breach}") from breach
     rules = marked(rows, schema)[RULES]
     kept = rules.list.len() == 0
     judged = rows.with_row_index(LINE).with_columns(error=rules.list.join("; "))
@@ -128,5 +127,4 @@ def _write(rows: pl.DataFrame, out: Path) -> None:
         rows.write_csv(draft) if out.suffix == ".csv" else rows.write_parquet(draft)
         draft.replace(out)
     except OSError as error:
-        msg = f"{out} can't be written: {error.strerror or error}"
-        raise BadInput(msg) from error
+        raise BadInput(f"{out} can't be written: {error.strerror or error}") from error

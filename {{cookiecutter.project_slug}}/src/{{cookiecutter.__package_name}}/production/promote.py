@@ -8,6 +8,8 @@ from datetime import datetime
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge
+from {{cookiecutter.__package_name}}.production.predict import features_for
+from {{cookiecutter.__package_name}}.production.train import MODEL
 from {{cookiecutter.__package_name}}.shared import dataset, training
 from {{cookiecutter.__package_name}}.shared.errors import Refused
 from {{cookiecutter.__package_name}}.shared.export import predicted
@@ -19,7 +21,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-MODEL, CARD = "model.onnx", "release.json"
+CARD = "release.json"
 GOLDEN = 20
 
 
@@ -105,8 +107,7 @@ def rollback(workspace: Workspace, *, now: datetime | None = None) -> RolledBack
     promoted = [release for release in releases if release.reason == "promoted"]
     before = [r for r in promoted if champion and r.version < champion.version]
     if champion is None or not before:
-        msg = "there is no version before the champion's to go back to"
-        raise Refused(msg)
+        raise Refused("there is no version before the champion's to go back to")
     back = before[0].model_copy(
         update={"number": champion.number + 1, "released": workspace.now(now), "reason": "rolled back"}
     )
@@ -119,11 +120,11 @@ def _refitted(workspace: Workspace, version: Version, *, now: datetime) -> tuple
     problem, registry = workspace.problem, workspace.registry
     tags = registry.tags(version.run_id)
     if tags["code"] != code_hash():
-        msg = f"the code has changed since version {version.number} was trained: train again"
-        raise Refused(msg)
+        raise Refused(f"the code has changed since version {version.number} was trained: train again")
     as_of, tables = datetime.fromisoformat(tags["as_of"]), json.loads(tags["tables"])
     parameters = problem.recipe().parameters.model_validate_json(tags["parameters"])
     rows = dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
+    log.info("promote   refit on %d rows", len(rows))
     fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
     champion = workspace.releases.champion()
     release = Release(
@@ -141,7 +142,7 @@ def _refitted(workspace: Workspace, version: Version, *, now: datetime) -> tuple
         metrics=registry.metrics(version.run_id),
         parameters=parameters.model_dump(),
         tables=tables,
-        golden=_golden(workspace, rows, fitted),
+        golden=_golden(workspace, rows.tail(GOLDEN), fitted, as_of=as_of),
         onnx=fitted.onnx,
     )
     return release, len(rows)
@@ -155,14 +156,20 @@ def _reference(rows: pl.DataFrame, features: dict[str, bool]) -> dict[str, objec
     }
 
 
-def _golden(workspace: Workspace, rows: pl.DataFrame, fitted: training.Fitted) -> Golden:
-    """The newest rows as requests, with what the pipeline itself, not its export, answers."""
-    newest = rows.tail(GOLDEN)
-    names = [name for name in workspace.problem.schema.request.names if name in newest.columns]
-    features = list(fitted.predictor.features)
-    prediction = predicted(workspace.problem.task, fitted.pipeline, model_inputs(newest, fitted.predictor.features))
+def _golden(workspace: Workspace, rows: pl.DataFrame, fitted: training.Fitted, *, as_of: datetime) -> Golden:
+    """Rows as requests, with their features and what the pipeline itself, not its export, answers.
+
+    Raises:
+        Refused: A request's features are not those of training.
+    """
+    requests = rows.select(name for name in workspace.problem.schema.request.names if name in rows.columns)
+    features = rows.select(list(fitted.predictor.features))
+    online = features_for(workspace, requests, now=as_of)
+    if skewed := [name for name in features.columns if not online[name].equals(features[name], null_equal=True)]:
+        raise Refused(f"training-serving skew: {', '.join(skewed)} of a request differ from those of training")
+    prediction = predicted(workspace.problem.task, fitted.pipeline, model_inputs(features, fitted.predictor.features))
     return Golden(
-        requests=json.loads(newest.select(names).write_json()),
-        features=json.loads(newest.select(features).write_json()),
+        requests=json.loads(requests.write_json()),
+        features=json.loads(features.write_json()),
         answers=prediction.tolist(),
     )

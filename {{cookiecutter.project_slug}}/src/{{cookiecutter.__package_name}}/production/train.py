@@ -18,7 +18,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-EVIDENCE, CANDIDATE = "evidence.parquet", "candidate.onnx"
+EVIDENCE, CANDIDATE, MODEL = "evidence.parquet", "candidate.onnx", "model.onnx"
 MODELS = ("model", "linear", "dummy")
 
 
@@ -69,9 +69,10 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
     before, held = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
     _require(workspace, before, held)
     _require_no_leak(workspace, rows, as_of, tables)
-    log.info("train     %d rows, newest window %d rows", len(before), len(held))
+    log.info("train     on %d rows; %d rows of the newest window are held back", len(before), len(held))
     fitted = training.fit(problem, parameters, before, check=held)
     predictions = {"model": fitted.predictor.predict(held)}
+    log.info("train     baselines")
     predictions |= training.baselines(problem, before, held, seed=parameters.seed)
     figures = {
         name: metrics(training.answers(problem, held, prediction, fitted.classes), workspace.acceptance.decision)
@@ -90,7 +91,8 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
         run.log({"parity": fitted.parity, "rows": len(before), "window_rows": len(held)})
         run.keep(EVIDENCE, _evidence(held, predictions))
         run.keep(CANDIDATE, fitted.onnx)
-        version = workspace.registry.register(run, CANDIDATE)
+        run.keep(MODEL, fitted.onnx)  # what the registered version is; the refit takes its place at promotion
+        version = workspace.registry.register(run, MODEL)
     workspace.registry.move(CHALLENGER, version.number)
     return Trained(version.number, run.id, as_of, len(before), len(held), figures, fitted.parity)
 

@@ -6,6 +6,7 @@ whole; else its bad rows are set apart, each with the rules that it breaks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import narwhals as nw
 import polars as pl
@@ -110,6 +111,8 @@ def _read(column: Column) -> pl.Expr:
         )
     if isinstance(column.dtype, pl.Datetime):
         return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    if column.kind is date:
+        return value.str.to_date(strict=False)
     return value.cast(column.dtype, strict=False)
 
 
@@ -160,11 +163,11 @@ def marked(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
-    """Add the rule of the key to marked rows whose key came before, in the batch or in the lake."""
+    """Add the rule of the key to marked rows whose key another row has, in the batch or in the lake."""
     if not schema.key:
         return rows
     taken = stored.select(schema.key).unique().with_columns(_taken=True)
-    clash = pl.col("_taken").fill_null(value=False) | ~pl.struct(schema.key).is_first_distinct()
+    clash = pl.col("_taken").fill_null(value=False) | pl.struct(schema.key).is_duplicated()
     rules = pl.when(clash).then(pl.col(RULES).list.concat(pl.lit([UNIQUE]))).otherwise(pl.col(RULES))
     joined = rows.join(taken, on=schema.key, how="left", maintain_order="left")
     return joined.with_columns(rules.alias(RULES)).drop("_taken")

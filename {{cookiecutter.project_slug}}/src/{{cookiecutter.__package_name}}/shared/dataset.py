@@ -80,8 +80,7 @@ def training_set(problem: Problem, lake: Lake, *, as_of: datetime, versions: Ver
     history = known(problem, lake, as_of=as_of, versions=versions)
     rows = with_features(problem, _labelled(problem, history), history)
     if rows.is_empty():
-        msg = f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first"
-        raise Refused(msg)
+        raise Refused(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
     order = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
     return rows.sort(AT, *order)
 

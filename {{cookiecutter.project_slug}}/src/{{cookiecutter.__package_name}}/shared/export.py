@@ -27,8 +27,7 @@ def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:
     except Exception as error:  # converters raise anything
         steps = " -> ".join(type(step).__name__ for step in getattr(pipeline, "named_steps", {"": pipeline}).values())
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        msg = f"the model ({steps}) can't be exported to ONNX: {reason}; change shared/model.py"
-        raise Refused(msg) from error
+        raise Refused(f"the model ({steps}) can't be exported to ONNX: {reason}; change shared/model.py") from error
     opsets = sorted(model.opset_import, key=lambda opset: opset.domain)
     del model.opset_import[:]
     model.opset_import.extend(opsets)

@@ -51,8 +51,7 @@ class Lake:
             except (DeltaError, OSError) as error:
                 raise self._unreadable(table, error) from error
             return True
-        msg = f"table {table} in {self.url} takes no commit: others write to it without a pause; try again"
-        raise BadInput(msg)
+        raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
 
     def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
         """A contract's table as of a version or a commit time, with each row's batch and arrival."""

@@ -70,8 +70,7 @@ class Problem:
             )
             raise TypeError(msg)
         if closed := {name for schema in self.schemas.values() for name in schema.closed} & set(self.features):
-            msg = f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py"
-            raise TypeError(msg)
+            raise TypeError(f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py")
 
     @property
     def schema(self) -> Schema:

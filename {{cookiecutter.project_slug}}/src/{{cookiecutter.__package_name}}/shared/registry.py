@@ -160,8 +160,7 @@ class Registry:
             yield mlflow.MlflowClient(self._uri())
         except (mlflow.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = str(error).strip().splitlines()[0]
-            msg = f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING"
-            raise BadInput(msg) from error
+            raise BadInput(f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING") from error
 
     def _uri(self) -> str:
         if "://" in self.address:

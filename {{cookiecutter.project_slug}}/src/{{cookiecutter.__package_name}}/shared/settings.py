@@ -108,8 +108,7 @@ def project_root() -> Path:
     for folder in (here, *here.parents):
         if (folder / "config" / "params.toml").is_file():
             return folder
-    msg = f"no config/params.toml in {here} or above: run this inside the project's folder"
-    raise BadInput(msg)
+    raise BadInput(f"no config/params.toml in {here} or above: run this inside the project's folder")
 
 
 def load_settings(root: Path) -> Settings:
@@ -124,7 +123,7 @@ def load_settings(root: Path) -> Settings:
 
     try:
         return _Here()
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
+    except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}") from error
 
 
