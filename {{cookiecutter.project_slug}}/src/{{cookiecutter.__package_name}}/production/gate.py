@@ -139,14 +139,15 @@ def _beats(
     workspace: Workspace, rows: pl.DataFrame, model: Answers, champion: Release, rng: np.random.Generator
 ) -> Check:
     """Compare on the rows whose labels are newer than what the champion was trained on."""
-    name = f"better than champion, version {champion.version}"
+    name, ask = f"better than champion, version {champion.version}", workspace.acceptance
     if missing := [feature for feature in champion.features if feature not in rows.columns]:
         return Check(name, passed=False, detail=f"features.build no longer gives it {', '.join(missing)}: keep them")
     fresh = (rows[KNOWN] > champion.trained_until).to_numpy()
-    if fresh.sum() < workspace.acceptance.window.rows:
+    if fresh.sum() < ask.window.rows:
         return Check(name, passed=False, detail=f"{fresh.sum()} labels are newer than the champion: too few to compare")
     held = rows.filter(fresh)
     theirs = training.answers(workspace.problem, held, champion.predictor.predict(held), champion.classes)
     days = training.days(workspace.problem, held)
-    better = gain(losses(model[fresh]), losses(theirs), days, confidence=workspace.acceptance.confidence, rng=rng)
-    return Check(name, better.lower > 0, f"loss lower by {better}")
+    better = gain(losses(model[fresh]), losses(theirs), days, confidence=ask.confidence, rng=rng)
+    figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics(theirs, ask.decision).items())
+    return Check(name, better.lower > 0, f"loss lower by {better}; on these rows it has {figures}")

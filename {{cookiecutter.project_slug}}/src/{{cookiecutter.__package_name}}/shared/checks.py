@@ -61,7 +61,11 @@ def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     reasons += [f"column {column.name} is {batch[column.name].dtype}, not {column.dtype}" for column in wrong]
     if reasons:
         raise ContractBreach(*reasons)
-    return batch.select(_cast(batch, column) for column in schema.columns)
+    rows = batch.select(_cast(batch, column) for column in schema.columns)
+    lost = [name for name in schema.names if rows[name].null_count() > batch[name].null_count()]
+    if lost:
+        raise ContractBreach(*(f"column {name} has values too large for {schema.dtypes[name]}" for name in lost))
+    return rows
 
 
 def _fits(batch: pl.DataFrame, column: Column) -> bool:
@@ -80,7 +84,7 @@ def _cast(batch: pl.DataFrame, column: Column) -> pl.Expr:
     value = pl.col(column.name)
     if isinstance(stored, pl.Datetime) and stored.time_zone is None:
         value = value.dt.replace_time_zone("UTC")
-    return value.cast(column.dtype)
+    return value.cast(column.dtype, strict=False)
 
 
 def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:

@@ -38,7 +38,7 @@ def _deliver(table: str, since: datetime | None, until: datetime, folder: Path) 
     for month in sorted(source.glob("*.parquet")):
         rows = pl.read_parquet(month).filter(due)
         if not rows.is_empty():
-            files.append(_write(rows, folder / f"{month.stem}-until-{until:%Y%m%dT%H%M}.parquet"))
+            files.append(_write(rows, folder / f"{month.stem}-until-{until:%Y%m%dT%H%M%S}.parquet"))
     return files
 
 

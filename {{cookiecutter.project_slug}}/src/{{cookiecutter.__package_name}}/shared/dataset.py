@@ -152,7 +152,7 @@ def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: in
         full = rows.filter(pl.col(AT) == at)
         raw = full.select(name for name in (*problem.schema.names, AT) if name in full.columns)
         again = with_features(problem, nw.from_native(raw.lazy()), past)
-        order = [AT, *problem.schema.key]
+        order = problem.schema.key or raw.columns
         again, full = again.sort(order), full.sort(order)
         found |= {name for name in problem.features if not again[name].equals(full[name], null_equal=True)}
     return sorted(found)

@@ -3,6 +3,7 @@
 As a program it writes the data dictionary of this project's contract into a file.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def _values(column: Column, n: int, rng: np.random.Generator) -> list[Any]:
     low, high = _range(column)
     made: dict[type, Callable[[int], Any]] = {
         bool: lambda _: bool(rng.integers(0, 2)),
-        int: lambda i: low + 1 + i % (high - low - 1),
+        int: lambda i: int(low) + 1 + i % max(1, int(high - low) - 1),
         float: lambda _: float(rng.uniform(low, high)),
         str: lambda i: f"{column.name} {i}",
         date: lambda i: EPOCH.date() + timedelta(days=i),
@@ -98,15 +99,18 @@ def _values(column: Column, n: int, rng: np.random.Generator) -> list[Any]:
     return [made[column.kind](i) for i in range(n)]
 
 
-def _range(column: Column) -> tuple[int, int]:
-    low, high = 0, 1000
+def _range(column: Column) -> tuple[float, float]:
+    """The limits between which to draw; where one is open, at most 1000 apart."""
+    low, high = -math.inf, math.inf
     for limit in column.field.metadata:
         match limit:
-            case at.Gt(gt=int(bound)) | at.Ge(ge=int(bound)):
+            case at.Gt(gt=int(bound) | float(bound)) | at.Ge(ge=int(bound) | float(bound)):
                 low = bound
-            case at.Lt(lt=int(bound)) | at.Le(le=int(bound)):
+            case at.Lt(lt=int(bound) | float(bound)) | at.Le(le=int(bound) | float(bound)):
                 high = bound
-    return low, max(high, low + 2)
+    if math.isinf(low):
+        low = min(0.0, high - 1000)
+    return low, min(high, low + 1000)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def losses(answers: Answers) -> Floats:
     if answers.task is Task.BINARY:
         given = np.where(target == 1, prediction, 1 - prediction)
     else:
-        given = prediction[np.arange(len(target)), target.astype(np.int64)]
+        given = np.where(target < 0, 0, prediction[np.arange(len(target)), target.astype(np.int64)])  # -1: never seen
     loss: Floats = -np.log(np.clip(given, SMALLEST, None))
     return loss
 

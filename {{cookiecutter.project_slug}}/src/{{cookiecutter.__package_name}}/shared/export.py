@@ -48,7 +48,10 @@ def parity(problem: Problem, pipeline: Any, predictor: Predictor, rows: pl.DataF
     numbers = [name for name in problem.features if name not in text]
     hard = features.with_columns(pl.lit(None, dtype=pl.Float32).alias(name) for name in numbers[::2])
     strange = features.with_columns(pl.lit(UNSEEN).alias(name) for name in text)
-    worst = max(_difference(problem.task, pipeline, predictor, frame) for frame in (features, hard, strange))
+    try:
+        worst = max(_difference(problem.task, pipeline, predictor, frame) for frame in (features, hard, strange))
+    except ValueError as error:
+        raise Refused(f"the model can't answer missing values or a new category: {error}; change model.py") from error
     if not worst <= PARITY:
         msg = (
             f"the exported model differs from the pipeline by {worst:.2g} (at most {PARITY:.0e}): a step of "

@@ -3,8 +3,11 @@
 Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote
 
 import deltalake
 import polars as pl
@@ -58,20 +61,15 @@ class Lake:
         stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String()}
         return self.read(schema.name, stored, version=version)
 
-    def read(self, table: str, dtypes: dict[str, pl.DataType], *, version: Version = None) -> pl.LazyFrame:
+    def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: Version = None) -> pl.LazyFrame:
         """Any table of the lake; with no rows and these columns where it does not exist yet.
 
         Raises:
             BadInput: The table can't be read, or has no such version.
         """
-        opened = self._open(table)
-        if opened is None or version == -1:
-            return pl.LazyFrame(schema=dtypes)
         try:
-            if version is not None:
-                opened = deltalake.DeltaTable(self._address(table))
-                opened.load_as_version(version)
-            return pl.scan_delta(opened)
+            opened = self._open(table) if version is None else self._at(table, version)
+            return pl.LazyFrame(schema=dtypes) if opened is None else _rows(opened)
         except (DeltaError, OSError) as error:
             raise self._unreadable(table, error) from error
 
@@ -90,11 +88,23 @@ class Lake:
         try:
             if table in self._opened:
                 self._opened[table].update_incremental()
+            elif Path(self.url).is_file():
+                raise NotADirectoryError(self.url)
             elif deltalake.DeltaTable.is_deltatable(self._address(table)):
                 self._opened[table] = deltalake.DeltaTable(self._address(table))
             return self._opened.get(table)
         except (DeltaError, OSError) as error:
             raise self._unreadable(table, error) from error
+
+    def _at(self, table: str, version: int | datetime) -> deltalake.DeltaTable | None:
+        """The table as of a version or a commit time; none before the first."""
+        newest = self._open(table)
+        if newest is None:
+            return None
+        if isinstance(version, datetime):
+            moment = version.timestamp() * 1000
+            version = max((c["version"] for c in newest.history() if c["timestamp"] <= moment), default=-1)
+        return None if version == -1 else deltalake.DeltaTable(self._address(table), version=version)
 
     def _address(self, table: str) -> str:
         return f"{self.url.rstrip('/')}/{table}"
@@ -102,3 +112,10 @@ class Lake:
     def _unreadable(self, table: str, error: Exception) -> BadInput:
         reason = str(error).strip().splitlines()[0]
         return BadInput(f"table {table} in the lake {self.url} can't be used: {reason}")
+
+
+def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:
+    if "%" not in table.table_uri:
+        return pl.scan_delta(table)
+    # Polars does not find folders with blanks and the like by the quoted names that Delta has for them.
+    return pl.scan_parquet([unquote(file) for file in table.file_uris()])

@@ -157,7 +157,7 @@ class Registry:
         import sqlalchemy.exc  # noqa: PLC0415
 
         try:
-            yield mlflow.MlflowClient(self._uri())
+            yield mlflow.MlflowClient(self._uri(), registry_uri=self._uri())
         except (mlflow.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BadInput(f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING") from error
@@ -165,7 +165,10 @@ class Registry:
     def _uri(self) -> str:
         if "://" in self.address:
             return self.address
-        Path(self.address).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(self.address).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"MLflow at {self.address}: its folder can't be made: {error.strerror}") from error
         return f"sqlite:///{Path(self.address, 'mlflow.db').as_posix()}"
 
     def _experiment(self, client: "MlflowClient") -> str:

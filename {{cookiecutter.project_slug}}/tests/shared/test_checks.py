@@ -1,0 +1,296 @@
+"""Batches against a contract: what is accepted, what is rejected and for which rules, what breaches a batch whole."""
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta, timezone
+from io import BytesIO
+from typing import Annotated, Any, ClassVar
+
+import narwhals as nw
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from {{cookiecutter.__package_name}}.shared import checks
+from {{cookiecutter.__package_name}}.shared.schema import Category, Key, Nulls, Table, schema_of
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+BROKEN = "_rules"
+
+
+class Order(Table):
+    """An order in a shop."""
+
+    table: ClassVar = "orders"
+    rules: ClassVar = {
+        "paid is not below price": nw.col("paid") >= nw.col("price"),
+        "only gifts are free": (nw.col("price") > 0) | nw.col("gift"),
+    }
+
+    id: Annotated[int, Key()]
+    shop: Annotated[str, Key(), Category(("north", "south"))]
+    placed: datetime
+    day: date | None = None
+    price: Annotated[float, Field(ge=0, lt=100)]
+    paid: float | None = None
+    kind: Annotated[str | None, Category(("book",), grows=True)] = None
+    note: Annotated[str | None, Nulls(at_most=0.5)] = None
+    gift: bool = False
+
+
+class Click(Table):
+    """A click has no identity."""
+
+    table: ClassVar = "clicks"
+
+    page: str
+
+
+ORDERS, CLICKS = schema_of(Order), schema_of(Click)
+NOTHING = pl.DataFrame(schema=ORDERS.dtypes)
+
+
+def order(number: int = 1, **change: Any) -> dict[str, Any]:
+    row = {"id": number, "shop": "north", "placed": NOON, "day": NOON.date(), "price": 2.5, "paid": 2.5}
+    return row | {"kind": "book", "note": "thanks", "gift": False} | change
+
+
+def orders(*rows: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=ORDERS.dtypes)
+
+
+def accept(*rows: dict[str, Any], stored: pl.DataFrame = NOTHING) -> checks.BatchReport:
+    return checks.accept(orders(*rows), ORDERS, stored=stored)
+
+
+def breach(batch: pl.DataFrame) -> tuple[str, ...]:
+    with pytest.raises(checks.ContractBreach) as caught:
+        checks.conform(batch, ORDERS)
+    assert str(caught.value) == "; ".join(caught.value.reasons)
+    return caught.value.reasons
+
+
+def test_every_reason_why_columns_do_not_conform_is_given_at_once() -> None:
+    batch = orders(order()).drop("note", "day").with_columns(colour=pl.lit("red"), price=pl.lit("2.5"))
+    assert breach(batch) == (
+        "column day is missing",
+        "column note is missing",
+        "column colour is unknown",
+        "column price is String, not Float64",
+    )
+
+
+def test_an_empty_batch_is_a_breach() -> None:
+    assert breach(NOTHING) == ("it has no rows",)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "dtype"),
+    [
+        ("id", ["1"], pl.String),
+        ("id", [1.0], pl.Float64),
+        ("id", [True], pl.Boolean),
+        ("id", [None], pl.Null),
+        ("price", ["2.5"], pl.String),
+        ("price", [True], pl.Boolean),
+        ("shop", [1], pl.Int64),
+        ("gift", [1], pl.Int64),
+        ("placed", [NOON.date()], pl.Date),
+        ("placed", ["2024-05-01"], pl.String),
+        ("day", [NOON], pl.Datetime("us", "UTC")),
+    ],
+)
+def test_another_type_is_a_breach(name: str, values: list[Any], dtype: pl.DataType) -> None:
+    batch = orders(order()).with_columns(pl.Series(name, values, dtype=dtype))
+    assert breach(batch) == (f"column {name} is {batch[name].dtype}, not {ORDERS.dtypes[name]}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "expected"),
+    [
+        ("id", pl.Series([7], dtype=pl.Int8), 7),
+        ("id", pl.Series([7], dtype=pl.UInt64), 7),
+        ("price", pl.Series([7], dtype=pl.Int16), 7.0),
+        ("price", pl.Series([0.5], dtype=pl.Float32), 0.5),
+        ("paid", pl.Series([None], dtype=pl.Null), None),
+        ("placed", pl.Series([datetime(2024, 5, 1, 12)], dtype=pl.Datetime("ms")), NOON),  # noqa: DTZ001 - naive
+        (
+            "placed",
+            pl.Series([NOON.astimezone(timezone(timedelta(hours=2)))], dtype=pl.Datetime("ns", "Europe/Zurich")),
+            NOON,
+        ),
+    ],
+)
+def test_numbers_and_times_may_be_stored_otherwise(name: str, stored: pl.Series, expected: object) -> None:
+    batch = orders(order()).with_columns(stored.alias(name))
+    conforming = checks.conform(batch.select(reversed(batch.columns)), ORDERS)
+    assert dict(conforming.schema) == ORDERS.dtypes
+    assert conforming.columns == ORDERS.names
+    assert conforming[name].to_list() == [expected]
+
+
+def test_a_number_too_large_for_the_lake_is_a_breach() -> None:
+    batch = orders(order()).with_columns(id=pl.Series([2**63], dtype=pl.UInt64))
+    assert len(breach(batch)) == 1
+
+
+def read_csv(text: str) -> pl.DataFrame:
+    return pl.read_csv(BytesIO(text.encode()), infer_schema=False)
+
+
+HEAD = "id,shop,placed,day,price,paid,kind,note,gift\n"
+
+
+@pytest.mark.parametrize("placed", ["2024-05-01 12:00:00", "2024-05-01T12:00:00Z", "2024-05-01T14:00:00+02:00"])
+@pytest.mark.parametrize("gift", ["true", "TRUE", "1"])
+def test_text_from_csv_is_read_in_the_contracts_types(placed: str, gift: str) -> None:
+    batch = read_csv(f"{HEAD}1,north,{placed},2024-05-01,2.5,,book,,{gift}\n")
+    typed = checks.parse(batch, ORDERS)
+    assert typed.equals(orders(order(paid=None, note=None, gift=True)))
+    assert checks.parse(batch.with_columns(gift=pl.lit("False")), ORDERS)["gift"].to_list() == [False]
+    assert checks.parse(batch.with_columns(gift=pl.lit("0")), ORDERS)["gift"].to_list() == [False]
+
+
+def test_columns_that_are_missing_or_unknown_in_csv_are_left_to_the_check_of_columns() -> None:
+    typed = checks.parse(read_csv("id,colour\n1,red\n"), ORDERS)
+    assert typed.to_dicts() == [{"id": 1, "colour": "red"}]
+
+
+def test_values_that_cannot_be_read_are_counted_and_shown() -> None:
+    batch = read_csv(
+        HEAD + "x,north,2024-05-01 12:00:00,2024-05-01,2.5,2.5,book,,yes\n1.5,north,soon,May,cheap,2,book,,no\n"
+    )
+    with pytest.raises(checks.ContractBreach) as caught:
+        checks.parse(batch, ORDERS)
+    assert caught.value.reasons == (
+        "column day has 1 values that are no date, as 'May'",
+        "column gift has 2 values that are no bool, as 'yes'",
+        "column id has 2 values that are no int, as 'x'",
+        "column placed has 1 values that are no datetime, as 'soon'",
+        "column price has 1 values that are no float, as 'cheap'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({}, []),
+        ({"price": 0.0}, ["only gifts are free"]),
+        ({"price": 0.0, "gift": True}, []),
+        ({"price": -1.0, "gift": True}, ["price >= 0"]),
+        ({"price": 100.0, "paid": 100.0}, ["price < 100"]),
+        ({"paid": 2.0}, ["paid is not below price"]),
+        ({"paid": None}, []),
+        ({"shop": "west"}, ["shop is a known category"]),
+        ({"shop": None}, ["shop is given"]),
+        ({"placed": None}, ["placed is given"]),
+        ({"kind": "pen"}, []),
+        ({"id": None, "shop": "west", "paid": 1.0}, ["id is given", "shop is a known category", BROKEN]),
+        ({"paid": float("inf")}, ["paid is finite"]),
+    ],
+)
+def test_a_row_is_rejected_with_the_rules_that_it_breaks(change: dict[str, Any], broken: list[str]) -> None:
+    expected = ["paid is not below price" if rule == BROKEN else rule for rule in broken]
+    report = accept(order(1) | change, *(order(100 + i) for i in range(3)))
+    assert len(report.accepted) == (4 if not broken else 3)
+    assert report.rejected[BROKEN].to_list() == ([expected] if broken else [])
+    assert report.counts == dict.fromkeys(sorted(expected), 1)
+    assert dict(report.accepted.schema) == ORDERS.dtypes
+
+
+def test_rows_that_break_a_rule_are_counted_rule_by_rule() -> None:
+    report = accept(order(1, price=0.0), order(2, price=0.0, shop="west"), order(3))
+    assert report.counts == {"only gifts are free": 2, "shop is a known category": 1}
+    assert accept(order()).counts == {}
+
+
+def test_a_row_like_a_stored_one_is_a_repeat_missing_values_included() -> None:
+    stored = orders(order(1, note=None), order(2))
+    report = accept(order(1, note=None), order(2), order(3), stored=stored)
+    assert (report.repeats, report.accepted["id"].to_list(), len(report.rejected)) == (2, [3], 0)
+
+
+def test_a_row_twice_in_a_batch_is_accepted_once() -> None:
+    report = accept(order(1), order(1), order(2), order(1))
+    assert (report.repeats, report.accepted["id"].to_list(), len(report.rejected)) == (2, [1, 2], 0)
+
+
+def test_a_row_with_the_key_of_another_stored_one_is_rejected() -> None:
+    report = accept(order(1, price=2.0), order(2), stored=orders(order(1)))
+    assert report.rejected.select("id", BROKEN).rows() == [(1, ["key is unique"])]
+    assert report.accepted["id"].to_list() == [2]
+
+
+def test_rows_of_a_batch_that_share_a_key_and_differ_are_rejected_together_since_none_is_surely_right() -> None:
+    report = accept(order(1, price=2.0), order(1, price=1.0), order(2))
+    assert report.rejected.select("id", BROKEN).rows() == [(1, ["key is unique"]), (1, ["key is unique"])]
+    assert report.accepted["id"].to_list() == [2]
+
+
+def test_a_key_is_all_of_its_columns() -> None:
+    report = accept(order(1), order(1, shop="south"), stored=orders(order(2, shop="south"), order(2)))
+    assert (len(report.accepted), len(report.rejected), report.repeats) == (2, 0, 0)
+
+
+def test_the_rule_of_the_key_comes_after_the_rows_own() -> None:
+    report = accept(order(1, paid=1.0), order(2), stored=orders(order(1)))
+    assert report.rejected[BROKEN].to_list() == [["paid is not below price", "key is unique"]]
+
+
+def test_rows_without_identity_are_neither_repeats_nor_clashes() -> None:
+    clicks = pl.DataFrame({"page": ["home", "home"]})
+    report = checks.accept(clicks, CLICKS, stored=clicks)
+    assert (len(report.accepted), report.repeats, len(report.rejected), report.breaches) == (2, 0, 0, ())
+
+
+@pytest.mark.parametrize(("rows", "bad", "breached"), [(100, 1, False), (100, 2, True), (99, 1, True), (200, 2, False)])
+def test_more_than_one_bad_row_in_a_hundred_breaches_the_batch(rows: int, bad: int, *, breached: bool) -> None:
+    report = accept(*(order(i, price=0.0 if i < bad else 1.0) for i in range(rows)))
+    expected = (f"{bad} of {rows} rows break a rule (at most 1%)",) if breached else ()
+    assert (report.breaches, len(report.rejected), len(report.accepted)) == (expected, bad, rows - bad)
+
+
+@pytest.mark.parametrize(("missing", "breached"), [(4, False), (5, True)])
+def test_more_missing_values_than_the_contract_allows_breach_the_batch(missing: int, *, breached: bool) -> None:
+    report = accept(*(order(i, note=None if i < missing else "thanks") for i in range(8)))
+    assert report.breaches == (("note is missing in 62.5% of rows (at most 50.0%)",) if breached else ())
+
+
+def test_a_share_of_missing_values_is_taken_of_all_rows_repeats_included() -> None:
+    rows = [order(i, note=None if i < 2 else "thanks") for i in range(4)]
+    assert accept(*rows, stored=orders(*rows[2:])).breaches == ()
+
+
+def test_a_new_value_of_a_category_that_grows_is_let_in_with_a_note() -> None:
+    report = accept(order(1, kind="pen"), order(2, kind="cup"), order(3, kind="pen"), order(4, kind=None), order(5))
+    assert report.notes == ("kind has a new value 'cup'", "kind has a new value 'pen'")
+    assert len(report.accepted) == 5
+
+
+SAMPLES = st.fixed_dictionaries(
+    {
+        "id": st.integers(1, 4) | st.none(),
+        "shop": st.sampled_from(["north", "south", "west"]),
+        "price": st.sampled_from([0.0, 1.0, 2.0]),
+        "paid": st.sampled_from([None, 1.0]),
+        "gift": st.booleans(),
+    }
+).map(lambda change: order() | change)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(SAMPLES, min_size=1, max_size=10), st.lists(SAMPLES, max_size=5), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing_and_no_row_is_lost(
+    rows: list[dict[str, Any]], before: list[dict[str, Any]], random: Any
+) -> None:
+    stored = accept(*before).accepted if before else NOTHING
+    shuffled = random.sample(rows, len(rows))
+    first, second = accept(*rows, stored=stored), accept(*shuffled, stored=stored)
+    assert Counter(first.accepted.rows()) == Counter(second.accepted.rows())
+    assert Counter(map(str, first.rejected.rows())) == Counter(map(str, second.rejected.rows()))
+    assert (first.repeats, first.counts, first.breaches) == (second.repeats, second.counts, second.breaches)
+    assert len(first.accepted) + len(first.rejected) + first.repeats == len(rows)
+    lake = pl.concat([stored, first.accepted])
+    assert lake.select("id", "shop").is_duplicated().sum() == 0
+    assert accept(*rows, stored=lake).accepted.is_empty()

@@ -1,0 +1,388 @@
+"""Rows with their features, as of a time: nothing that became known later may matter."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import narwhals as nw
+import polars as pl
+import pytest
+
+from {{cookiecutter.__package_name}}.shared import dataset, windows
+from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.schema import (
+    EventTime,
+    Forbidden,
+    Frame,
+    Key,
+    Known,
+    Personal,
+    Table,
+    Target,
+    schema_of,
+)
+from {{cookiecutter.__package_name}}.shared.settings import Window
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+TWO_HOURS = timedelta(hours=2)
+
+Build = Callable[[Frame, Mapping[str, Frame]], Frame]
+Row = dict[str, Any]
+
+
+class Visit(Table):
+    """A table that is booked; predicted an hour before."""
+
+    table: ClassVar = "visits"
+
+    id: Annotated[int, Key()]
+    time: Annotated[datetime, EventTime(lead=timedelta(hours=1))]
+    shop: str
+    seats: int
+    guest: Annotated[str | None, Personal()] = None
+
+
+class Bill(Table):
+    """What came of a visit."""
+
+    table: ClassVar = "bills"
+
+    id: Annotated[int, Key()]
+    paid: Annotated[datetime, Known()]
+    high: Annotated[bool | None, Target()]
+
+
+class Rating(Table):
+    """What guests say."""
+
+    table: ClassVar = "ratings"
+
+    given: Annotated[datetime, Known()]
+    shop: str
+    stars: int
+    reason: Annotated[str | None, Forbidden("written days later")] = None
+
+
+class House(Table):
+    """Has no time, no key, and its label beside it."""
+
+    table: ClassVar = "houses"
+
+    size: float
+    price: Annotated[float | None, Target()]
+
+
+class Meter(Table):
+    """Has a time, and neither key nor label of its own; several read at once."""
+
+    table: ClassVar = "meters"
+
+    read: Annotated[datetime, EventTime()]
+    level: int
+    broken: Annotated[bool, Target()]
+
+
+def hour(n: float) -> datetime:
+    return NOON + timedelta(hours=n)
+
+
+def stars_of_the_shop(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+    sums = {"stars": nw.col("stars"), "ratings": nw.lit(1)}
+    return windows.trailing(rows, history["ratings"], when="given", window=TWO_HOURS, sums=sums, by=["shop"])
+
+
+def made(
+    build: Build = stars_of_the_shop, features: tuple[str, ...] = ("shop", "seats", "stars", "ratings")
+) -> Problem:
+    return Problem(
+        subject=Visit,
+        tables=(Visit, Bill, Rating),
+        features=features,
+        lookback=TWO_HOURS,
+        build=build,
+        collect=lambda *_: [],
+        recipe=lambda: pytest.fail("features need no model"),
+    )
+
+
+def without_labels_apart(table: type[Table], features: tuple[str, ...], build: Build = lambda rows, _: rows) -> Problem:
+    return dataclasses.replace(made(build, features), subject=table, tables=(table,))
+
+
+VISITS = made()
+HOUSES = without_labels_apart(House, ("size",))
+METERS = without_labels_apart(Meter, ("level",))
+
+
+def put(lake: Lake, table: type[Table], *rows: Row, arrived: datetime = NOON) -> None:
+    schema = schema_of(table)
+    stamped = pl.DataFrame(rows, schema=schema.dtypes).with_columns(_arrived=arrived, _batch=pl.lit(str(arrived)))
+    lake.append(schema.name, stamped, batch=f"{arrived} {lake.version(schema.name)}")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Three visits: bills of the first two are known, of the third not yet."""
+    lake = Lake(str(tmp_path))
+    shops = {2: "south", 1: "north", 3: "north"}
+    visits = [{"id": i, "time": hour(i), "shop": shop, "seats": 2 * i, "guest": "Ada"} for i, shop in shops.items()]
+    put(lake, Visit, *visits)
+    put(lake, Bill, {"id": 2, "paid": hour(4), "high": False}, {"id": 1, "paid": hour(3), "high": True})
+    put(lake, Bill, {"id": 3, "paid": hour(7), "high": True})
+    ratings = [(-2, "north", 1), (-1.5, "north", 2), (0, "north", 3), (1, "south", 5), (1.5, "north", 4)]
+    put(lake, Rating, *({"given": hour(h), "shop": shop, "stars": stars, "reason": "x"} for h, shop, stars in ratings))
+    return lake
+
+
+@pytest.fixture
+def houses(tmp_path: Path) -> Lake:
+    lake = Lake(str(tmp_path))
+    put(lake, House, *({"size": float(i), "price": None if i == 3 else 10.0 * i} for i in range(100, 0, -1)))
+    put(lake, House, {"size": 0.5, "price": 5.0}, arrived=hour(1))
+    return lake
+
+
+def rows_of(history: dataset.History, table: str) -> pl.DataFrame:
+    rows: pl.DataFrame = history[table].collect().to_native()
+    return rows
+
+
+def test_history_is_what_was_known_by_then(lake: Lake) -> None:
+    history = dataset.known(VISITS, lake, as_of=hour(1))
+    assert rows_of(history, "visits")["id"].sort().to_list() == [1, 2], "a visit is known an hour before, at the latest"
+    assert rows_of(history, "ratings").height == 4, "a rating counts from the moment it is given"
+    assert rows_of(history, "bills").is_empty()
+    assert rows_of(dataset.known(VISITS, lake, as_of=hour(3)), "bills")["id"].to_list() == [1]
+
+
+def test_history_has_no_personal_and_no_forbidden_columns(lake: Lake) -> None:
+    history = dataset.known(VISITS, lake, as_of=hour(9))
+    assert rows_of(history, "visits").columns == ["id", "time", "shop", "seats", "_arrived", "_batch"]
+    assert rows_of(history, "ratings").columns == ["given", "shop", "stars", "_arrived", "_batch"]
+
+
+def test_history_is_read_in_the_versions_that_are_asked_for(lake: Lake) -> None:
+    before = dataset.versions(VISITS, lake)
+    assert before == {"visits": 0, "bills": 1, "ratings": 0}
+    put(lake, Rating, {"given": hour(1), "shop": "north", "stars": 1})
+    assert dataset.versions(VISITS, lake)["ratings"] == 1
+    old = dataset.known(VISITS, lake, as_of=hour(9), versions=before | {"bills": 0})
+    assert (rows_of(old, "ratings").height, rows_of(old, "bills").height) == (5, 2)
+    assert rows_of(dataset.known(VISITS, lake, as_of=hour(9)), "ratings").height == 6
+
+
+def test_the_newest_label_says_how_far_the_data_go(lake: Lake, tmp_path: Path) -> None:
+    assert dataset.newest(VISITS, lake) == hour(7)
+    assert dataset.newest(VISITS, Lake(str(tmp_path / "empty"))) is None
+
+
+def test_a_training_set_has_the_rows_whose_label_was_known_with_features_as_of_their_prediction(lake: Lake) -> None:
+    rows = dataset.training_set(VISITS, lake, as_of=hour(4))
+    assert rows.select("id", "_at", "_known", "_target", *VISITS.features).rows() == [
+        (1, hour(0), hour(3), True, "north", 2.0, 5.0, 2.0),
+        (2, hour(1), hour(4), False, "south", 4.0, 5.0, 1.0),
+    ]
+    assert "guest" not in rows.columns
+    assert dataset.training_set(VISITS, lake, as_of=hour(7)).height == 3
+
+
+def test_a_training_set_is_read_in_the_versions_that_are_asked_for(lake: Lake) -> None:
+    rows = dataset.training_set(VISITS, lake, as_of=hour(7), versions={"visits": 0, "bills": 0, "ratings": -1})
+    assert rows["id"].to_list() == [1, 2]
+    assert rows["ratings"].to_list() == [0, 0]
+
+
+def test_numbers_are_32_bit_floats_as_the_model_takes_them_and_text_stays(lake: Lake) -> None:
+    schema = dataset.training_set(VISITS, lake, as_of=hour(9)).schema
+    assert {name: schema[name] for name in VISITS.features} == {
+        "shop": pl.String,
+        "seats": pl.Float32,
+        "stars": pl.Float32,
+        "ratings": pl.Float32,
+    }
+
+
+def test_a_row_without_a_value_for_its_label_is_not_trained_on(lake: Lake) -> None:
+    put(lake, Visit, {"id": 4, "time": hour(2), "shop": "north", "seats": 1})
+    put(lake, Bill, {"id": 4, "paid": hour(3), "high": None})
+    assert dataset.training_set(VISITS, lake, as_of=hour(9))["id"].to_list() == [1, 2, 3]
+
+
+def test_rows_are_in_the_order_of_prediction_and_key_however_they_arrived(tmp_path: Path) -> None:
+    sets = []
+    for order in ([1, 2, 3], [3, 1, 2]):
+        lake = Lake(str(tmp_path / f"from-{order[0]}"))
+        for i in order:
+            put(
+                lake,
+                Visit,
+                {"id": i, "time": hour(-(i // 2)), "shop": "north", "seats": i},
+                arrived=hour(order.index(i)),
+            )
+            put(lake, Bill, {"id": i, "paid": hour(i), "high": True}, arrived=hour(order.index(i)))
+        sets.append(dataset.training_set(VISITS, lake, as_of=hour(9)).drop("_arrived", "_batch"))
+    assert sets[0]["id"].to_list() == [2, 3, 1]
+    assert sets[0].equals(sets[1])
+
+
+def test_without_labels_there_is_no_training_set_and_the_message_says_what_is_missing(lake: Lake) -> None:
+    with pytest.raises(Refused, match=r"^no labelled rows as of 2024-05-01 14:59: ingest batches of bills first$"):
+        dataset.training_set(VISITS, lake, as_of=hour(2.99))
+
+
+def test_where_rows_have_no_time_arrival_stands_in_and_where_no_key_all_columns_order_them(houses: Lake) -> None:
+    rows = dataset.training_set(HOUSES, houses, as_of=hour(1))
+    assert rows["size"].to_list() == [*(float(i) for i in range(1, 101) if i != 3), 0.5]
+    assert rows.select("_target", "_at", "_known").row(0) == (10.0, NOON, NOON)
+    assert "price" not in rows.columns, "features can't take the label for a column of theirs"
+    assert dataset.training_set(HOUSES, houses, as_of=NOON).height == 99
+    assert dataset.newest(HOUSES, houses) == hour(1)
+
+
+def test_a_build_that_asks_for_what_it_cannot_have_is_refused_by_name(lake: Lake) -> None:
+    def personal(rows: Frame, _: Mapping[str, Frame]) -> Frame:
+        return rows.with_columns(name=nw.col("guest").str.len_chars())
+
+    with pytest.raises(Refused, match=r"^features\.build asks for a column that it can't have .*guest[^\n]*$"):
+        dataset.training_set(made(personal, ("name",)), lake, as_of=hour(9))
+
+
+def test_a_build_that_does_not_give_its_features_is_refused_by_their_names(lake: Lake) -> None:
+    with pytest.raises(Refused, match=r"gives no tips, tax, which features\.FEATURES names"):
+        dataset.training_set(made(features=("shop", "tips", "tax")), lake, as_of=hour(9))
+
+
+@pytest.mark.parametrize(
+    ("now", "at"), [(hour(1), hour(1)), (hour(2), hour(2)), (hour(3), hour(2)), (hour(9), hour(2))]
+)
+def test_a_request_is_predicted_at_its_time_or_now_where_that_is_to_come(now: datetime, at: datetime) -> None:
+    visit = {"id": 1, "time": hour(3), "shop": "north", "seats": 2, "guest": "Ada"}
+    (row,) = dataset.requests(VISITS, pl.DataFrame([visit]), now=now).collect().rows(named=True)
+    assert row == {"id": 1, "time": hour(3), "shop": "north", "seats": 2, "_at": at}
+
+
+def test_a_request_without_a_time_is_predicted_now() -> None:
+    asked = dataset.requests(HOUSES, pl.DataFrame({"size": [1.0]}), now=NOON).collect()
+    assert asked.rows(named=True) == [{"size": 1.0, "_at": NOON}]
+    assert asked.schema["_at"] == nw.Datetime("us", "UTC")
+
+
+def test_recent_history_is_what_features_can_look_back_to(lake: Lake) -> None:
+    history = dataset.known(VISITS, lake, as_of=hour(9))
+    recent = dataset.recent(VISITS, history, since=hour(2))
+    assert rows_of(recent, "ratings")["given"].to_list() == [hour(1), hour(1.5)], "what is as old as lookback is not"
+    assert rows_of(recent, "visits")["id"].sort().to_list() == [2, 3]
+    assert set(recent) == {"visits", "bills", "ratings"}
+
+
+def test_features_from_recent_history_are_those_from_all_of_it(lake: Lake) -> None:
+    history = dataset.known(VISITS, lake, as_of=hour(9))
+    visits = pl.DataFrame([{"id": 9, "time": hour(3), "shop": "north", "seats": 2, "guest": "Ada"}])
+    asked = dataset.requests(VISITS, visits, now=hour(9))
+    recent = dataset.recent(VISITS, history, since=hour(2))
+    assert dataset.with_features(VISITS, asked, recent).equals(dataset.with_features(VISITS, asked, history))
+
+
+def test_the_newest_window_begins_after_its_first_moment(lake: Lake) -> None:
+    rows = dataset.training_set(VISITS, lake, as_of=hour(7))
+    before, held = dataset.split(VISITS, rows, Window(days=1), as_of=hour(3) + timedelta(days=1))
+    assert (before["id"].to_list(), held["id"].to_list()) == ([1], [2, 3])
+
+
+def test_where_rows_have_no_time_the_window_is_a_share_that_stays_the_same_whatever_arrives(houses: Lake) -> None:
+    early = dataset.training_set(HOUSES, houses, as_of=NOON)
+    before, held = dataset.split(HOUSES, early, Window(share=0.3), as_of=NOON)
+    assert 20 <= len(held) <= 40
+    assert sorted([*before["size"], *held["size"]]) == early["size"].to_list()
+    later = dataset.training_set(HOUSES, houses, as_of=hour(1))
+    _, again = dataset.split(HOUSES, later, Window(share=0.3), as_of=hour(1))
+    assert set(held["size"]) == set(again["size"]) - {0.5}
+    _, more = dataset.split(HOUSES, early, Window(share=0.9), as_of=NOON)
+    assert set(held["size"]) < set(more["size"])
+    assert len(more) > 80
+
+
+def test_the_share_of_a_row_with_a_key_follows_from_the_key_alone() -> None:
+    class Part(Table):
+        table: ClassVar = "parts"
+
+        code: Annotated[str, Key()]
+        weight: float
+        good: Annotated[bool, Target()]
+
+    problem = without_labels_apart(Part, ("weight",))
+    codes = [f"part {i}" for i in range(50)]
+    light, heavy = (pl.DataFrame({"code": codes, "weight": [weight] * 50}) for weight in (1.0, 2.0))
+    kept = [dataset.split(problem, rows, Window(share=0.5), as_of=NOON)[1]["code"].to_list() for rows in (light, heavy)]
+    assert kept[0] == kept[1]
+    assert 10 < len(kept[0]) < 40
+
+
+def leaks(problem: Problem, lake: Lake, samples: int = 5) -> list[str]:
+    rows = dataset.training_set(problem, lake, as_of=hour(9))
+    return dataset.leaks(problem, rows, dataset.known(problem, lake, as_of=hour(9)), samples=samples)
+
+
+def test_features_that_know_no_more_than_was_known_leak_nothing(lake: Lake) -> None:
+    assert leaks(VISITS, lake) == []
+
+
+def bill_of_the_visit(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+    bills = history["bills"].select("id", spoiler=nw.col("high").cast(nw.Int64))
+    return stars_of_the_shop(rows, history).join(bills, on="id", how="left")
+
+
+def visits_of_the_day(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+    return (
+        stars_of_the_shop(rows, history)
+        .with_columns(spoiler=nw.lit(1))
+        .join(history["visits"].group_by("shop").agg(booked=nw.len()), on="shop", how="left")
+    )
+
+
+def test_a_feature_that_uses_an_outcome_known_later_is_named(lake: Lake) -> None:
+    assert leaks(made(bill_of_the_visit, (*VISITS.features, "spoiler")), lake) == ["spoiler"]
+
+
+def test_a_feature_that_counts_rows_booked_later_is_named_and_a_constant_is_not(lake: Lake) -> None:
+    assert leaks(made(visits_of_the_day, (*VISITS.features, "booked", "spoiler")), lake) == ["booked"]
+
+
+def test_leaking_features_are_named_in_the_order_of_their_names(lake: Lake) -> None:
+    def both(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        return bill_of_the_visit(rows, history).with_columns(again=nw.col("spoiler") * 2)
+
+    assert leaks(made(both, ("spoiler", "seats", "again")), lake) == ["again", "spoiler"]
+
+
+@pytest.mark.parametrize(("samples", "found"), [(1, []), (2, ["spoiler"]), (3, ["spoiler"]), (9, ["spoiler"])])
+def test_more_samples_look_at_more_moments(lake: Lake, samples: int, found: list[str]) -> None:
+    def late_spoiler(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        late = nw.col("time") > hour(2)
+        return bill_of_the_visit(rows, history).with_columns(spoiler=nw.when(late).then(nw.col("spoiler")))
+
+    put(lake, Visit, {"id": 4, "time": hour(2.5), "shop": "north", "seats": 1})
+    put(lake, Bill, {"id": 4, "paid": hour(8), "high": True})
+    assert leaks(made(late_spoiler, ("seats", "spoiler")), lake, samples) == found
+
+
+def test_where_rows_have_no_time_nothing_can_leak_in_time(houses: Lake) -> None:
+    def spread(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        return rows.join(history["houses"].select(all=nw.len()), how="cross")
+
+    assert leaks(without_labels_apart(House, ("size", "all"), spread), houses) == []
+
+
+def test_rows_of_one_moment_without_a_key_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    put(lake, Meter, *({"read": hour(i % 2), "level": i, "broken": i % 3 == 0} for i in range(40)))
+
+    def backwards(rows: Frame, _: Mapping[str, Frame]) -> Frame:
+        return rows.sort("level", descending=True)
+
+    assert leaks(METERS, lake) == []
+    assert leaks(without_labels_apart(Meter, ("level",), backwards), lake) == []

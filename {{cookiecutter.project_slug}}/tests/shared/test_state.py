@@ -1,0 +1,529 @@
+"""Where a project's state lives: settings, workspace, problem, and the registry of runs and versions."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import polars as pl
+import pytest
+from pydantic import BaseModel
+
+from {{cookiecutter.__package_name}}.shared import registry as registry_module
+from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.registry import Registry, Version, code_hash, provenance
+from {{cookiecutter.__package_name}}.shared.schema import Forbidden, Key, Known, Personal, Table, Target, Task
+from {{cookiecutter.__package_name}}.shared.settings import (
+    Acceptance,
+    Decision,
+    Retrain,
+    Slices,
+    Window,
+    load_config,
+    load_settings,
+    project_root,
+)
+from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+PACKAGE = registry_module.__name__.partition(".")[0]
+
+
+class Parameters(BaseModel, extra="forbid"):
+    depth: int = 3
+    seed: int = 0
+
+
+class Guest(Table):
+    table: ClassVar = "guests"
+
+    id: Annotated[int, Key()]
+    name: Annotated[str | None, Personal()] = None
+
+
+class Bill(Table):
+    table: ClassVar = "bills"
+
+    id: Annotated[int, Key()]
+    paid: Annotated[datetime, Known()]
+    amount: Annotated[float, Target()]
+    tip: Annotated[float | None, Forbidden("comes later")] = None
+
+
+def made(*tables: type[Table], features: tuple[str, ...] = ("id",)) -> Problem:
+    return Problem(
+        subject=tables[0],
+        tables=tables,
+        features=features,
+        lookback=timedelta(0),
+        build=lambda rows, _: rows,
+        collect=lambda *_: [],
+        recipe=lambda: Recipe(Parameters, lambda *_: None, lambda *_: pytest.fail("nothing is exported")),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_settings_of_the_user() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.upper().startswith(("ML_", "MLFLOW_", "GIT_")):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project's folder."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "params.toml").write_text("depth = 5\n")
+    return tmp_path
+
+
+def test_settings_have_defaults(root: Path) -> None:
+    settings = load_settings(root)
+    assert settings.model_dump() == {
+        "lake": "data/lake",
+        "inbox": Path("data/inbox"),
+        "archive": Path("data/archive"),
+        "quarantine": Path("data/quarantine"),
+        "reports": Path("reports"),
+        "tracking": "mlruns",
+        "clock": "wall",
+    }
+
+
+def test_the_environment_comes_before_dotenv_before_the_file_before_the_default(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, dotenv = root / "config" / "settings.toml", root / ".env"
+    assert load_settings(root).lake == "data/lake"
+    file.write_text('lake = "from the file"\ntracking = "from the file"\nclock = "data"\n')
+    assert load_settings(root).lake == "from the file"
+    dotenv.write_text("ML_LAKE=from dotenv\nML_TRACKING=from dotenv\n")
+    assert load_settings(root).lake == "from dotenv"
+    monkeypatch.setenv("ML_LAKE", "from the environment")
+    settings = load_settings(root)
+    assert (settings.lake, settings.tracking, settings.clock) == ("from the environment", "from dotenv", "data")
+
+
+def test_settings_are_those_of_the_project_wherever_one_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".env").write_text("ML_LAKE=of another project\n")
+    monkeypatch.chdir(elsewhere)
+    assert load_settings(root).lake == "data/lake"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("config/settings.toml", b'laek = "x"', "laek: "),
+        ("config/settings.toml", b'clock = "sun"', "clock: Input should be 'wall' or 'data'"),
+        ("config/settings.toml", b'laek = "x"\nclock = "sun"', "clock: [^;]+; laek: "),
+        ("config/settings.toml", b"lake = = 1", "line 1"),
+        ("config/settings.toml", b'lake = "\xfc"', "utf-8"),
+        (".env", b"ML_LAEK=x", "laek: "),
+        (".env", b"ML_CLOCK=sun", "clock: "),
+        (".env", b"ML_LAKE=\xfc", "utf-8"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_in_one_line(root: Path, file: str, content: bytes, reason: str) -> None:
+    (root / file).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"^settings \(ML_\.\.\. [^\n]*\): [^\n]*{reason}[^\n]*$"):
+        load_settings(root)
+
+
+def test_a_wrong_setting_in_the_environment_is_named_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_CLOCK", "sun")
+    with pytest.raises(BadInput, match=r"^settings [^\n]*clock: [^\n]*$"):
+        load_settings(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"deep = 1", "deep: Extra inputs are not permitted"),
+        (b'depth = "x"', "depth: Input should be a valid integer"),
+        (b"depth = ", "Invalid value"),
+        (b'depth = "\xfc"', "utf-8"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_named_in_one_line(root: Path, content: bytes, reason: str) -> None:
+    path = root / "config" / "params.toml"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"^[^\n]*params\.toml: [^\n]*" + reason + r"[^\n]*$"):
+        load_config(path, Parameters)
+
+
+def test_a_wrong_key_is_named_with_where_it_stands(root: Path) -> None:
+    path = root / "config" / "acceptance.toml"
+    path.write_text("[window]\ndays = 0\n")
+    with pytest.raises(BadInput, match=r"acceptance\.toml: window\.days: Input should be greater than 0$"):
+        load_config(path, Acceptance)
+
+
+def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> None:
+    assert load_config(root / "config" / "none.toml", Parameters) == Parameters()
+    assert load_config(root / "config" / "none.toml", Acceptance).model_dump() == {
+        "decision": {"false_alert": 1.0, "miss": 1.0},
+        "window": {"days": 14, "share": 0.2, "rows": 50},
+        "at_least": {},
+        "at_most": {},
+        "confidence": 0.95,
+        "slices": {"columns": (), "rows": 100, "at_least": {}, "at_most": {}},
+        "retrain": {"every_days": 28},
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "good", "bad"),
+    [
+        (Decision, "false_alert", 0.001, 0),
+        (Decision, "miss", 0.001, 0),
+        (Window, "days", 1, 0),
+        (Window, "share", 0.001, 0),
+        (Window, "share", 0.999, 1),
+        (Window, "rows", 2, 1),
+        (Slices, "rows", 2, 1),
+        (Retrain, "every_days", 0.001, 0),
+        (Acceptance, "confidence", 0, -0.001),
+        (Acceptance, "confidence", 1, 1.001),
+    ],
+)
+def test_a_value_of_the_gate_lies_within_its_limits(
+    root: Path, model: type[BaseModel], key: str, good: float, bad: float
+) -> None:
+    path = root / "config" / "acceptance.toml"
+    path.write_text(f"{key} = {good}\n")
+    assert getattr(load_config(path, model), key) == good
+    path.write_text(f"{key} = {bad}\n")
+    with pytest.raises(BadInput, match=key):
+        load_config(path, model)
+
+
+@pytest.mark.parametrize(("false_alert", "miss", "threshold"), [(1, 4, 0.2), (1, 1, 0.5), (3, 1, 0.75)])
+def test_the_threshold_follows_from_what_wrong_decisions_cost(
+    false_alert: float, miss: float, threshold: float
+) -> None:
+    assert Decision(false_alert=false_alert, miss=miss).threshold == threshold
+
+
+def test_the_projects_folder_is_the_nearest_one_with_parameters(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = root / "a" / "b"
+    inner.mkdir(parents=True)
+    for folder in (root, inner):
+        monkeypatch.chdir(folder)
+        assert project_root() == root
+    (root / "a" / "config").mkdir()
+    assert project_root() == root, "a config folder without parameters is another program's"
+    (root / "a" / "config" / "params.toml").touch()
+    assert project_root() == root / "a"
+
+
+def test_outside_of_a_project_the_message_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"^no config/params\.toml in [^\n]+ or above: run this inside the project's"):
+        project_root()
+
+
+def test_a_workspace_puts_relative_paths_into_the_projects_folder_and_leaves_addresses(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = open_workspace(made(Guest), root=root)
+    assert local.path(local.settings.reports) == root / "reports"
+    assert local.lake.url == str(root / "data" / "lake")
+    assert (local.registry.address, local.registry.model) == (str(root / "mlruns"), PACKAGE)
+    monkeypatch.setenv("ML_LAKE", "s3://bucket/lake")
+    monkeypatch.setenv("ML_TRACKING", "https://mlflow.example")
+    remote = open_workspace(made(Guest), root=root)
+    assert (remote.lake.url, remote.registry.address) == ("s3://bucket/lake", "https://mlflow.example")
+
+
+def test_a_workspace_is_the_projects_own_unless_told_otherwise(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    workspace = open_workspace()
+    assert (workspace.root, workspace.problem) == (root, PROBLEM)
+
+
+def test_a_workspace_reads_what_the_project_configures(root: Path) -> None:
+    (root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 0.7\n")
+    workspace = open_workspace(made(Guest), root=root)
+    assert workspace.parameters == Parameters(depth=5)
+    assert workspace.acceptance == Acceptance(at_least={"auc": 0.7})
+    assert workspace.releases.champion() is None
+
+
+def test_two_commands_that_write_do_not_work_at_the_same_time(root: Path) -> None:
+    first, second = (open_workspace(made(Guest), root=root) for _ in range(2))
+    with first.alone():
+        with pytest.raises(BadInput, match=r"^another command .* at work and holds .*\.lock: try"), second.alone():
+            pytest.fail("both are at work")
+        with second.alone(needed=False):
+            pass
+    with second.alone():
+        pass
+
+
+def test_a_command_that_fails_lets_the_next_one_work(root: Path) -> None:
+    workspace = open_workspace(made(Guest), root=root)
+    with pytest.raises(Refused), workspace.alone():
+        raise Refused("no")
+    with workspace.alone():
+        pass
+
+
+def test_reading_alone_leaves_no_trace(root: Path) -> None:
+    with open_workspace(made(Guest), root=root).alone(needed=False):
+        assert not (root / "data").exists()
+
+
+def test_now_is_what_is_given_or_what_the_clock_says(root: Path) -> None:
+    workspace = open_workspace(made(Guest, Bill), root=root)
+    data = dataclasses.replace(workspace, settings=workspace.settings.model_copy(update={"clock": "data"}))
+    assert workspace.now(NOON) == NOON
+    assert data.now(NOON) == NOON
+    for each in (workspace, data):
+        before = datetime.now(UTC)
+        assert before <= each.now() <= datetime.now(UTC), "without data the clock on the wall is all there is"
+    bills = {"id": [1], "paid": [NOON], "amount": [9.5], "tip": [1.0], "_arrived": [NOON], "_batch": ["1"]}
+    workspace.lake.append("bills", pl.DataFrame(bills), batch="1")
+    assert data.now() == NOON
+    assert workspace.now() > NOON
+
+
+def test_a_problem_knows_its_subject_its_labels_and_its_task() -> None:
+    problem = made(Guest, Bill)
+    assert (problem.schema.name, problem.labels.name, problem.target.name) == ("guests", "bills", "amount")
+    assert problem.task == Task.REGRESSION
+    assert list(problem.schemas) == ["guests", "bills"]
+
+
+@pytest.mark.parametrize("name", ["collections", "predictions", "releases"])
+def test_a_table_with_a_name_that_the_machinery_needs_is_refused(name: str) -> None:
+    class Taken(Guest):
+        table: ClassVar = name
+
+    with pytest.raises(TypeError, match=f"^table names {name} are taken"):
+        made(Taken, Bill)
+
+
+@pytest.mark.parametrize(("features", "named"), [(("id", "name"), "name"), (("tip", "id", "name"), "name, tip")])
+def test_a_feature_that_is_personal_or_forbidden_is_refused_in_any_table(features: tuple[str, ...], named: str) -> None:
+    with pytest.raises(TypeError, match=f"^features {named} are personal or forbidden"):
+        made(Guest, Bill, features=features)
+
+
+def test_the_projects_own_problem_brings_its_model_when_asked() -> None:
+    recipe = PROBLEM.recipe()
+    assert "seed" in recipe.parameters.model_fields
+    assert callable(recipe.estimator)
+    assert callable(recipe.export)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder whose SQLite file is made once, since that takes seconds; each test has a model of its own in it."""
+    return str(tmp_path_factory.mktemp("tracking") / "mlruns")
+
+
+@pytest.fixture
+def registry(address: str, request: pytest.FixtureRequest) -> Registry:
+    return Registry(address, request.node.name)
+
+
+def status(registry: Registry, run_id: str) -> str:
+    with registry.resumed(run_id) as run:
+        return str(run.client.get_run(run_id).info.status)
+
+
+def registered(registry: Registry, content: bytes = b"model") -> Version:
+    with registry.run("train", {}, {}) as run:
+        run.keep("model.onnx", content)
+        return registry.register(run, "model.onnx")
+
+
+def test_a_registry_without_a_model_names_none(registry: Registry) -> None:
+    assert registry.aliased("champion") is None
+    assert registry.version(1) is None
+
+
+def test_a_run_keeps_parameters_tags_metrics_and_files(registry: Registry, address: str) -> None:
+    with registry.run("train", {"depth": 3, "rate": 0.5}, {"commit": "abc"}) as run:
+        run.log({"auc": 0.7})
+        run.log({"auc": 0.6, "cost": 60.0}, prefix="linear.")
+        run.keep("card.json", b"{}\xff")
+        run.tag({"note": "first"})
+        assert status(registry, run.id) == "RUNNING"
+    assert status(registry, run.id) == "FINISHED"
+    assert registry.metrics(run.id) == {"auc": 0.7, "linear.auc": 0.6, "linear.cost": 60.0}
+    tags = registry.tags(run.id)
+    assert {name: tags[name] for name in ("commit", "note", "kind")} == {
+        "commit": "abc",
+        "note": "first",
+        "kind": "train",
+    }
+    assert registry.read(run.id, "card.json") == b"{}\xff"
+    with registry.resumed(run.id) as again:
+        found = again.client.get_run(run.id)
+        assert found.data.params == {"depth": "3", "rate": "0.5"}
+        assert found.info.run_name == "train"
+    assert list(Path(address, "artifacts").rglob("card.json")), "files lie beside the SQLite file"
+
+
+def test_a_run_whose_work_fails_ends_as_failed_and_the_failure_goes_on(registry: Registry) -> None:
+    with pytest.raises(Refused, match="no"), registry.run("train", {}, {}) as run:
+        raise Refused("no")
+    assert status(registry, run.id) == "FAILED"
+
+
+def test_runs_of_a_model_share_an_experiment_of_its_name(registry: Registry) -> None:
+    experiments = set()
+    for kind in ("train", "explore"):
+        with registry.run(kind, {}, {}) as run:
+            info = run.client.get_run(run.id).info
+            experiments.add(run.client.get_experiment(info.experiment_id).name)
+    assert experiments == {registry.model}
+
+
+def test_a_run_that_ended_can_be_added_to(registry: Registry) -> None:
+    with registry.run("train", {}, {}) as run:
+        pass
+    with registry.resumed(run.id) as again:
+        again.keep("later.txt", b"later")
+        again.log({"auc": 0.9})
+    assert registry.read(run.id, "later.txt") == b"later"
+    assert registry.metrics(run.id) == {"auc": 0.9}
+    assert status(registry, run.id) == "FINISHED"
+
+
+def test_versions_are_numbered_and_know_their_run(registry: Registry) -> None:
+    first, second = registered(registry), registered(registry)
+    assert (first.number, second.number) == (1, 2)
+    assert first.run_id != second.run_id
+    assert (registry.version(1), registry.version(2), registry.version(3)) == (first, second, None)
+    assert registry.read(first.run_id, "model.onnx") == b"model"
+
+
+def test_an_alias_names_the_version_that_it_was_moved_to_last(registry: Registry) -> None:
+    first, second = registered(registry), registered(registry)
+    assert registry.aliased("champion") is None
+    registry.move("champion", 1)
+    registry.move("challenger", 2)
+    assert (registry.aliased("champion"), registry.aliased("challenger")) == (first, second)
+    registry.move("champion", 2)
+    assert registry.aliased("champion") == second
+
+
+def test_a_verdict_is_kept_with_its_version(registry: Registry) -> None:
+    first, second = registered(registry), registered(registry)
+    registry.tag(first, {"verdict": "refused", "reasons": "auc"})
+    assert (registry.verdict(first), registry.verdict(second)) == ("refused", None)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda registry: registry.tags("no such run"),
+        lambda registry: registry.metrics("no such run"),
+        lambda registry: registry.read("no such run", "model.onnx"),
+        lambda registry: registry.move("champion", 99),
+    ],
+    ids=["tags", "metrics", "read", "move"],
+)
+def test_what_is_not_in_the_registry_is_named_in_one_line(address: str, ask) -> None:
+    with pytest.raises(BadInput, match=r"^MLflow at [^\n]+ does not do it: [^\n]+; see the setting ML_TRACKING$"):
+        ask(Registry(address, "nothing"))
+
+
+def test_a_file_that_was_not_kept_is_named_in_one_line(registry: Registry) -> None:
+    with registry.run("train", {}, {}) as run:
+        pass
+    with pytest.raises(BadInput, match=r"^MLflow at [^\n]+ does not do it: [^\n]*none\.txt[^\n]*$"):
+        registry.read(run.id, "none.txt")
+
+
+def test_a_server_that_does_not_answer_is_named_in_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=rf"^MLflow at http://127\.0\.0\.1:{port} does not do it: [^\n]+$"):
+            Registry(f"http://127.0.0.1:{port}", "model").aliased("champion")
+
+
+def test_a_folder_that_cannot_be_made_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mlruns").write_text("a file")
+    with pytest.raises(BadInput, match=r"^MLflow[^\n]+mlruns[^\n]+$"):
+        Registry(str(tmp_path / "mlruns"), "model").aliased("champion")
+
+
+def test_the_address_decides_whatever_mlflow_would_take_from_the_environment(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:1")
+    version = registered(registry)
+    registry.move("champion", version.number)
+    assert registry.aliased("champion") == version
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of two files in place of the project's."""
+    package = tmp_path / "package"
+    (package / "shared").mkdir(parents=True)
+    (package / "main.py").write_bytes(b"1")
+    (package / "shared" / "registry.py").write_bytes(b"2")
+    monkeypatch.setattr(registry_module, "__file__", str(package / "shared" / "registry.py"))
+    return package
+
+
+def test_the_hash_of_the_code_is_that_of_the_names_and_contents_of_its_files(package: Path) -> None:
+    assert code_hash() == hashlib.sha256(b"main.py1shared/registry.py2").hexdigest()
+    (package / "notes.txt").write_text("no code")
+    assert code_hash() == hashlib.sha256(b"main.py1shared/registry.py2").hexdigest()
+
+
+@pytest.fixture
+def repository(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one commit and a lock."""
+    if shutil.which("git") is None:
+        pytest.skip("there is no Git")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    (root / "uv.lock").write_bytes(b"locked\n")
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], [*me, "commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", *command], cwd=root, check=True)  # noqa: S603, S607 - as the product calls it
+    return root
+
+
+def test_a_run_is_made_of_a_commit_a_lock_and_code(repository: Path) -> None:
+    made_of = provenance(repository)
+    head = (repository / ".git" / "HEAD").read_text().split()[1]
+    assert made_of == {
+        "commit": (repository / ".git" / head).read_text().strip(),
+        "dirty": "false",
+        "code": code_hash(),
+        "lock": hashlib.sha256(b"locked\n").hexdigest(),
+    }
+
+
+def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
+    (repository / "new.py").touch()
+    assert provenance(repository)["dirty"] == "true"
+
+
+@pytest.mark.parametrize("path", [None, "nowhere"], ids=["no repository", "no Git"])
+def test_without_git_there_is_no_commit(root: Path, monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
+    if path:
+        monkeypatch.setenv("PATH", str(root / path))
+    made_of = provenance(root)
+    assert (made_of["commit"], made_of["dirty"], made_of["lock"]) == ("", "false", "")
