@@ -64,7 +64,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a broken link fails."""
-    uv(session, "--group", "docs", "zensical", "build", "--clean", "--strict", *session.posargs)
+    uv(session, "zensical", "build", "--clean", "--strict", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,0 +1,93 @@
+"""The documentation builds, links to what is there, asks nobody else for anything, and its commands work."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from baking import QUESTIONS, TEMPLATE, Project, run
+
+PAGES = [TEMPLATE / "README.md", *sorted((TEMPLATE / "docs").rglob("*.md"))]
+# Commands in the pages that no test here runs, each with its reason; the others are started by the tests named.
+ELSEWHERE = {
+    "pip install uv": "it needs a machine without uv; .ci/run does it",
+    "pip install uv && uvx nox -s demo": "test_project.py does what the session does",
+    "pip install uv && uvx nox": "it is what runs this test",
+    "uvx cookiecutter gh:org/ml-template": "every test makes projects; the address is the reader's",
+    "cd my-ml-project": "every test of a project works in its folder",
+    "uv run my-ml-project run": "test_project.py",
+    "uv run nox": "test_project.py",
+    "uv run my-ml-project explain 104500": "the project's tests of explain",
+    "python -m venv .venv": "test_project.py, by pip",
+    "source .venv/bin/activate": "test_project.py, by pip",
+    "python -m pip install --upgrade pip": "test_project.py, by pip",
+    "pip install --editable . --group dev": "test_project.py, by pip",
+    "my-ml-project run": "test_project.py, by pip",
+    "pytest": "test_project.py, by pip",
+    "uvx nox -s demo": "test_project.py does what the session does",
+    "uvx nox": "it is what runs this test",
+    "uvx nox -s format": "it changes the checkout; test_gates.py finds what it would change",
+    "uvx nox -s lock": "it asks the registry for new versions; test_gates.py checks the lock",
+    "uvx nox -s bench": "it takes a quarter of an hour",
+    "uvx nox -s mutate": "it takes half an hour",
+    "uvx nox -s docs": "test_the_documentation_builds does what the session does",
+    "uv run tools/build_example.py": "it downloads the source; the size of its result is checked by test_render.py",
+}
+OUTSIDE = re.compile(
+    r"""<(?:script|img|link)\b[^>]*?(?:src|href)=["']https?://|url\(["']?https?://|@import\s+["']https?://"""
+)
+
+
+def build(folder: Path) -> str:
+    """Build the documentation in a folder that has its sources; return what was said, or fail."""
+    return run("zensical", "build", "--clean", "--strict", cwd=folder).stdout
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of the documentation's sources."""
+    shutil.copytree(TEMPLATE / "docs", tmp_path / "docs")
+    shutil.copy(TEMPLATE / "zensical.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_documentation_builds_and_asks_no_third_party(sources: Path) -> None:
+    build(sources)
+    pages = [*(sources / "site").rglob("*.html"), *(sources / "site").rglob("*.css")]
+    assert len([page for page in pages if page.suffix == ".html"]) > 10
+    assert [page.name for page in pages if OUTSIDE.search(page.read_text(encoding="utf-8"))] == []
+
+
+def test_a_broken_link_is_an_error(sources: Path) -> None:
+    with (sources / "docs" / "index.md").open("a", encoding="utf-8") as page:
+        page.write("\n[nothing](nowhere.md)\n")
+    with pytest.raises(AssertionError, match="page does not exist"):
+        build(sources)
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", (TEMPLATE / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (TEMPLATE / link).exists()] == []
+
+
+def test_every_command_of_the_pages_is_run_or_says_why_not() -> None:
+    blocks = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    commands = {line for block in blocks for line in block.splitlines()}
+    assert commands == set(ELSEWHERE)
+
+
+def test_the_sessions_that_the_pages_name_are_there() -> None:
+    sessions = run("nox", "--list", cwd=TEMPLATE).stdout
+    named = {name for command in ELSEWHERE for name in re.findall(r"nox -s (\w+)", command)}
+    assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
+
+
+def test_the_questions_page_has_every_question_and_the_commands_page_every_command(project: Project) -> None:
+    questions = (TEMPLATE / "docs" / "reference" / "questions.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)`", questions, re.MULTILINE)) == set(QUESTIONS)
+    page = (TEMPLATE / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    script = project.read(f"src/{project.package}/cli.py")
+    rows = re.findall(r'^    "(\w+)": Command', script, re.MULTILINE)
+    assert rows
+    assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == set(rows)
