@@ -279,7 +279,7 @@ SAMPLES = st.fixed_dictionaries(
 ).map(lambda change: order() | change)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(SAMPLES, min_size=1, max_size=10), st.lists(SAMPLES, max_size=5), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing_and_no_row_is_lost(
     rows: list[dict[str, Any]], before: list[dict[str, Any]], random: Any

@@ -359,15 +359,30 @@ def test_leaking_features_are_named_in_the_order_of_their_names(lake: Lake) -> N
     assert leaks(made(both, ("spoiler", "seats", "again")), lake) == ["again", "spoiler"]
 
 
-@pytest.mark.parametrize(("samples", "found"), [(1, []), (2, ["spoiler"]), (3, ["spoiler"]), (9, ["spoiler"])])
+@pytest.mark.parametrize(("samples", "found"), [(1, []), (2, []), (3, ["spoiler"]), (9, ["spoiler"])])
 def test_more_samples_look_at_more_moments(lake: Lake, samples: int, found: list[str]) -> None:
     def late_spoiler(rows: Frame, history: Mapping[str, Frame]) -> Frame:
-        late = nw.col("time") > hour(2)
+        late = nw.col("time") > hour(2.5)  # the last of four moments
         return bill_of_the_visit(rows, history).with_columns(spoiler=nw.when(late).then(nw.col("spoiler")))
 
     put(lake, Visit, {"id": 4, "time": hour(2.5), "shop": "north", "seats": 1})
     put(lake, Bill, {"id": 4, "paid": hour(8), "high": True})
     assert leaks(made(late_spoiler, ("seats", "spoiler")), lake, samples) == found
+
+
+def test_five_moments_are_looked_at_unless_told_otherwise(tmp_path: Path) -> None:
+    lake, calls = Lake(str(tmp_path)), []
+    put(lake, Meter, *({"read": hour(i), "level": i, "broken": False} for i in range(10)))
+
+    def counting(rows: Frame, _: Mapping[str, Frame]) -> Frame:
+        calls.append(rows)
+        return rows
+
+    problem = without_labels_apart(Meter, ("level",), counting)
+    rows, history = (dataset.training_set(problem, lake, as_of=hour(10)), dataset.known(problem, lake, as_of=hour(10)))
+    calls.clear()
+    assert dataset.leaks(problem, rows, history) == []
+    assert len(calls) == 5
 
 
 def test_where_rows_have_no_time_nothing_can_leak_in_time(houses: Lake) -> None:
@@ -377,9 +392,17 @@ def test_where_rows_have_no_time_nothing_can_leak_in_time(houses: Lake) -> None:
     assert leaks(without_labels_apart(House, ("size", "all"), spread), houses) == []
 
 
+def rows_at_their_time(lake: Lake) -> bool:
+    """Whether rows whose event time has no lead are predicted at it."""
+    rows = dataset.training_set(METERS, lake, as_of=hour(9))
+    return bool((rows["_at"] == rows["read"]).all())
+
+
 def test_rows_of_one_moment_without_a_key_are_not_taken_for_each_other(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     put(lake, Meter, *({"read": hour(i % 2), "level": i, "broken": i % 3 == 0} for i in range(40)))
+
+    assert rows_at_their_time(lake)
 
     def backwards(rows: Frame, _: Mapping[str, Frame]) -> Frame:
         return rows.sort("level", descending=True)

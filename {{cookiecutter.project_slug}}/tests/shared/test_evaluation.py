@@ -95,12 +95,12 @@ def test_metrics_of_a_multiclass_task_are_those_of_scikit_learn() -> None:
 
 
 def test_metrics_of_a_regression_are_those_of_scikit_learn() -> None:
-    answers = regression([1, 2, 3, 6], [1.5, 2, 1, 5])
+    answers = regression([0.1, 0.2, 0.3, 0.6], [0.15, 0.2, 0.1, 0.5])
     assert metrics(answers, MISS_COSTS_4) == pytest.approx(
         {
-            "rmse": math.sqrt((0.25 + 0 + 4 + 1) / 4),
+            "rmse": math.sqrt((0.25 + 0 + 4 + 1) / 4) / 10,
             "mae": mean_absolute_error(answers.target, answers.prediction),
-            "bias": (0.5 + 0 - 2 - 1) / 4,
+            "bias": (0.5 + 0 - 2 - 1) / 40,
             "r2": r2_score(answers.target, answers.prediction),
         }
     )

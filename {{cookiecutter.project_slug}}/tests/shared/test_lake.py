@@ -102,6 +102,7 @@ def test_a_table_that_does_not_exist_has_its_columns_and_no_rows(lake: Lake) -> 
     empty = lake.scan(schema_of(Order)).collect()
     assert dict(empty.schema) == {"id": pl.Int64, "_arrived": pl.Datetime("us", "UTC"), "_batch": pl.String}
     assert empty.is_empty()
+    assert lake.scan(schema_of(Order), version=3).collect().is_empty()
     assert not Path(lake.url).exists(), "looking makes no table"
 
 
@@ -244,6 +245,7 @@ def test_a_release_stands_in_the_lake_with_number_version_time_model_and_card(la
     assert (row["number"], row["version"], row["released"], row["onnx"]) == (5, 9, NOON, b"\x00model\xff")
     assert set(row) == {"number", "version", "released", "onnx", "card"}
     assert "model" not in row["card"]
+    assert "onnx" not in repr(release(5))
 
 
 def test_a_binary_answer_is_a_probability_and_a_decision_from_the_threshold_on() -> None:

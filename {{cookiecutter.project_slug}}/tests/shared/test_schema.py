@@ -183,9 +183,12 @@ def test_a_type_that_the_lake_does_not_store_is_named() -> None:
 
 def test_a_table_class_refuses_unknown_fields_and_numbers_that_are_not_finite() -> None:
     assert Parcel.model_validate(PARCEL).paid == 30
-    for change in ({"colour": "red"}, {"weight": float("inf")}, {"weight": float("nan")}):
+    assert Reading.model_validate({"value": 1e300}).value == 1e300
+    with pytest.raises(ValidationError):
+        Parcel.model_validate(PARCEL | {"colour": "red"})
+    for number in (float("inf"), float("-inf"), float("nan")):
         with pytest.raises(ValidationError):
-            Parcel.model_validate(PARCEL | change)
+            Reading.model_validate({"value": number})
 
 
 def test_the_targets_type_says_what_the_task_is() -> None:
@@ -198,6 +201,7 @@ def test_the_targets_type_says_what_the_task_is() -> None:
         amount: float
 
     tasks = [task_of(column) for column in schema_of(Answer).columns]
+    assert list(Task) == ["binary", "multiclass", "regression"], "as releases keep them"
     assert tasks == [Task.BINARY, Task.MULTICLASS, Task.REGRESSION, Task.REGRESSION]
 
 
@@ -224,11 +228,21 @@ def test_the_data_dictionary_has_a_row_a_column_with_unit_role_limits_and_meanin
     assert "| `id` | int |  | key, personal | is given |  |" in lines
     assert "| `sent` | datetime |  | event time | is given |  |" in lines
     assert "| `city` | str |  |  |  | where to |" in lines
-    assert "| `weight` | float | kilogram |  | is given; > 0; <= 30; is finite |  |" in lines
+    assert "| `weight` | float | kilogram |  | is given; > 0; ≤ 30; is finite |  |" in lines
     assert "| `name` | str |  | personal | at most 25% missing |  |" in lines
     assert "| `lost` | bool |  | target |  |  |" in lines
     assert lines[lines.index("Rules:") :][:4] == ["Rules:", "", "- paid is not below weight", ""]
-    assert lines[lines.index("## scans") :].count("Rules:") == 0
+    assert lines[lines.index("## scans") :] == [
+        "## scans",
+        "",
+        "Seen at a station.",
+        "",
+        "| column | type | unit | role | limits | meaning |",
+        "| -- | -- | -- | -- | -- | -- |",
+        "| `station` | str |  | key | is given |  |",
+        "| `seen` | datetime |  | key, known | is given |  |",
+    ]
+    assert lines[lines.index("Rules:") - 1] == ""
 
 
 def test_the_data_dictionary_of_the_projects_contract_is_written_by_the_module_as_a_program(
@@ -294,6 +308,19 @@ def test_sample_values_lie_between_limits_that_are_no_whole_numbers() -> None:
         below: Annotated[float, Field(lt=-0.5)]
 
     assert len(derived.sample(Ratio, 50)) == 50
+
+
+def test_sample_values_with_an_open_end_lie_within_a_thousand() -> None:
+    class Open(Table):
+        table: ClassVar = "open"
+
+        up: Annotated[int, Field(ge=500)]
+        down: Annotated[int, Field(lt=-500)]
+        one: Annotated[int, Field(gt=6, lt=8)]
+
+    rows = derived.sample(Open, 1100)
+    assert [(rows[name].min(), rows[name].max()) for name in rows.columns] == [(501, 1499), (-1499, -501), (7, 7)]
+    assert len(rows) == 1100
 
 
 def test_every_table_of_the_projects_contract_has_sample_rows() -> None:

@@ -385,6 +385,18 @@ def test_a_linear_baseline_copes_with_values_that_are_missing_or_never_seen() ->
     assert np.isfinite(training.baselines(BINARY, guests(BINARY), held, seed=0)["linear"]).all()
 
 
+def test_that_a_value_is_missing_tells_a_linear_baseline_something() -> None:
+    rows = guests(BINARY).with_columns(pl.col("age").is_null().alias("_target"), shop=pl.lit("north"))
+    assert roc_auc_score(rows["_target"], training.baselines(BINARY, rows, rows, seed=0)["linear"]) == 1
+
+
+def test_fifty_rows_make_a_category_to_a_linear_baseline() -> None:
+    late = pl.int_range(pl.len()) // 50 % 2 == 0
+    shop = pl.concat_str(pl.lit("shop "), pl.int_range(pl.len()) // 50)
+    rows = guests(BINARY).with_columns(late.alias("_target"), shop=shop)
+    assert roc_auc_score(rows["_target"], training.baselines(BINARY, rows, rows, seed=0)["linear"]) > 0.99
+
+
 def test_rare_categories_are_one_to_a_linear_baseline() -> None:
     rows = guests(BINARY).with_columns(shop=pl.concat_str(pl.lit("shop "), pl.int_range(pl.len()) // 49))
     held = pl.concat([rows[:1], rows[300:301]]).with_columns(age=pl.lit(30, dtype=pl.Float32), spent=rows["spent"][0])
@@ -457,6 +469,25 @@ def test_a_release_answers_its_golden_requests_as_the_pipeline_did(request: pyte
             Refused, match=r"^version 7 answers its golden requests with a difference of [^\n]+: not rel"
         ):
             release(problem, fitted, rows, answers + much * one).check()
+
+
+@pytest.mark.parametrize(("task", "spread"), [(Task.BINARY, 0.5), (Task.REGRESSION, 0), (Task.REGRESSION, 1)])
+def test_a_golden_answer_may_differ_by_the_tolerance_and_no_more(
+    binary: training.Fitted, task: Task, spread: float
+) -> None:
+    rows = guests(BINARY, 20).with_columns(age=30)  # a number without a fraction, as JSON may have it
+
+    def answering(difference: float) -> Release:
+        answers = Constant(0, spread=spread).predict(rows)
+        found = release(BINARY, binary, rows, answers).model_copy(update={"task": task})
+        found.__dict__["predictor"] = Constant(difference, spread=spread)
+        return found
+
+    for little in (0, 1e-5, -1e-5) if spread == 0 else (0, 0.999e-5, -0.999e-5):
+        answering(little).check()
+    for much in (1.001e-5, -1.001e-5):
+        with pytest.raises(Refused):
+            answering(much).check()
 
 
 def test_a_predictor_is_the_same_from_the_bytes_alone(binary: training.Fitted) -> None:

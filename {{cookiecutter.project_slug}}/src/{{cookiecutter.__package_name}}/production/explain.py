@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
-from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
 from {{cookiecutter.__package_name}}.shared.errors import BadInput
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
@@ -110,8 +110,11 @@ def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
     values = key.split("/")
     if len(values) != len(schema.key):
         raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {key!r}")
-    wanted = pl.DataFrame({name: [value] for name, value in zip(schema.key, values, strict=True)})
-    wanted = wanted.with_columns(pl.col(name).cast(schema.dtypes[name], strict=False) for name in schema.key)
+    asked = pl.DataFrame({name: [value] for name, value in zip(schema.key, values, strict=True)})
+    try:
+        wanted = parse(asked, schema)
+    except ContractBreach:  # no value of the key's type: no row has it
+        wanted = pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key})
     rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
     if rows.is_empty():
         raise BadInput(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -12,13 +12,20 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, parse
+from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
 from {{cookiecutter.__package_name}}.shared.errors import BadInput
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
+
+
+OURS = ("rejected.parquet", "reasons.json")  # what stands beside a file in quarantine
+
+
+class Unreadable(BadInput):
+    """The file can't be read, or it isn't clear whose rows it has."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,9 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     judged = _judged(workspace, schema, path, rows)
     batch = _batch(schema, path, content, judged)
     if not batch.ok:
-        batch = _quarantined(workspace, batch, content, judged)
+        batch = _quarantined(workspace, batch, judged)
+        if batch.breaches:
+            shutil.copyfile(path, _whole(workspace, batch))
     if isinstance(judged, BatchReport) and not batch.breaches and batch.accepted:
         stamped = judged.accepted.with_columns(
             pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(ARRIVED), pl.lit(batch.id).alias(BATCH)
@@ -144,10 +153,9 @@ def ingest_inbox(workspace: Workspace, *, now: datetime) -> Ingested:
     for path in sorted(_waiting(workspace.path(workspace.settings.inbox))):
         try:
             batch = ingest_file(workspace, path, now=now)
-        except BadInput as error:
-            content = content_of(path)
-            unread = Batch(path.parent.name, path.name, _id(content), breaches=(str(error),))
-            batch = _quarantined(workspace, unread, content, None)
+        except Unreadable as error:
+            unread = Batch(path.parent.name, path.name, _id_of(path), breaches=(str(error),))
+            batch = _quarantined(workspace, unread, None)
         _clear(workspace, path, batch)
         batches.append(batch)
         log.debug("%s", batch)
@@ -172,10 +180,10 @@ def read_rows(path: Path, content: bytes) -> pl.DataFrame:
             case ".csv":
                 return pl.read_csv(BytesIO(content), infer_schema=False)
             case other:
-                raise BadInput(f"{path} ends in {other!r}: batches are .parquet or .csv")
+                raise Unreadable(f"{path} ends in {other!r}: batches are .parquet or .csv")
     except PolarsError as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again") from error
+        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again") from error
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:
@@ -194,7 +202,7 @@ def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None
     if len(schemas) == 1:
         fitting = list(schemas.values())
     if len(fitting) != 1:
-        raise BadInput(f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})")
+        raise Unreadable(f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})")
     return fitting[0]
 
 
@@ -205,7 +213,7 @@ def typed(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame:
 
 def _judged(workspace: Workspace, schema: Schema, path: Path, rows: pl.DataFrame) -> BatchReport | ContractBreach:
     try:
-        rows = typed(rows, schema, path)
+        rows = conform(typed(rows, schema, path), schema)
         return accept(rows, schema, stored=_stored(workspace, schema, rows))
     except ContractBreach as breach:
         return breach
@@ -214,7 +222,7 @@ def _judged(workspace: Workspace, schema: Schema, path: Path, rows: pl.DataFrame
 def _stored(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame:
     """The lake's rows that may share a key: within the batch's range of keys, so that cost follows the batch."""
     table = workspace.lake.scan(schema).select(schema.names)
-    if not schema.key or rows.is_empty() or not set(schema.key) <= set(rows.columns):
+    if not schema.key:
         return table.head(0).collect()
     near = [
         pl.col(name).is_between(pl.lit(rows[name].min(), dtype=dtype), pl.lit(rows[name].max(), dtype=dtype))
@@ -240,26 +248,28 @@ def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | Con
     )
 
 
-def _quarantined(
-    workspace: Workspace, batch: Batch, content: bytes, judged: BatchReport | ContractBreach | None
-) -> Batch:
-    """Keep a breached file as it came, or the rejected rows with the rules that they break; beside them the reasons."""
+def _quarantined(workspace: Workspace, batch: Batch, judged: BatchReport | ContractBreach | None) -> Batch:
+    """Keep the rejected rows with the rules that they break, and the reasons, in a folder of the batch's own."""
     folder = workspace.settings.quarantine / batch.table / f"{Path(batch.name).stem}-{batch.id[:8]}"
     target = workspace.path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    if batch.breaches or not isinstance(judged, BatchReport):
-        (target / batch.name).write_bytes(content)
     if isinstance(judged, BatchReport):
-        judged.rejected.write_parquet(target / "rejected.parquet")
-    kept = Batch(**asdict(batch) | {"quarantine": folder.as_posix()})
-    (target / "reasons.json").write_text(json.dumps(asdict(kept), indent=2), encoding="utf-8", newline="\n")
+        judged.rejected.write_parquet(target / OURS[0])
+    kept = replace(batch, quarantine=folder.as_posix())
+    (target / OURS[1]).write_text(json.dumps(asdict(kept), indent=2), encoding="utf-8", newline="\n")
     return kept
 
 
+def _whole(workspace: Workspace, batch: Batch) -> Path:
+    """Where a file that is breached as a whole is kept, as it came."""
+    name = f"batch-{batch.name}" if batch.name.lower() in OURS else batch.name
+    return workspace.path(batch.quarantine or "") / name
+
+
 def _clear(workspace: Workspace, path: Path, batch: Batch) -> None:
-    """Take a file out of the inbox: into the archive, where it isn't in quarantine as a whole."""
+    """Take a file out of the inbox: into the archive, or as a whole into quarantine."""
     if batch.breaches:
-        path.unlink()
+        shutil.move(path, _whole(workspace, batch))
         return
     folder = workspace.path(workspace.settings.archive) / batch.table
     folder.mkdir(parents=True, exist_ok=True)
@@ -275,8 +285,16 @@ def content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadInput(f"{path} can't be read: {error.strerror or error}") from error
+        raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _id(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _id_of(path: Path) -> str:
+    """The id of a file that may be one that can't be opened: then its name stands in."""
+    try:
+        return _id(path.read_bytes())
+    except OSError:
+        return _id(path.name.encode())

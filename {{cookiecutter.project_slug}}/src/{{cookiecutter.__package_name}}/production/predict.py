@@ -1,6 +1,7 @@
 """Predictions by the champion: for the rows of a file, and for what is coming."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -128,3 +129,6 @@ def _write(rows: pl.DataFrame, out: Path) -> None:
         draft.replace(out)
     except OSError as error:
         raise BadInput(f"{out} can't be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()

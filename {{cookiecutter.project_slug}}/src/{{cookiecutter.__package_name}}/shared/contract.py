@@ -15,7 +15,6 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     EventTime,
     Key,
     Known,
-    Nulls,
     Table,
     Target,
     Unit,
@@ -116,7 +115,7 @@ class Weather(Table):
     wind_speed: Annotated[float, Field(ge=0, lt=150), Unit("mile an hour")]
     wind_gust: Annotated[float | None, Field(ge=0, lt=200), Unit("mile an hour")]
     precipitation: Annotated[float, Field(ge=0, lt=10), Unit("inch")]
-    pressure: Annotated[float | None, Field(gt=850, lt=1100), Unit("hectopascal"), Nulls(at_most=0.6)]
+    pressure: Annotated[float | None, Field(gt=850, lt=1100), Unit("hectopascal")]
     visibility: Annotated[float, Field(ge=0, le=10), Unit("mile")]
 
 

@@ -54,7 +54,7 @@ def _section(schema: Schema) -> str:
         for column in schema.columns
     ]
     rules = [f"- {rule}" for rule in schema.model.rules]
-    head = ["| column | type | unit | role | limits | meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    head = ["| column | type | unit | role | limits | meaning |", "| -- | -- | -- | -- | -- | -- |"]
     doc = re.sub(r"\s+", " ", schema.model.__doc__ or "").strip()
     parts = [f"## {schema.name}", "", doc, "", *head, *rows, ""]
     return "\n".join([*parts, "Rules:", "", *rules, ""] if rules else parts)
@@ -67,7 +67,9 @@ def _roles(column: Column) -> str:
 
 
 def _limits(column: Column) -> str:
-    limits = [name.removeprefix(f"{column.name} ") for name in column.conditions()]
+    limits = [
+        name.removeprefix(f"{column.name} ").replace("<=", "≤").replace(">=", "≥") for name in column.conditions()
+    ]
     nulls = column.role(Nulls)
     return "; ".join([*limits, f"at most {nulls.at_most:.0%} missing"] if nulls else limits)
 

@@ -1,0 +1,99 @@
+"""What the tests share: a small project of the example's first months with a champion, made once and copied."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # two cores and two workers: one thread each
+
+import pytest
+from filelock import FileLock
+
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = lifecycle.__name__.partition(".")[0]
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the small project's champion was promoted
+MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04", "2013-05")
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's own settings out."""
+    for name in list(os.environ):
+        if name.startswith(("ML_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A project with the example's first months to collect, in which nothing has run."""
+    return _entered(_fresh(tmp_path / "project"), monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A project in which `run` promoted a champion, made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "trained"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "data" / "done").exists():
+            here = Path.cwd()
+            os.chdir(_fresh(folder))
+            done = lifecycle.run(open_workspace(root=folder), now=START)
+            os.chdir(here)
+            assert done.champion == 1, str(done)
+            (folder / "data" / "done").touch()
+    return folder
+
+
+@pytest.fixture
+def trained(_trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A project with a champion, version 1, promoted at `START`; a copy that a test may change."""
+    folder = tmp_path / "project"
+    shutil.copytree(_trained, folder)
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as db:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
+            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names from above
+            db.execute(change, (_trained.as_posix(), folder.as_posix()))
+    db.close()
+    return _entered(folder, monkeypatch)
+
+
+@pytest.fixture
+def command() -> Command:
+    """The console script, in a process of its own: `command("run", "--json", env={...})` in the current folder."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", PACKAGE, *arguments]
+        return subprocess.run(line, capture_output=True, encoding="utf-8", env=os.environ | (env or {}), check=False)
+
+    return run
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.copytree(PROJECT / "config", folder / "config")
+    for month in MONTHS:
+        for file in (PROJECT / "data" / "example").glob(f"*/{month}.parquet"):
+            target = folder / file.relative_to(PROJECT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    return folder
+
+
+def _entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(folder)
+    return open_workspace(root=folder)

@@ -1,0 +1,208 @@
+"""The pages for people: their commands work, their tables are those of the code, their example can be followed."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from {{cookiecutter.__package_name}} import cli
+from {{cookiecutter.__package_name}}.shared import contract, derived, settings
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = cli.PACKAGE
+DOCS = PROJECT / "docs"
+README, OWN, DICTIONARY = PROJECT / "README.md", DOCS / "your-own-data.md", DOCS / "data-dictionary.md"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+SCRIPT = next(iter(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]))
+
+# Not run here: reason.
+NOT_RUN = {
+    "pip install uv": "the tests run in an environment that is made already",
+    "uv run nox": "it runs these tests",
+    "git rm -r --quiet data/example": "the copy is no repository: the test deletes it",
+    f"git rm -r --quiet src/{PACKAGE}/research/experiments/first_look.py": "as above",
+    f"git rm -r --quiet src/{PACKAGE}/research/experiments/challenger.py": "as above",
+}
+ANSWERS_NO = {f"uv run {SCRIPT} rollback"}  # after a first run
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    return [line for block in blocks(page, "bash") for line in block.splitlines()]
+
+
+def files(page: Path) -> dict[str, str]:
+    """The files that a page gives in full, by their path."""
+    found = re.findall(r"^`([^`\n]+)`\n\n```(?:python|toml)\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
+    return dict(found)
+
+
+def ran(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of a page in a copy of the project, by this environment's Python and by the copy's source."""
+    words = shlex.split(line)
+    assert words[:2] == ["uv", "run"], f"a command that the test does not know how to run: {line}"
+    match words[2:]:
+        case [program, *rest] if program == SCRIPT:
+            arguments = ["-m", PACKAGE, *rest]
+        case ["python", *rest]:
+            arguments = rest
+        case other:
+            arguments = ["-m", *other]
+    env = os.environ | {"PYTHONPATH": str(folder / "src"), "PYTHONUTF8": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, encoding="utf-8", check=False
+    )
+
+
+def follow(page: Path, folder: Path, *, no: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Run a page's commands in their order; what each said."""
+    said = {}
+    for line in commands(page):
+        if line not in NOT_RUN:
+            done = ran(line, folder)
+            said[line] = done.stdout + done.stderr
+            assert done.returncode == (line in no), f"{line}\n{said[line]}"
+            assert said[line] or "shared.derived" in line or "make_" in line, line
+    return said
+
+
+def shapes(lines: str) -> Iterator[str]:
+    """Lines without their numbers and their spacing."""
+    for line in lines.splitlines():
+        yield " ".join(re.sub(r"[-+]?\d[\d.,:-]*", "N", line).split())
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project's source and configuration, to change."""
+    folder = tmp_path / "copy"
+    for name in ("src", "config"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+# --- commands
+
+
+def test_every_command_of_the_readme_does_what_it_says(empty: Workspace) -> None:
+    shutil.copytree(PROJECT / "src", empty.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    said = follow(README, empty.root, no=frozenset(ANSWERS_NO))
+    shown = next(block for block in blocks(README, "text") if block.startswith("ingested"))
+    printed = list(shapes(said[f"uv run {SCRIPT} run"]))
+    assert printed[-len(shown.splitlines()) :] == list(shapes(shown))
+    made = {path.name for path in (empty.root / "reports").iterdir()}
+    assert made == {"version-1.png", "2013-05-predicted.parquet", "first-look.png"}
+    explained = {line.split()[0] for line in said[f"uv run {SCRIPT} explain 23791"].splitlines()}
+    assert {"raw", "contract", "features", "prediction", "contributions", "outcome"} <= explained
+
+
+def test_every_command_of_the_runbook_works_where_there_is_a_champion(trained: Workspace) -> None:
+    shutil.copytree(PROJECT / "src", trained.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    said = follow(DOCS / "runbook.md", trained.root, no=frozenset({f"uv run {SCRIPT} gate", *ANSWERS_NO}))
+    assert "champion   version 1" in said[f"uv run {SCRIPT} status"]
+    assert "too few to compare" in said[f"uv run {SCRIPT} gate"]
+
+
+def test_every_page_with_commands_is_followed_and_what_is_not_run_has_a_reason() -> None:
+    assert {page.name for page in PAGES if commands(page)} == {"README.md", "runbook.md", "your-own-data.md"}
+    written = {line for page in PAGES for line in commands(page)}
+    assert set(NOT_RUN) <= written, "leftovers"
+    assert all(NOT_RUN.values())
+    assert {line for line in written if not line.startswith("uv run")} <= set(NOT_RUN)
+
+
+# --- your own data
+
+
+def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, config = f"src/{PACKAGE}/shared", "config"
+    given = files(OWN)
+    assert set(given) == {
+        "data/make_flats.py",
+        *(f"{shared}/{name}.py" for name in ("contract", "features", "model", "collect")),
+        *(f"{config}/{name}.toml" for name in ("params", "acceptance", "settings")),
+    }
+    for path, content in given.items():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path).write_text(content, encoding="utf-8", newline="\n")
+    (copy / "docs").mkdir()
+    for line in commands(OWN):
+        if line.startswith("git rm") and not line.endswith("data/example"):
+            (copy / shlex.split(line)[-1]).unlink()
+    said = follow(OWN, copy)
+    lines = said[f"uv run {SCRIPT} run"].splitlines()
+    assert "version 1 passes" in lines
+    assert lines[-2] == "champion: version 1"
+    assert "10 rows predicted by version 1" in said[f"uv run {SCRIPT} predict data/asked.csv"]
+    assert (copy / "reports" / "asked-predicted.csv").read_text(encoding="utf-8").startswith("area,rooms,built,")
+    assert "## flats" in text_of(copy / "docs" / "data-dictionary.md")
+    assert "## flights" not in text_of(copy / "docs" / "data-dictionary.md")
+    monkeypatch.chdir(copy)
+    champion = open_workspace(root=copy).releases.champion()
+    assert champion is not None
+    assert set(champion.features) == {"area", "rooms", "built", "district", "room_area"}
+
+
+# --- what pages say of the code
+
+
+def test_the_data_dictionary_is_the_contracts() -> None:
+    head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
+    assert text_of(DICTIONARY) == head + derived.data_dictionary(contract.TABLES), (
+        f"uv run python -m {PACKAGE}.shared.derived docs/data-dictionary.md writes it again"
+    )
+
+
+def test_the_readme_has_a_row_for_every_command_with_its_help() -> None:
+    rows = dict(re.findall(r"^\| `([a-z]+)[^`]*` \| (.+) \|$", text_of(README), re.MULTILINE))
+    assert rows == {name: row.help for name, row in cli.COMMANDS.items()}
+    for name, row in cli.COMMANDS.items():
+        asked = click.Context(cli.cli.commands[name]).command.collect_usage_pieces(click.Context(cli.cli))
+        assert row.parameters or asked == ["[OPTIONS]"]
+        assert f"| `{' '.join([name, *asked[1:]])}` |" in text_of(README)
+
+
+def test_the_readme_has_a_row_for_every_setting_with_its_default() -> None:
+    rows = re.findall(r"^\| `ML_([A-Z]+)` \| `([^`]+)` \| (.+) \|$", text_of(README), re.MULTILINE)
+    fields = settings.Settings.model_fields
+    expected = [(name.upper(), Path(str(field.default)).as_posix(), field.description) for name, field in fields.items()]
+    assert rows == expected
+
+
+def test_every_file_that_the_readme_shows_is_there() -> None:
+    tree = next(block for block in blocks(README, "text") if block.startswith("src/"))
+    folders: list[str] = []
+    shown = []
+    for line in tree.splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], name]
+        shown += [] if name == "..." else ["".join(folders)]
+    assert len(shown) == 13
+    assert [path for path in shown if not (PROJECT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_every_path_of_the_project_on_a_page_leads_somewhere(page: Path) -> None:
+    text = text_of(page)
+    links = [page.parent / link for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text)]
+    named = re.findall(r"`((?:src|config|docs|tests|data/example)/[\w./-]+)`", text)
+    shared = [f"src/{PACKAGE}/{path}" for path in re.findall(r"`(shared/\w+\.py)`", text)]
+    assert [path for path in [*links, *(PROJECT / path for path in [*named, *shared])] if not path.exists()] == []
