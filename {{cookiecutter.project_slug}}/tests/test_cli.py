@@ -1,380 +1,453 @@
-"""The console script: what it shows, what it prints where, its exit statuses, and how it says no."""
+"""The console script: what it prints where, its exit statuses, and the one line where something is wrong."""
 
 import json
+import logging
 import os
-import shutil
+import runpy
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}} import cli
-from {{cookiecutter.__package_name}}.shared.contract import SUBJECT, TABLES
+from {{cookiecutter.__package_name}} import cli as cli_module
+from {{cookiecutter.__package_name}}.cli import COMMANDS, NAME, PACKAGE, Command, cli
+from {{cookiecutter.__package_name}}.production import gate, ingest, lifecycle
+from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER
-from {{cookiecutter.__package_name}}.shared.schema import schema_of
-from {{cookiecutter.__package_name}}.shared.settings import Acceptance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
-
-HEAVY = ("sklearn", "mlflow", "polars", "narwhals", "deltalake", "onnxruntime", "pydantic", "matplotlib")
-SUBJECTS = SUBJECT.table
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+FLIGHTS = "data/example/flights/2013-03.parquet"
+WRITING = {"run", "ingest", "train", "promote", "rollback"}
 
 
 def asked(*arguments: str) -> Result:
-    """What the console script does with these arguments, in this process."""
-    return CliRunner().invoke(cli.cli, [str(argument) for argument in arguments], prog_name=cli.NAME)
+    """The console script in this process."""
+    return CliRunner().invoke(cli, arguments, prog_name=NAME)
 
 
-def example(table: str = SUBJECTS, month: str = "2013-05") -> str:
-    return f"data/example/{table}/{month}.parquet"
-
-
-def said_no(result: Result | subprocess.CompletedProcess[str], status: int, *words: str) -> None:
-    """Hold an answer to be one line of the script's own, with these words, and this exit status."""
-    code = result.exit_code if isinstance(result, Result) else result.returncode
-    lines = result.stderr.splitlines()
-    assert code == status, result.stderr
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith(f"{cli.NAME}: ")
-    for word in words:
-        assert word in lines[0]
+def complaint(result: Result, status: int = 2) -> str:
+    """The one line of a command that failed, without the script's name; nothing else was printed."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status
     assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{NAME}: ")
+    return line.removeprefix(f"{NAME}: ")
 
 
-# --- help
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., object]]:
+    """The module run as a script, in this process: its exit status."""
+
+    def run(*arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["x", *arguments])
+        try:
+            runpy.run_module(f"{PACKAGE}.__main__", run_name="__main__")
+        except SystemExit as left:
+            return left.code
+        return 0
+
+    log = logging.getLogger(PACKAGE)
+    level = log.level
+    log.setLevel(logging.NOTSET)
+    yield run
+    log.setLevel(level)
 
 
-def test_help_comes_without_a_heavy_library(tmp_path: Path) -> None:
-    program = f"""
+# help
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
 import sys
-from {cli.PACKAGE} import cli
-for arguments in ([], *([name] for name in cli.COMMANDS)):
-    cli.cli([*arguments, "--help"], standalone_mode=False)
-print(sorted(set({HEAVY!r}) & set(sys.modules)))
+from click.testing import CliRunner
+from {PACKAGE}.cli import COMMANDS, cli
+for words in ([], *([name] for name in COMMANDS)):
+    assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0, words
+print(*sorted(set(name.partition(".")[0] for name in sys.modules)))
 """
-    line = [sys.executable, "-c", program]
-    done = subprocess.run(line, capture_output=True, encoding="utf-8", check=True, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"click", PACKAGE} <= loaded
+    heavy = "sklearn mlflow polars pydantic narwhals numpy deltalake onnxruntime onnx skl2onnx matplotlib sqlalchemy"
+    assert not loaded & set(heavy.split())
 
 
-def test_help_shows_each_command_in_its_group_in_the_order_of_use() -> None:
-    shown = asked("--help")
-    assert shown.exit_code == 0
-    lines = [line.split() for line in shown.stdout.partition("Daily:")[2].splitlines()]
-    words = ["Daily:", *(line[0] for line in lines if line)]
-    groups = ("Daily", "Data", "Model", "Answers")
-    assert {row.group for row in cli.COMMANDS.values()} == set(groups)
-    expected = [[f"{group}:", *(name for name, row in cli.COMMANDS.items() if row.group == group)] for group in groups]
-    assert words == sum(expected, [])
-    for row in cli.COMMANDS.values():
-        assert row.help in " ".join(shown.stdout.split())
+def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
+    for option in ("--help", "-h"):
+        result = asked(option)
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"Usage: {NAME} [OPTIONS] [COMMAND] [ARGS]...")
+        lines = result.stdout.splitlines()
+        groups = ("Daily:", "Data:", "Model:", "Answers:")
+        found = [line for line in lines if line in groups or (line.startswith("  ") and line.split()[0] in COMMANDS)]
+        assert [word.split()[0] for word in found] == [
+            *("Daily:", "run", "status"),
+            *("Data:", "check", "ingest"),
+            *("Model:", "train", "gate", "promote", "rollback"),
+            *("Answers:", "predict", "explain"),
+        ]
+        for row in COMMANDS.values():
+            assert row.help in " ".join(result.stdout.split())
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_each_command_has_help_with_its_parameters(name: str, flag: str) -> None:
-    shown = asked(name, flag)
-    text = " ".join(shown.stdout.split())
-    assert shown.exit_code == 0
-    assert text.startswith(f"Usage: {cli.NAME} {name} ")
-    assert cli.COMMANDS[name].help in text
-    command = cli.cli.commands[name]
-    for parameter in command.params:
-        assert (parameter.opts[0] if isinstance(parameter, click.Option) else parameter.name.upper()) in text
-        assert not isinstance(parameter, click.Option) or str(parameter.help) in text
-    assert "--json One JSON object on stdout." in text
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = asked(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: {NAME} {name} ")
+    told = " ".join(result.stdout.split())
+    assert COMMANDS[name].help in told
+    assert "--json One JSON object on stdout." in told
 
 
-@pytest.mark.parametrize(("name", "row"), cli.COMMANDS.items())
-def test_each_command_calls_a_function_that_takes_its_parameters(name: str, row: cli.Command) -> None:
-    module, _, function = row.call.partition(":")
-    work = getattr(import_module(f"{cli.PACKAGE}.production.{module}"), function)
-    taken = {parameter.name for parameter in cli.cli.commands[name].params} - {"as_json"}
-    assert taken == set(work.__annotations__) - {"workspace", "return"}
+def test_the_commands_that_write_run_alone() -> None:
+    assert {name for name, row in COMMANDS.items() if row.writes} == WRITING
 
 
-def test_commands_that_write_run_alone_and_the_others_do_not() -> None:
-    writing = {name for name, row in cli.COMMANDS.items() if row.writes}
-    assert writing == {"run", "ingest", "train", "promote", "rollback"}
+def test_arguments_come_in_the_order_of_the_row() -> None:
+    assert asked("check", "--help").stdout.startswith(f"Usage: {NAME} check [OPTIONS] FILE\n")
+    assert asked("ingest", "--help").stdout.startswith(f"Usage: {NAME} ingest [OPTIONS] [FILE]\n")
+    assert asked("explain", "--help").stdout.startswith(f"Usage: {NAME} explain [OPTIONS] KEY\n")
+    told = asked("predict", "--help").stdout
+    assert told.index("--out FILE") < told.index("--now TIME") < told.index("--json")
 
 
-# --- answers
+# what is printed where
 
 
-def test_without_a_command_it_says_where_the_project_stands(trained: Workspace) -> None:
-    assert trained.root == Path.cwd()
-    bare, status = asked(), asked("status")
-    assert bare.exit_code == status.exit_code == 0
-    assert bare.stderr == status.stderr
-    assert "champion   version 1" in bare.stderr
-    assert bare.stdout == ""
+def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> None:
+    result = asked()
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr.startswith("predicts   outcomes.late (binary)\nchampion   version 1, ")
+    assert result.stderr == asked("status").stderr
+    assert trained.lake.version("releases") == 0
 
 
-@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
     ("arguments", "status", "keys"),
     [
-        (["status"], 0, {"champion", "batches", "next"}),
-        (["check", example()], 0, {"table", "accepted", "breaches"}),
-        (["ingest"], 0, {"batches"}),
-        (["gate"], 1, {"version", "champion", "checks"}),
-        (["promote"], 1, {"verdict", "release", "rows"}),
-        (["predict", example()], 0, {"rows", "version", "out"}),
-        (["explain", "1"], 0, {"raw", "features", "contributions"}),
-        (["rollback"], 1, {"error"}),
-        (["explain", "0"], 2, {"error"}),
-        (["check", "nothing.csv"], 2, {"error"}),
+        (("status",), 0, {"champion", "labels_until", "next"}),
+        (("check", FLIGHTS), 0, {"table", "accepted", "breaches"}),
+        (("check", "some.csv"), 1, {"table", "accepted", "rejected"}),
+        (("ingest", FLIGHTS), 0, {"batches"}),
+        (("gate",), 1, {"version", "checks"}),
+        (("promote", "--now", "2013-04-01"), 1, {"verdict", "release"}),
+        (("rollback",), 1, {"error"}),
+        (("predict", FLIGHTS, "--now", "2013-04-01"), 0, {"rows", "out", "version"}),
+        (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "rejected"}),
+        (("predict", "missing.csv"), 2, {"error"}),
+        (("explain", "20000", "--now", "2013-04-01"), 0, {"raw", "features", "contributions"}),
+        (("run", "--now", "2013-04-01"), 0, {"as_of", "ingested", "next_due"}),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_json_is_one_object_on_stdout_and_text_is_on_stderr(arguments: list[str], status: int, keys: set[str]) -> None:
-    if arguments == ["explain", "1"]:
-        arguments = ["explain", str(pl.read_parquet(example())["leg"][0])]
-    as_json, as_text = asked(*arguments, "--json"), asked(*arguments)
-    assert as_json.exit_code == as_text.exit_code == status
-    (line,) = as_json.stdout.splitlines()
+def test_json_is_one_object_on_stdout(
+    trained: Workspace, arguments: tuple[str, ...], status: int, keys: set[str]
+) -> None:
+    if arguments[0] == "promote":
+        (trained.root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 0.99\n")
+    bent = pl.read_parquet(FLIGHTS).with_row_index().head(200)
+    bent = bent.with_columns(pl.col("leg") + 1_000_000, distance=pl.when(index=7).then(1).otherwise("distance"))
+    bent.drop("index").write_csv("some.csv")
+    result = asked(*arguments, "--json")
+    assert result.exit_code == status, result.output
+    (line,) = result.stdout.splitlines()
+    told = json.loads(line)
+    assert isinstance(told, dict)
+    assert keys <= set(told)
     assert line.isascii()
-    answer = json.loads(line)
-    assert keys <= set(answer)
-    assert as_text.stdout == ""
-    assert as_text.stderr.strip()
-    if "error" in keys:
-        assert as_json.stderr == as_text.stderr == f"{cli.NAME}: {answer['error']}\n"
-    else:
-        assert as_json.stderr == ""
+    if "error" in told:
+        assert result.stderr == f"{NAME}: {told['error']}\n"
 
 
-def test_what_libraries_say_stays_off_stdout(trained: Workspace, command: Command) -> None:
-    (trained.root / "config" / "params.toml").write_text("max_iter = 3\n")
-    done = command("train", "--json")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    assert json.loads(line)["version"] == 2
-    assert done.stderr.splitlines() == [done.stderr.rstrip("\n")], "one line of progress"
-    assert done.stderr.startswith("train     ")
+def test_json_is_ascii_whatever_is_in_it() -> None:
+    assert cli_module.json({"name": "Zürich ☃"}) == r'{"name":"Z\u00fcrich \u2603"}'
 
 
-def test_a_batch_that_a_person_must_look_at_is_a_no(trained: Workspace) -> None:
-    bad = trained.root / "bad.parquet"
-    rows = pl.read_parquet(example())
-    rows.drop(rows.columns[-1]).write_parquet(bad)
-    said = asked("ingest", "bad.parquet", "--table", SUBJECTS)
-    assert said.exit_code == 1
-    assert f"{SUBJECTS}/bad.parquet breaks the contract: column {rows.columns[-1]} is missing" in said.stderr
-    assert asked("check", "bad.parquet", "--table", SUBJECTS).exit_code == 1
-    assert asked("ingest", example()).exit_code == 0
+# exit statuses
 
 
-def test_times_are_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    read = cli.Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M"])
-    assert read.convert("2013-04-01", None, None) == datetime(2013, 4, 1, tzinfo=UTC)
-    assert read.convert("2013-04-01T05:30", None, None) == datetime(2013, 4, 1, 5, 30, tzinfo=UTC)
+@dataclass(frozen=True)
+class Answer:
+    ok: bool
 
 
-def test_a_time_that_is_given_is_the_time(trained: Workspace) -> None:
-    early = json.loads(asked("explain", str(pl.read_parquet(example())["leg"][0]), "--now", "2013-03-01", "--json").stdout)
-    assert early["predicted_at"] == "2013-03-01T00:00:00+00:00"
-    said_no(asked("train", "--as-of", "2012-12-31T23:59"), 1, "no labelled rows as of 2012-12-31 23:59")
-    assert trained.registry.version(2) is None
+@pytest.mark.parametrize(("answer", "status"), [(Answer(ok=True), 0), (Answer(ok=False), 1), ("no ok", 0)])
+def test_the_answer_decides_on_the_exit_status(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, answer: object, status: int
+) -> None:
+    assert empty.root == Path.cwd()
+    monkeypatch.setattr(lifecycle, "run", lambda _, **options: answer if options == {"now": START} else None)
+    result = asked("run", "--now", "2013-04-01")
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{answer}\n")
 
 
-# --- no
+@pytest.mark.parametrize(("error", "status"), [(BadInput("it is bad"), 2), (Refused("it is bad"), 1)])
+def test_the_error_decides_on_the_exit_status(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lifecycle, "run", fail)
+    assert complaint(asked("run"), status) == "it is bad"
+    with empty.alone():
+        pass
 
 
-@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize("error", [PolarsError("gone: x\nand more"), OSError("gone: x\nand more")])
+def test_a_table_whose_files_are_gone_is_one_line(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lifecycle, "run", fail)
+    assert complaint(asked("run")) == f"the tables in {empty.root / 'data' / 'lake'} can't be read: gone: x"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("text", "moment"),
     [
-        (["run", "--bogus"], ["--bogus", "run --help"]),
-        (["bogus"], ["bogus", "--help"]),
-        (["run", "--now", "yesterday"], ["--now", "yesterday", "%Y-%m-%d", "run --help"]),
-        (["gate", "--version", "x"], ["--version", "'x'", "gate --help"]),
-        (["explain"], ["KEY", "explain --help"]),
-        (["check", "a.csv", "b.csv"], ["b.csv", "check --help"]),
+        ("2013-04-01", START),
+        ("2013-04-01T12:30", datetime(2013, 4, 1, 12, 30, tzinfo=UTC)),
+        ("2013-04-01T12:30:15", datetime(2013, 4, 1, 12, 30, 15, tzinfo=UTC)),
     ],
-    ids=" ".join,
 )
-def test_a_wrong_option_is_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exited:
-        cli.main(arguments)
-    out, err = capsys.readouterr()
-    said_no(subprocess.CompletedProcess(arguments, int(str(exited.value.code)), out, err), 2, *words)
+def test_times_are_utc(empty: Workspace, monkeypatch: pytest.MonkeyPatch, text: str, moment: datetime) -> None:
+    assert empty.root == Path.cwd()
+    given: list[datetime] = []
+    monkeypatch.setattr(ingest, "ingest", lambda _, file, **options: given.append(options["now"]))
+    assert asked("ingest", "--now", text).exit_code == 0
+    assert given == [moment]
+    assert given[0].utcoffset() is not None
 
 
-@pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
+    ("arguments", "named"),
     [
-        (["check", "nothing.parquet"], 2, ["nothing.parquet can't be read: No such file"]),
-        (["check", "config"], 2, ["config can't be read"]),
-        (["check", "config/params.toml"], 2, ["config/params.toml ends in '.toml': batches are .parquet or .csv"]),
-        (["ingest", example(), "--table", "nope"], 2, ["no table 'nope'", *(table.table for table in TABLES)]),
-        (["gate"], 2, ["there is no challenger: train one first"]),
-        (["gate", "--version", "7"], 2, ["there is no version 7"]),
-        (["promote"], 2, ["there is no challenger: train one first"]),
-        (["rollback"], 1, ["there is no version before the champion's to go back to"]),
-        (["predict", example()], 1, ["there is no champion yet: run, or train and promote, first"]),
-        (["explain", "1"], 1, ["there is no champion yet: run, or train and promote, first"]),
-        (["train", "--as-of", "2013-02-01"], 1, ["no labelled rows as of 2013-02-01 00:00: ingest"]),
+        (("run", "--when", "now"), "--when"),
+        (("run", "--now", "tomorrow"), "tomorrow"),
+        (("gate", "--version", "first"), "first"),
+        (("fly",), "fly"),
+        (("check",), "FILE"),
+        (("explain",), "KEY"),
+        (("status", "more"), "more"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_fresh_project_says_what_is_missing(arguments: list[str], status: int, words: list[str]) -> None:
-    said_no(asked(*arguments), status, *words)
+def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
+    script: Callable[..., object], capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
+) -> None:
+    assert script(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"{NAME}: ")
+    assert named in line
+    assert line.endswith(f"See {NAME} --help" if named == "fly" else f"See {NAME} {arguments[0]} --help")
 
 
-@pytest.mark.usefixtures("trained")
+# one line that names the thing and the way out
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "line"),
     [
-        (["explain", "0"], [SUBJECTS, "no row with", " 0"]),
-        (["explain", "x"], [SUBJECTS, "no row with", " x"]),
-        (["gate", "--version", "7"], ["there is no version 7"]),
-        (["predict", "nothing.csv"], ["nothing.csv can't be read"]),
+        (("explain", "99999999"), "flights has no row with leg 99999999"),
+        (("explain", "1/2"), "the key of flights is leg, not '1/2'"),
+        (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
+        (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
+        (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),
+        (("check", "README"), "README ends in '': batches are .parquet or .csv"),
+        (
+            ("check", FLIGHTS, "--table", "trains"),
+            "there is no table 'trains': tables are flights, departures, outcomes, weather",
+        ),
+        (("gate", "--version", "9"), "there is no version 9"),
+        (("promote", "--version", "0"), "there is no version 0"),
     ],
-    ids=" ".join,
 )
-def test_what_there_is_not_is_named(arguments: list[str], words: list[str]) -> None:
-    said_no(asked(*arguments), 2, *words)
+def test_bad_input_is_one_line(trained: Workspace, arguments: tuple[str, ...], line: str) -> None:
+    before = trained.lake.version("collections"), sorted(trained.lake.read("flights", {}).collect()["leg"])[-1]
+    Path("README").write_text("words")
+    assert complaint(asked(*arguments)) == line
+    assert before == (trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max())
 
 
-def test_outside_of_a_project_it_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["run", "status", "explain", "predict"])
+def test_an_unreadable_lake_is_one_line(trained: Workspace, command: str) -> None:
+    for log in (trained.root / "data" / "lake" / "releases" / "_delta_log").glob("*.json"):
+        log.write_text("{broken")
+    for log in (trained.root / "data" / "lake" / "outcomes" / "_delta_log").glob("*.json"):
+        log.write_text("{broken")
+    words = {"explain": ["20000"], "predict": [FLIGHTS]}.get(command, [])
+    told = complaint(asked(command, *words))
+    assert told.startswith(("table outcomes in the lake ", "table releases in the lake "))
+    assert f"{trained.root / 'data' / 'lake'} can't be used: " in told
+
+
+def test_a_lake_that_is_a_file_is_one_line(empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("lake").write_text("a file")
+    monkeypatch.setenv("ML_LAKE", "lake")
+    assert complaint(asked("status")).startswith(f"table releases in the lake {empty.root / 'lake'} can't be used: ")
+
+
+def test_a_wrong_setting_is_one_line(empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert empty.root == Path.cwd()
+    monkeypatch.setenv("ML_CLOCK", "sun")
+    told = complaint(asked("status"))
+    assert told.startswith("settings (ML_... in the environment, .env, config/settings.toml): clock: ")
+
+
+def test_outside_of_a_project_one_line_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said_no(asked("status"), 2, "no config/params.toml in", str(tmp_path), "inside the project's folder")
+    for words in ((), ("status",), ("run",)):
+        told = complaint(asked(*words))
+        assert told == f"no config/params.toml in {tmp_path} or above: run this inside the project's folder"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_within_the_project_is_in_the_project(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(trained.root / "data" / "example")
-    assert "champion   version 1" in asked("status").stderr
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "arguments", "words"),
-    [
-        ("config/settings.toml", "bogus = 1", ["status"], ["config/settings.toml", "bogus"]),
-        ("config/settings.toml", "lake = [", ["status"], ["config/settings.toml", "Invalid value"]),
-        ("config/settings.toml", 'clock = "never"', ["status"], ["clock", "'wall' or 'data'"]),
-        (".env", "ML_BOGUS=1", ["status"], [".env", "bogus"]),
-        ("config/params.toml", "bogus = 1", ["train"], ["params.toml", "bogus"]),
-        ("config/params.toml", "max_iter = 0", ["train"], ["params.toml", "max_iter", "greater than 0"]),
-        ("config/acceptance.toml", "bogus = 1", ["gate"], ["acceptance.toml", "bogus"]),
-        ("config/acceptance.toml", "[window]\ndays = 0", ["gate"], ["acceptance.toml", "window.days", "greater than 0"]),
-        ("config/acceptance.toml", "\udcff", ["gate"], ["acceptance.toml", "utf-8"]),
-    ],
-)
-def test_an_unknown_key_or_value_is_named(
-    trained: Workspace, file: str, content: str, arguments: list[str], words: list[str]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_while_a_command_writes_only_those_that_read_work(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    (trained.root / file).write_bytes(content.encode("utf-8", "surrogateescape"))
-    said_no(asked(*arguments), 2, *words)
-
-
-def test_settings_of_the_environment_come_first(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ML_CLOCK", "never")
-    said_no(asked("status"), 2, "ML_", "clock", "'wall' or 'data'")
-    monkeypatch.setenv("ML_CLOCK", "wall")
-    monkeypatch.setenv("ML_LAKE", "elsewhere")
-    assert "champion   none" in asked("status").stderr
-    assert not (trained.root / "elsewhere").exists()
-
-
-def _log(lake: Path) -> None:
-    for path in lake.glob(f"{SUBJECTS}/_delta_log/*.json"):
-        path.write_text("{ not json")
-
-
-def _file_removed(lake: Path) -> None:
-    next(lake.glob(f"{SUBJECTS}/*.parquet")).unlink()
-
-
-def _file_cut(lake: Path) -> None:
-    for path in lake.glob(f"{SUBJECTS}/*.parquet"):
-        path.write_bytes(path.read_bytes()[:100])
-
-
-def _no_folder(lake: Path) -> None:
-    shutil.rmtree(lake)
-    lake.write_text("a file where the lake should be")
-
-
-@pytest.mark.parametrize("spoil", [_log, _file_removed, _file_cut, _no_folder])
-@pytest.mark.parametrize("arguments", [["explain", "1"], ["ingest", example()], ["run"]], ids=" ".join)
-def test_an_unreadable_lake_is_named(trained: Workspace, arguments: list[str], spoil: Callable[[Path], None]) -> None:
-    lake = trained.root / "data" / "lake"
-    spoil(lake)
-    said = asked(*arguments)
-    if arguments == ["run"]:  # it says what it does meanwhile, and what it does not need it does not read
-        assert said.exit_code in {0, 2}
-        assert said.exception is None or isinstance(said.exception, SystemExit)
+    """That holds for another process too: the lock is the operating system's."""
+    row = COMMANDS[name]
+    module = __import__(f"{PACKAGE}.production.{row.call.partition(':')[0]}", fromlist=["x"])
+    monkeypatch.setattr(module, row.call.partition(":")[2], lambda *_, **__: "done")
+    words = {"check": ["x.csv"], "predict": ["x.csv"], "explain": ["1"]}.get(name, [])
+    with empty.alone():
+        result = asked(name, *words)
+    if name in WRITING:
+        lock = empty.root / "data" / ".lock"
+        line = f"another command of this project is at work and holds {lock}: try again when it is done"
+        assert complaint(result) == line
     else:
-        said_no(said, 2, "data/lake", "table ")
+        assert (result.exit_code, result.stderr) == (0, "done\n")
+    assert asked(name, *words).exit_code == 0
 
 
-def test_a_second_command_at_the_same_time_is_told_so(trained: Workspace) -> None:
-    with trained.alone():
-        for arguments in (["run"], ["ingest"], ["train"], ["promote"], ["rollback"]):
-            said_no(asked(*arguments), 2, "another command", "data/.lock", "try again when it is done")
-        assert asked("status").exit_code == 0
-    assert asked("ingest").exit_code == 0
+def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setenv("ML_TRACKING", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = trained.lake.version("releases")
+    for command in ("run", "gate", "promote"):
+        options = [] if command == "gate" else ["--now", "2013-04-01"]
+        told = complaint(asked(command, *options))
+        assert told.startswith(f"MLflow at {address} does not do it: ")
+        assert told.endswith("; see the setting ML_TRACKING")
+    assert asked("explain", "20000").exit_code == 0
+    assert trained.lake.version("releases") == before
 
 
-def test_without_git_a_run_has_no_commit(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    (trained.root / "config" / "params.toml").write_text("max_iter = 3\n")
-    monkeypatch.setenv("PATH", "")
-    said = asked("train")
-    assert said.exit_code == 0, said.stderr
-    challenger = trained.registry.aliased(CHALLENGER)
-    assert challenger is not None
-    assert challenger.number == 2
-    tags = trained.registry.tags(challenger.run_id)
-    assert (tags["commit"], tags["dirty"]) == ("", "false")
-
-
-def test_a_server_that_does_not_answer_is_named_and_nothing_is_left_half_done(
-    trained: Workspace, command: Command
+def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        said = command("promote", env={"ML_TRACKING": address})
-    said_no(said, 2, f"MLflow at {address}", "ML_TRACKING")
+    (trained.root / "config" / "params.toml").write_text("max_iter = 3\n")
+    monkeypatch.setenv("PATH", str(trained.root / "nothing"))
+    result = asked("train", "--as-of", "2013-04-01", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["version"] == 2
+    assert trained.registry.tags(told["run_id"])["commit"] == ""
+    assert trained.registry.tags(told["run_id"])["as_of"] == START.isoformat()
+    assert asked("run", "--now", "2013-04-01").exit_code == 0
+    judged = trained.registry.aliased(CHALLENGER)
+    assert judged is not None
+    assert trained.registry.verdict(judged) == "refused"
+    assert asked("gate").exit_code == 1
+    assert gate.challenger(trained).number == 2
+
+
+# as a process
+
+
+def test_the_module_is_the_console_script(
+    empty: Workspace, script: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert empty.root == Path.cwd()
+    assert script("status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["next"] == "run"
+    assert logging.getLogger(PACKAGE).level == logging.INFO
+    assert script("--help") == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {NAME} ")
+
+
+def test_what_is_stopped_says_how_to_go_on(
+    empty: Workspace,
+    script: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lifecycle, "run", stop)
+    assert script("run") == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.strip()) == ("", f"{NAME}: stopped; run again to go on")
+    with empty.alone():
+        pass
+
+
+def test_progress_goes_to_stderr_and_the_answer_to_stdout(
+    trained: Workspace, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = command("run", "--now", "2013-04-01", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["champion"] == 1
+    assert done.stderr.splitlines() == [
+        "collect   since 2013-04-01 00:00",
+        "ingest    0 batches, 0 rows",
+        "predict   0 rows whose outcome is to come",
+    ]
     assert trained.lake.version("releases") == 0
 
 
-def test_an_address_of_no_kind_is_named(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ML_TRACKING", "bogus://nowhere")
-    said_no(asked("gate"), 2, "MLflow at bogus://nowhere", "ML_TRACKING")
-    assert trained.lake.version("releases") == 0
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empty: Workspace) -> None:
+    line = [sys.executable, "-m", PACKAGE, "run", "--now", "2013-04-01"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "collect   since the beginning\n"
+        process.send_signal(signal.SIGINT)
+        told, answer = process.stderr.read(), process.communicate()[0]
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == f"{NAME}: stopped; run again to go on"
+    assert answer == ""
+    assert lifecycle.bring_in(empty, START).ok
+    weather = pl.read_parquet("data/example/weather/*.parquet").filter(pl.col("observed") <= START)
+    assert sorted(empty.lake.read("weather", {}).collect()["observed"]) == sorted(weather["observed"])
+    with empty.alone():
+        pass
 
 
-# --- as a program
-
-
-def test_it_is_a_module_too(trained: Workspace, command: Command) -> None:
-    os.chdir(trained.root)
-    done = command("status")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == asked("status").stderr
-
-
-def test_only_its_own_progress_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: dict[str, Any] = {}
-    monkeypatch.setattr(cli, "cli", lambda *_, **options: shown.update(options))
-    cli.main()
-    assert shown["prog_name"] == cli.NAME == cli.PACKAGE.replace("_", "-")
-
-
-def test_acceptance_has_a_default_for_each_key() -> None:
-    assert Acceptance().confidence == pytest.approx(0.95)
-    assert schema_of(SUBJECT).name == SUBJECTS
+def test_a_row_becomes_a_command(monkeypatch: pytest.MonkeyPatch, empty: Workspace) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(lifecycle, "bring_in", lambda workspace, **options: given.update(options, root=workspace.root))
+    option = click.option("--until", help="Until when.")
+    cli_module.add("bring", Command("Daily", "lifecycle:bring_in", "Bring it in.", (option,)))
+    try:
+        assert asked("bring", "--until", "noon").exit_code == 0
+        assert "Bring it in." in asked("bring", "--help").stdout
+    finally:
+        cli.commands.pop("bring")
+    assert given == {"until": "noon", "root": empty.root}
+    assert not (empty.root / "data" / ".lock").exists()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -55,6 +55,8 @@ class Command:
 
     def __call__(self, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - a command's own parameters
         """Do it, print what came of it, exit with its status."""
+        from polars.exceptions import PolarsError
+
         from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
         from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
 
@@ -64,11 +66,13 @@ class Command:
             work = getattr(import_module(f"{PACKAGE}.production.{module}"), function)
             with workspace.alone(needed=self.writes):
                 result = work(workspace, **options)
-        except (BadInput, Refused) as error:
-            click.echo(f"{NAME}: {error}", err=True)
-            if as_json:
-                click.echo(json({"error": str(error)}))
-            sys.exit(BAD if isinstance(error, BadInput) else NO)
+        except Refused as error:
+            fail(str(error), NO, as_json=as_json)
+        except BadInput as error:
+            fail(str(error), BAD, as_json=as_json)
+        except (PolarsError, OSError) as error:  # a file of a table is gone or broken
+            reason = str(error).strip().partition("\n")[0]
+            fail(f"the tables in {workspace.lake.url} can't be read: {reason}", BAD, as_json=as_json)
         click.echo(json(result) if as_json else result, err=not as_json)
         sys.exit(OK if getattr(result, "ok", True) else NO)
 
@@ -136,6 +140,14 @@ def add(name: str, row: Command) -> None:
     cli.command(name=name, help=row.help)(asked)
 
 
+def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
+    """Say no in one line, and exit."""
+    click.echo(f"{NAME}: {reason}", err=True)
+    if as_json:
+        click.echo(json({"error": reason}))
+    sys.exit(status)
+
+
 def json(result: object) -> str:
     """A result as one line of JSON, in ASCII so that every console can show it."""
     from pydantic import TypeAdapter
@@ -149,6 +161,12 @@ for _name, _row in COMMANDS.items():
 
 def main() -> None:
     """Run the console script."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
-    cli(prog_name=NAME)
+    try:
+        cli(prog_name=NAME, standalone_mode=False)
+    except click.UsageError as error:
+        asked = error.ctx.command_path if error.ctx else NAME
+        fail(f"{error.format_message()} See {asked} --help", BAD, as_json=False)
+    except click.Abort:
+        fail("stopped; run again to go on", NO, as_json=False)

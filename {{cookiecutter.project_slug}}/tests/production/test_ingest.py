@@ -191,6 +191,12 @@ def test_a_file_given_by_name_stays_where_it_is(shop: Workspace, tmp_path: Path)
     assert ids(shop) == list(range(1, 101))
 
 
+def test_text_in_csv_that_looks_like_a_number_stays_text(shop: Workspace, tmp_path: Path) -> None:
+    rows = orders().with_columns(shop=pl.lit("007"))
+    assert only(ingest(shop, write(tmp_path / "may.csv", rows), now=NOON)).accepted == 100
+    assert stored(shop)["shop"].unique().to_list() == ["007"]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".CSV", ".PARQUET"])
 def test_csv_and_parquet_are_the_same_rows(shop: Workspace, tmp_path: Path, suffix: str) -> None:
     rows = orders(note=None)
@@ -285,6 +291,14 @@ def test_a_breached_file_given_by_name_is_kept_too_and_stays(shop: Workspace, tm
     assert not done.ok
     assert only(done).breaches == ("column id has 1 values that are no int, as 'one'",)
     assert quarantine(shop, only(done)) == {"may.csv": file.read_bytes()}
+
+
+def test_a_breached_file_can_be_sent_again_from_quarantine(shop: Workspace) -> None:
+    content = put(shop, "orders/may.parquet", orders().drop("note")).read_bytes()
+    first = only(ingest(shop, now=NOON))
+    kept = shop.path(first.quarantine or "") / "may.parquet"
+    assert only(ingest(shop, kept, table="orders", now=NOON)) == first
+    assert quarantine(shop, first) == {"may.parquet": content}
 
 
 def test_a_key_of_another_type_is_a_breach_like_any_column(shop: Workspace) -> None:
@@ -490,6 +504,8 @@ def test_a_file_that_may_not_be_read_does_not_keep_the_others_out(
     assert ids(shop) == list(range(11, 21))
     (bad,) = (batch for batch in done.batches if not batch.ok)
     assert bad.breaches == (f"{locked} can't be read: Permission denied",)
+    assert bad.id == identity(b"locked.parquet"), "its name stands in for what is in it"
+    assert set(quarantine(shop, bad)) == {"locked.parquet"}
     assert inbox(shop) == []
 
 
@@ -498,7 +514,7 @@ def test_a_breached_file_is_kept_whole_whatever_its_name(shop: Workspace, name: 
     content = put(shop, f"orders/{name}", orders(1, 99, price=-1.0)).read_bytes()
     batch = only(ingest(shop, now=NOON))
     kept = quarantine(shop, batch)
-    assert content in kept.values()
+    assert kept[f"batch-{name}"] == content
     if name == "rejected.parquet":
         assert pl.read_parquet(kept[name])["_rules"].to_list() == [["price >= 0"]]
 
@@ -634,7 +650,13 @@ def _killed_at(word: str, does: Any) -> Any:
     return dies
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt(), BadInput("the lake takes no commit: try again")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        KeyboardInterrupt(),
+        BadInput("the lake takes no commit: try again"),
+    ],
+)
 def test_a_batch_that_could_not_be_appended_stays_in_the_inbox(
     shop: Workspace, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:

@@ -135,7 +135,7 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     if not batch.ok:
         batch = _quarantined(workspace, batch, judged)
         if batch.breaches:
-            shutil.copyfile(path, _whole(workspace, batch))
+            _whole(workspace, batch).write_bytes(content)
     if isinstance(judged, BatchReport) and not batch.breaches and batch.accepted:
         stamped = judged.accepted.with_columns(
             pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(ARRIVED), pl.lit(batch.id).alias(BATCH)

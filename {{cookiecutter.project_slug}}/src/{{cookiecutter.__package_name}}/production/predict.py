@@ -125,7 +125,7 @@ def _write(rows: pl.DataFrame, out: Path) -> None:
     draft = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        rows.write_csv(draft) if out.suffix == ".csv" else rows.write_parquet(draft)
+        rows.write_csv(draft) if out.suffix.lower() == ".csv" else rows.write_parquet(draft)
         draft.replace(out)
     except OSError as error:
         raise BadInput(f"{out} can't be written: {error.strerror or error}") from error
