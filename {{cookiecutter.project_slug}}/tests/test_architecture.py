@@ -12,6 +12,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.shared import contract
 from {{cookiecutter.__package_name}}.shared.schema import Category, schema_of
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PACKAGE = contract.__name__.partition(".")[0]
 PROJECT = Path(__file__).parents[1]
@@ -33,6 +34,7 @@ def linted(folder: Path) -> subprocess.CompletedProcess[str]:
 def copy(tmp_path: Path) -> Path:
     """The source and what is asked of its imports, to change."""
     shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src" / PACKAGE / "research" / "experiments" / "planted.py").touch()
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -46,10 +48,10 @@ def test_imports_run_one_way() -> None:
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("production.gate", "research.experiments.challenger"),
-        ("research.experiments.challenger", "production.gate"),
+        ("production.gate", "research.experiments.planted"),
+        ("research.experiments.planted", "production.gate"),
         ("shared.lake", "production.gate"),
-        ("shared.lake", "research.experiments.challenger"),
+        ("shared.lake", "research.experiments.planted"),
         ("shared.lake", "cli"),
         ("production.gate", "cli"),
         ("shared.schema", "shared.contract"),
@@ -76,11 +78,10 @@ def test_a_part_beside_the_layers_is_found_and_named(copy: Path) -> None:
 # --- the wall between problem and machinery
 
 GENERAL = {
-    "known": "what had become known by a time is what point-in-time is about",
-    "number": "versions, releases and bins have one",
-    "observed": "the rate that calibration compares with the predicted one",
-    "outcome": "what came true",
-    "late": "",
+    "known",  # what was known by a time is what point-in-time is about
+    "number",  # versions and releases have one
+    "observed",  # the rate beside the predicted one, in calibration
+    "outcome",  # what came true
 }
 
 
@@ -110,7 +111,7 @@ def found_in(source: Path, words: Iterable[str]) -> list[str]:
     patterns = {word: pattern(word) for word in words}
     for path in machinery(source):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", line)
+            apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", line)
             place = f"{path.relative_to(source / PACKAGE).as_posix()}:{number}"
             found += [f"{place} {word}: {line.strip()}" for word, sought in patterns.items() if sought.search(apart)]
     return found
@@ -123,4 +124,92 @@ def pattern(word: str) -> re.Pattern[str]:
 
 
 def test_the_machinery_names_nothing_of_the_problem() -> None:
-    assert found_in(SOURCE, words_of_the_problem() - set(GENERAL)) == []
+    assert found_in(SOURCE, words_of_the_problem() - GENERAL) == []
+
+
+def test_every_exception_is_needed() -> None:
+    assert {line.split(": ")[0].split()[-1] for line in found_in(SOURCE, GENERAL)} == GENERAL
+    assert words_of_the_problem() >= GENERAL
+
+
+WORDS = words_of_the_problem()
+PLANTED = {
+    "a name": ("{} = 1", str.lower),
+    "a part of a name": ("mean_{}_sum = 1", str.lower),
+    "a constant": ("THE_{} = 1", str.upper),
+    "a class": ("class Latest{}Row: ...", lambda word: word.title().replace("_", "")),
+    "a string": ("text = 'of {}!'", str.lower),
+    "a comment": ("# of {}, and more", lambda word: word.replace("_", " ")),
+    "a docstring": ('"""Of {}."""', lambda word: word.replace("_", " ").capitalize()),
+}
+
+
+@pytest.mark.parametrize("where", PLANTED)
+def test_a_planted_word_is_found(copy: Path, where: str) -> None:
+    line, written = PLANTED[where]
+    names = {word for word in WORDS - GENERAL if word.islower()}
+    assert names
+    path = copy / "src" / PACKAGE / "shared" / "lake.py"
+    text = "".join(f"{line.format(written(word))}\n" for word in sorted(names))
+    path.write_text(text, encoding="utf-8")
+    found = found_in(copy / "src", names)
+    for place, word in enumerate(sorted(names), start=1):
+        assert f"shared/lake.py:{place} {word}: {line.format(written(word))}" in found
+
+
+def test_a_planted_category_is_found_as_it_is_written_only(copy: Path) -> None:
+    codes = sorted(WORDS - {word for word in WORDS if word.islower()})
+    path = copy / "src" / PACKAGE / "production" / "gate.py"
+    path.write_text("".join(f"x = '{code}'\n" for code in codes), encoding="utf-8")
+    places = [f"production/gate.py:{place} {code}: x = '{code}'" for place, code in enumerate(codes, start=1)]
+    assert [line for line in found_in(copy / "src", codes) if line.startswith("production/gate.py")] == places
+    path.write_text("".join(f"x = 'a{code} {code}b {code}1'\n" for code in codes), encoding="utf-8")
+    assert not [line for line in found_in(copy / "src", codes) if line.startswith("production/gate.py")]
+
+
+def test_the_problem_is_written_in_four_modules_and_the_experiments() -> None:
+    names = {path.relative_to(SOURCE / PACKAGE).as_posix() for path in (SOURCE / PACKAGE).rglob("*.py")}
+    apart = names - {path.relative_to(SOURCE / PACKAGE).as_posix() for path in machinery(SOURCE)}
+    assert names >= PROBLEM
+    assert {name for name in apart if not name.startswith("research/experiments/")} == PROBLEM
+
+
+# --- what serves
+
+HEAVY = ("sklearn", "skl2onnx", "mlflow", "matplotlib")
+LOADED = "import sys; print(sorted(set(sys.modules) & {heavy}))"
+
+
+def loaded_by(*modules: str) -> str:
+    line = "; ".join([*(f"import {PACKAGE}.{module}" for module in modules), LOADED.format(heavy=set(HEAVY))])
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, encoding="utf-8", check=True)
+    return done.stdout.strip()
+
+
+def test_what_serves_loads_no_library_of_training() -> None:
+    serving = ("production.predict", "production.explain", "production.status", "production.ingest", "shared.release")
+    assert loaded_by(*serving) == "[]"
+
+
+def test_what_trains_does() -> None:
+    assert loaded_by("production.lifecycle") == "['matplotlib', 'sklearn']"
+
+
+def test_a_champion_answers_where_the_libraries_of_training_are_not_installed(trained: Workspace) -> None:
+    schema = trained.problem.schema
+    rows = trained.lake.scan(schema).select(schema.names).head(3).collect()
+    rows.write_parquet("asked.parquet")
+    key = "/".join(str(rows[name][0]) for name in schema.key)
+    program = f"""
+import sys
+from pathlib import Path
+sys.modules |= dict.fromkeys({HEAVY})
+from {PACKAGE}.production.explain import explain
+from {PACKAGE}.production.predict import predict
+from {PACKAGE}.production.status import status
+from {PACKAGE}.shared.workspace import open_workspace
+workspace = open_workspace()
+print(predict(workspace, Path("asked.parquet")).rows, status(workspace).champion, explain(workspace, "{key}").version)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
+    assert (done.stdout.strip(), done.returncode) == ("3 1 1", 0), done.stderr

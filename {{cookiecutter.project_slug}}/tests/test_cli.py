@@ -22,7 +22,7 @@ from polars.exceptions import PolarsError
 from {{cookiecutter.__package_name}} import cli as cli_module
 from {{cookiecutter.__package_name}}.cli import COMMANDS, NAME, PACKAGE, Command, cli
 from {{cookiecutter.__package_name}}.production import gate, ingest, lifecycle
-from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -230,7 +230,7 @@ def test_a_table_whose_files_are_gone_is_one_line(
 def test_times_are_utc(empty: Workspace, monkeypatch: pytest.MonkeyPatch, text: str, moment: datetime) -> None:
     assert empty.root == Path.cwd()
     given: list[datetime] = []
-    monkeypatch.setattr(ingest, "ingest", lambda _, file, **options: given.append(options["now"]))
+    monkeypatch.setattr(ingest, "ingest", lambda *_, **options: given.append(options["now"]))
     assert asked("ingest", "--now", text).exit_code == 0
     assert given == [moment]
     assert given[0].utcoffset() is not None
@@ -281,7 +281,7 @@ def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
     ],
 )
 def test_bad_input_is_one_line(trained: Workspace, arguments: tuple[str, ...], line: str) -> None:
-    before = trained.lake.version("collections"), sorted(trained.lake.read("flights", {}).collect()["leg"])[-1]
+    before = trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max()
     Path("README").write_text("words")
     assert complaint(asked(*arguments)) == line
     assert before == (trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max())

@@ -29,9 +29,19 @@ SCRIPT = next(iter(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding
 NOT_RUN = {
     "pip install uv": "the tests run in an environment that is made already",
     "uv run nox": "it runs these tests",
-    "git rm -r --quiet data/example": "the copy is no repository: the test deletes it",
-    f"git rm -r --quiet src/{PACKAGE}/research/experiments/first_look.py": "as above",
-    f"git rm -r --quiet src/{PACKAGE}/research/experiments/challenger.py": "as above",
+    "uv run pytest": "the page's own tests are run, and those of the wall; the others are these",
+    **dict.fromkeys(
+        [
+            "git rm -r --quiet data/example",
+            f"git rm -r --quiet src/{PACKAGE}/research/experiments/first_look.py",
+            f"git rm -r --quiet src/{PACKAGE}/research/experiments/challenger.py",
+            "git rm -r --quiet tests/production",
+            "git rm -r --quiet tests/shared/test_problem.py",
+            "git rm -r --quiet tests/test_cli.py",
+            "git rm -r --quiet tests/test_docs.py",
+        ],
+        "the copy is no repository: the test deletes them itself",
+    ),
 }
 ANSWERS_NO = {f"uv run {SCRIPT} rollback"}  # after a first run
 
@@ -115,10 +125,12 @@ def shapes(lines: str) -> Iterator[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The project's source and configuration, to change."""
+    """The project's source, configuration and tests, to change."""
     folder = tmp_path / "copy"
-    for name in ("src", "config"):
+    for name in ("src", "config", "tests"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PROJECT / "data" / "example", folder / "data" / "example")
+    shutil.copy(PROJECT / "pyproject.toml", folder)
     return folder
 
 
@@ -170,23 +182,31 @@ def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
     assert set(given) == {
         "data/make_flats.py",
         *(f"{shared}/{name}.py" for name in ("contract", "features", "model", "collect")),
+        "tests/shared/test_problem.py",
         *(f"{config}/{name}.toml" for name in ("params", "acceptance", "settings")),
     }
-    for path, content in given.items():
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        (copy / path).write_text(content, encoding="utf-8", newline="\n")
-    (copy / "docs").mkdir()
     for line in commands(OWN):
-        if line.startswith("git rm") and not line.endswith("data/example"):
-            (copy / shlex.split(line)[-1]).unlink()
+        if line.startswith("git rm"):
+            path = copy / shlex.split(line)[-1]
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, content in given.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(content, encoding="utf-8", newline="\n")
+    (copy / "docs").mkdir()
     said = follow(OWN, lambda line: apart(line, copy))
     lines = said[f"uv run {SCRIPT} run"].splitlines()
-    assert "version 1 passes" in lines
+    shown = next(block for block in blocks(OWN, "text") if block.startswith("version")).splitlines()
+    start = lines.index("version 1 passes")
+    assert list(shapes("\n".join(lines[start : start + len(shown)]))) == list(shapes("\n".join(shown)))
     assert lines[-2] == "champion: version 1"
     assert "10 rows predicted by version 1" in said[f"uv run {SCRIPT} predict data/asked.csv"]
-    assert (copy / "reports" / "asked-predicted.csv").read_text(encoding="utf-8").startswith("area,rooms,built,")
+    assert (copy / "reports" / "asked-predicted.csv").read_text(encoding="utf-8").startswith("area,rooms,year_built,")
     assert "## flats" in text_of(copy / "docs" / "data-dictionary.md")
     assert "## flights" not in text_of(copy / "docs" / "data-dictionary.md")
+    tests = ["tests/shared/test_problem.py", "tests/test_architecture.py", "-k", "age or room or machinery or imports"]
+    status, told = apart(f"uv run pytest -q -p no:cacheprovider {' '.join(map(shlex.quote, tests))}", copy)
+    assert status == 0, told
+    assert "5 passed" in told, told
     monkeypatch.chdir(copy)
     champion = open_workspace(root=copy).releases.champion()
     assert champion is not None

@@ -57,7 +57,7 @@ class Command:
         """Do it, print what came of it, exit with its status."""
         from polars.exceptions import PolarsError
 
-        from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
+        from {{cookiecutter.__package_name}}.shared import BadInput, Refused
         from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
 
         module, _, function = self.call.partition(":")

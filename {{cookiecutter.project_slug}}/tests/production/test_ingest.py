@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from {{cookiecutter.__package_name}}.production.ingest import Batch, Ingested, check, ingest, ingest_inbox
-from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Key, Known, Nulls, Table, Target

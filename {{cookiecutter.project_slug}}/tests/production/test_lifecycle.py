@@ -26,9 +26,8 @@ from {{cookiecutter.__package_name}}.production.predict import (
 )
 from {{cookiecutter.__package_name}}.production.status import status
 from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, collect
-from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -105,8 +104,8 @@ def test_a_first_run_goes_from_the_inbox_to_a_champion_that_predicts(trained: Wo
         assert len(rows_of(trained, table)) == len(arrived) > 0
     flights = example(trained.root, "flights")
     ahead = flights.filter(pl.col("scheduled").is_between(START, START + timedelta(days=1), closed="right"))
-    known = example(trained.root, "outcomes").filter(pl.col("known") <= START)
-    ahead = ahead.join(known, on="leg", how="anti")
+    outcomes = example(trained.root, "outcomes").filter(pl.col("known") <= START)
+    ahead = ahead.join(outcomes, on="leg", how="anti")
     predicted = rows_of(trained, "predictions")
     assert predicted.columns == ["leg", "scheduled", "probability", "decision", "version", "made"]
     assert predicted["leg"].to_list() == ahead.sort("scheduled", "leg")["leg"].to_list()
@@ -649,9 +648,9 @@ def test_a_row_is_found_by_a_key_of_two_columns_and_shown_without_what_is_person
     assert told.predicted_at == START.isoformat()
     assert "prediction    prediction 20 (version 7)" in str(told)
     assert explain(bills, "bar/2", now=START).outcome is None
-    with pytest.raises(BadInput, match="^the key of bills is house/seat, not 'inn'$"):
+    with pytest.raises(BadInput, match=r"^the key of bills is house/seat, not 'inn'$"):
         explain(bills, "inn")
-    with pytest.raises(BadInput, match="^bills has no row with house/seat bar/1$"):
+    with pytest.raises(BadInput, match=r"^bills has no row with house/seat bar/1$"):
         explain(bills, "bar/1")
     assert predict_ahead(bills, now=START) == 0
 
@@ -673,7 +672,7 @@ def test_rows_without_a_key_are_neither_explained_nor_predicted_ahead(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scraps = with_problem(trained, Scrap)
-    with pytest.raises(BadInput, match="^rows of scraps have no key: mark a column of shared/contract.py as Key()"):
+    with pytest.raises(BadInput, match=r"^rows of scraps have no key: mark a column of shared/contract\.py as Key\(\)"):
         explain(scraps, "1")
     assert predict_ahead(scraps, now=START) == 0
     flights = trained.problem
@@ -705,6 +704,7 @@ def test_before_the_first_run_the_status_says_to_run(empty: Workspace) -> None:
 def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> None:
     release, now = champion(trained), status(trained)
     labels = example(trained.root, "outcomes").filter(pl.col("known") <= START)["known"].max()
+    assert isinstance(labels, datetime)
     assert (now.champion, now.trained_until, now.labels_until) == (1, START, labels)
     assert now.metrics == {name: release.metrics[name] for name in ("auc", "log_loss", "cost")}
     # January's, February's and March's files, and of flights the first day of April's
@@ -780,7 +780,9 @@ def test_one_command_that_writes_at_a_time(empty: Workspace) -> None:
     with empty.alone():
         lock = empty.root / "data" / ".lock"
         with (
-            pytest.raises(BadInput, match="another command of this project is at work and holds .*: try again") as told,
+            pytest.raises(
+                BadInput, match=r"another command of this project is at work and holds .*: try again"
+            ) as told,
             other.alone(),
         ):
             pytest.fail("two at a time")

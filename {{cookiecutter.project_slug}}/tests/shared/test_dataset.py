@@ -10,8 +10,7 @@ import narwhals as nw
 import polars as pl
 import pytest
 
-from {{cookiecutter.__package_name}}.shared import dataset, windows
-from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, windows
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import (

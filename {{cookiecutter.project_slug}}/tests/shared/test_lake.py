@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from deltalake.exceptions import CommitFailedError
 
-from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases
 from {{cookiecutter.__package_name}}.shared.schema import Key, Table, Task, schema_of

@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 from pydantic import BaseModel
 
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared import registry as registry_module
-from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import Registry, Version, code_hash, provenance
 from {{cookiecutter.__package_name}}.shared.schema import Forbidden, Key, Known, Personal, Table, Target, Task

@@ -24,11 +24,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, TargetEncoder
 
 import {{cookiecutter.__package_name}}
-from {{cookiecutter.__package_name}}.shared import evaluation, export, training
-from {{cookiecutter.__package_name}}.shared.errors import Refused
-from {{cookiecutter.__package_name}}.shared.predictor import Predictor, model_inputs, text_features
+from {{cookiecutter.__package_name}}.shared import Refused, evaluation, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.release import Golden, Release
+from {{cookiecutter.__package_name}}.shared.release import (
+    Golden,
+    Predictor,
+    Release,
+    model_inputs,
+    text_features,
+)
 from {{cookiecutter.__package_name}}.shared.schema import EventTime, Table, Target, Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 
@@ -206,7 +210,7 @@ def test_the_exported_model_answers_like_the_pipeline_where_values_are_missing_o
     fitted, problem = request.getfixturevalue(name), {"binary": BINARY, "multiclass": MULTICLASS}.get(name, REGRESSION)
     rows = guests(problem, 50, seed=3)
     rows = rows.with_columns(pl.lit(value, dtype=rows.schema[column]).alias(column) for column, value in change.items())
-    expected = export.predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
+    expected = training.predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
     found = fitted.predictor.predict(rows)
     assert np.isfinite(found).all()
     assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -286,7 +290,7 @@ def test_the_reason_of_a_failed_export_is_one_line(error: Exception, reason: str
     with pytest.raises(
         Refused, match=rf"^the model \(LogisticRegression\) can't be exported to ONNX: {reason}; change"
     ):
-        export.to_bytes(Recipe(Parameters, trees, broken), model, {})
+        training.to_bytes(Recipe(Parameters, trees, broken), model, {})
 
 
 def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_name_made_up(
@@ -301,7 +305,7 @@ def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_nam
             model.graph.name = f"made up {backwards}"
             return model
 
-        return export.to_bytes(Recipe(Parameters, trees, shuffled), binary.pipeline, binary.predictor.features)
+        return training.to_bytes(Recipe(Parameters, trees, shuffled), binary.pipeline, binary.predictor.features)
 
     assert exported(backwards=True) == exported(backwards=False)
     model = onnx.load_from_string(exported(backwards=True))
@@ -317,7 +321,7 @@ def test_a_model_that_is_no_valid_onnx_is_not_given_away(binary: training.Fitted
         return model
 
     with pytest.raises(onnx.checker.ValidationError):
-        export.to_bytes(Recipe(Parameters, trees, spoiled), binary.pipeline, binary.predictor.features)
+        training.to_bytes(Recipe(Parameters, trees, spoiled), binary.pipeline, binary.predictor.features)
 
 
 class Constant:
@@ -339,7 +343,7 @@ class Constant:
 
 def parity(problem: Problem, pipeline: Constant, exported: Constant) -> float:
     rows = guests(problem, 20).with_columns(pl.lit(30.0).cast(pl.Float32).alias("age"))
-    return export.parity(problem, pipeline, exported, rows)  # type: ignore[arg-type]
+    return training.parity(problem, pipeline, exported, rows)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("where", ["usual", "missing", "unseen"])
@@ -458,7 +462,7 @@ def test_a_release_answers_its_golden_requests_as_the_pipeline_did(request: pyte
     fitted, problem = request.getfixturevalue(name), {"binary": BINARY, "multiclass": MULTICLASS}.get(name, REGRESSION)
     rows = guests(problem, 40, seed=6)
     assert rows["age"].null_count() > 0
-    answers = export.predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
+    answers = training.predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
     release(problem, fitted, rows, answers).check()
     one = np.zeros_like(answers)
     one.flat[3] = 1e-5 * (np.ptp(answers) if problem.task is Task.REGRESSION else 1)

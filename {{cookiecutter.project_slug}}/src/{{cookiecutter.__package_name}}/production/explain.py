@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
-from {{cookiecutter.__package_name}}.shared.errors import BadInput
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace

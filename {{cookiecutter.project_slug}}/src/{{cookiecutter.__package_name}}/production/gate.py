@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.train import EVIDENCE
-from {{cookiecutter.__package_name}}.shared import training
-from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -111,7 +110,10 @@ def _checks(
         return training.evidence(problem, rows, model, classes)
 
     model = answers("model")
-    yield Check("predictions are numbers", bool(np.isfinite(model.prediction).all()), f"{len(rows)} rows")
+    numbers = bool(np.isfinite(model.prediction).all())
+    yield Check("predictions are numbers", numbers, f"{len(rows)} rows")
+    if not numbers:  # nothing else can be asked
+        return
     yield from _limits("", metrics(model, ask.decision), ask.at_least, ask.at_most)
     days, rng = training.days(problem, rows), np.random.default_rng(seed)
     for name in ("dummy", "linear"):
@@ -119,6 +121,8 @@ def _checks(
         yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
     if champion is not None:
         yield _beats(workspace, rows, model, champion, rng)
+    if unknown := [column for column in ask.slices.columns if column not in rows.columns]:
+        raise BadInput(f"config/acceptance.toml names slices of {', '.join(unknown)}: no such column or feature")
     for part in by_slice(model, rows, ask.slices.columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value} ({part.rows} rows), "
         yield from _limits(name, part.metrics, ask.slices.at_least, ask.slices.at_most)

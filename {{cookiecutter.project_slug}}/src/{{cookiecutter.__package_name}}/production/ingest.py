@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
-from {{cookiecutter.__package_name}}.shared.errors import BadInput
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -163,8 +163,8 @@ def ingest_inbox(workspace: Workspace, *, now: datetime) -> Ingested:
 
 
 def _waiting(inbox: Path) -> list[Path]:
-    files = (path for path in inbox.rglob("*") if path.is_file())
-    return [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
+    files = (path for path in inbox.rglob("*") if path.is_file() and path.suffix != ".part")
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(inbox).parts)]
 
 
 def read_rows(path: Path, content: bytes) -> pl.DataFrame:

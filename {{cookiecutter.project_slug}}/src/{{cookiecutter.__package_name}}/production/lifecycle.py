@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.ingest import Ingested, ingest_inbox
-from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
-from {{cookiecutter.__package_name}}.production.train import Trained, train
+from {{cookiecutter.__package_name}}.production.train import Trained, draw, train
 from {{cookiecutter.__package_name}}.shared import dataset
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release

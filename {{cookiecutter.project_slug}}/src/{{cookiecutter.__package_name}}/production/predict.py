@@ -10,9 +10,8 @@ import narwhals as nw
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.ingest import content_of, read_rows, typed
-from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, conform, marked
-from {{cookiecutter.__package_name}}.shared.errors import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace

@@ -10,13 +10,11 @@ import polars as pl
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.production.train import MODEL
-from {{cookiecutter.__package_name}}.shared import dataset, training
-from {{cookiecutter.__package_name}}.shared.errors import Refused
-from {{cookiecutter.__package_name}}.shared.export import predicted
-from {{cookiecutter.__package_name}}.shared.predictor import model_inputs
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
-from {{cookiecutter.__package_name}}.shared.release import Golden, Release
+from {{cookiecutter.__package_name}}.shared.release import Golden, Release, model_inputs
 from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.training import predicted
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import polars as pl
 from narwhals.exceptions import ColumnNotFoundError
 from polars.exceptions import ColumnNotFoundError as PolarsColumnNotFound
 
-from {{cookiecutter.__package_name}}.shared.errors import Refused
+from {{cookiecutter.__package_name}}.shared import Refused
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame

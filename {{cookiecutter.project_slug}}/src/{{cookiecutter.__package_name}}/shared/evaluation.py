@@ -133,7 +133,7 @@ class Gain:
 def gain(ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: float, rng: np.random.Generator) -> Gain:
     """By how much our losses are lower than theirs, by a bootstrap over days.
 
-    Rows of a day share weather and trouble, so that days, not rows, are drawn with replacement (a cluster bootstrap:
+    Rows of a day share its good and bad luck, so that days, not rows, are drawn with replacement (a cluster bootstrap:
     Cameron, Gelbach, Miller, 2008).
 
     Args:

@@ -13,7 +13,7 @@ import deltalake
 import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from {{cookiecutter.__package_name}}.shared.errors import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, DTYPES, Schema
 
 ATTEMPTS = 20  # at a commit, when others append at the same moment

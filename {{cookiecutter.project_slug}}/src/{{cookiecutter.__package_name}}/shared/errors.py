@@ -1,9 +1,0 @@
-"""How a command says no: one line that names the thing, the value and the way out."""
-
-
-class BadInput(Exception):
-    """The command, its input or its surroundings can't work as they are: exit status 2."""
-
-
-class Refused(Exception):
-    """The command worked and the answer is no, or a person must act: exit status 1."""

@@ -1,0 +1,319 @@
+"""The only door to the champion: what is released, what moves nothing, what a kill leaves, and the way back."""
+
+import json
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production import promote as promote_module
+from {{cookiecutter.__package_name}}.production.predict import features_for, predict_rows
+from {{cookiecutter.__package_name}}.production.promote import CARD, promote, publish, repair, rollback
+from {{cookiecutter.__package_name}}.production.train import EVIDENCE, MODEL
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
+from {{cookiecutter.__package_name}}.shared.release import Release, Releases
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+MARCH = datetime(2013, 3, 1, tzinfo=UTC)
+NOW = datetime(2013, 4, 2, 12, tzinfo=UTC)
+SMALL = {"max_iter": 5, "seed": 3}
+
+
+def serving(workspace: Workspace) -> Release:
+    release = workspace.releases.champion()
+    assert release is not None
+    return release
+
+
+def challenge(workspace: Workspace, **tags: str) -> Version:
+    """Register a challenger of another, small model whose evidence convinces the gate."""
+    registry = workspace.registry
+    champion = registry.aliased(CHAMPION)
+    assert champion is not None
+    truth = pl.col(TARGET).cast(pl.Float64)
+    rows = pl.read_parquet(BytesIO(registry.read(champion.run_id, EVIDENCE))).with_columns(
+        pl.col(KNOWN).dt.offset_by("60d"), _model=0.1 + 0.8 * truth, _linear=pl.lit(0.4), _dummy=pl.lit(0.5)
+    )
+    content = BytesIO()
+    rows.write_parquet(content)
+    kept = {name: tag for name, tag in registry.tags(champion.run_id).items() if "mlflow." not in name}
+    small = workspace.parameters.model_copy(update=SMALL).model_dump_json()
+    with registry.run("train", {}, kept | {"parameters": small} | tags) as run:
+        run.log({"auc": 0.75, "linear.auc": 0.7})
+        run.keep(EVIDENCE, content.getvalue())
+        version = registry.register(run, EVIDENCE)
+    registry.move(CHALLENGER, version.number)
+    return version
+
+
+class State:
+    """What must not move: the alias, the table of releases, and what serves."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.before = self._now()
+
+    def _now(self) -> tuple[object, ...]:
+        release = serving(self.workspace)
+        alias = self.workspace.registry.aliased(CHAMPION)
+        return alias, self.workspace.lake.version("releases"), release.number, release.onnx
+
+    def is_as_before(self) -> bool:
+        return self._now() == self.before
+
+
+def kept_beside(workspace: Workspace, version: Version, name: str) -> bytes | None:
+    try:
+        return workspace.registry.read(version.run_id, name)
+    except (BadInput, FileNotFoundError):
+        return None
+
+
+# --- promotion
+
+
+def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: Workspace) -> None:
+    version = challenge(trained, as_of=MARCH.isoformat())
+    whole = dataset.training_set(trained.problem, trained.lake, as_of=MARCH)
+    done = promote(trained, now=NOW)
+    release = serving(trained)
+
+    assert done.ok
+    assert (done.release, done.rows, done.verdict.version) == (2, len(whole), 2)
+    assert trained.registry.aliased(CHAMPION) == version
+    assert (release.number, release.version, release.run_id) == (2, 2, version.run_id)
+    assert (release.released, release.reason, release.trained_until) == (NOW, "promoted", MARCH)
+    assert release.task == trained.problem.task
+    assert release.classes == ()
+    assert release.threshold == pytest.approx(1 / (1 + 4))
+    assert list(release.features) == list(trained.problem.features)
+    assert {name for name, text in release.features.items() if text} == {"carrier", "destination"}
+    assert release.metrics == {"auc": 0.75, "linear.auc": 0.7}
+    assert release.parameters == trained.parameters.model_dump() | SMALL
+    assert release.tables == dataset.versions(trained.problem, trained.lake)
+    assert str(done).splitlines()[-1] == f"version 2 is champion, refitted on {len(whole)} rows"
+
+    parameters = trained.parameters.model_copy(update=SMALL)
+    again = training.fit(trained.problem, parameters, whole, check=whole.head(100))
+    assert release.onnx == again.onnx
+    assert kept_beside(trained, version, MODEL) == release.onnx
+    card = json.loads(kept_beside(trained, version, CARD) or b"{}")
+    assert Release.model_validate(card | {"onnx": release.onnx}) == release
+
+
+def test_golden_requests_are_the_newest_rows_with_what_the_pipeline_answers(trained: Workspace) -> None:
+    release = serving(trained)
+    newest = dataset.training_set(trained.problem, trained.lake, as_of=START).tail(20)
+    golden = release.golden
+    assert [row["leg"] for row in golden.requests] == newest["leg"].to_list()
+    assert {tuple(row) for row in golden.requests} == {tuple(trained.problem.schema.request.names)}
+    features = pl.DataFrame(golden.features, schema=newest.select(list(release.features)).schema, strict=False)
+    assert features.equals(newest.select(list(release.features)), null_equal=True)
+    assert np.allclose(release.predictor.predict(newest), golden.answers, rtol=0, atol=1e-6)
+    assert len(set(golden.answers)) > 10
+
+
+def test_a_typical_row_has_the_median_numbers_and_the_most_frequent_texts(trained: Workspace) -> None:
+    rows = dataset.training_set(trained.problem, trained.lake, as_of=START)
+    reference = serving(trained).reference
+    assert list(reference) == list(trained.problem.features)
+    assert reference["distance"] == rows["distance"].median()
+    assert reference["carrier"] == rows["carrier"].value_counts(sort=True)["carrier"][0]
+
+
+def test_a_refused_challenger_moves_nothing(trained: Workspace) -> None:
+    (trained.root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 1.5\n")
+    version, state = challenge(trained), State(trained)
+    done = promote(trained, now=NOW)
+    assert (done.ok, done.release, done.rows) == (False, None, 0)
+    assert str(done) == str(done.verdict)
+    assert state.is_as_before()
+    assert kept_beside(trained, version, CARD) is None
+
+
+def test_a_version_can_be_named(trained: Workspace) -> None:
+    challenge(trained)
+    third, state = challenge(trained), State(trained)
+    with pytest.raises(BadInput, match="there is no version 9"):
+        promote(trained, version=9)
+    assert state.is_as_before()
+    assert promote(trained, version=2, now=NOW).release == 2
+    assert serving(trained).version == 2
+    assert trained.registry.aliased(CHALLENGER) == third
+
+
+def test_code_that_has_changed_since_training_is_refused(trained: Workspace) -> None:
+    challenge(trained, code="of yesterday")
+    state = State(trained)
+    with pytest.raises(Refused, match="the code has changed since version 2 was trained: train again"):
+        promote(trained, now=NOW)
+    assert state.is_as_before()
+
+
+def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, state = challenge(trained), State(trained)
+    monkeypatch.setattr(promote_module, "predicted", lambda *given: training.predicted(*given) + 0.01)
+    with pytest.raises(
+        Refused, match=r"version 2 answers its golden requests with a difference of 0\.01: not released"
+    ):
+        promote(trained, now=NOW)
+    assert state.is_as_before()
+    assert kept_beside(trained, version, CARD) is None
+
+
+def test_features_that_are_others_when_served_are_refused_and_named(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, state = challenge(trained), State(trained)
+
+    def skewed(*given: Any, **named: Any) -> pl.DataFrame:
+        first = pl.int_range(pl.len()) == 0
+        return features_for(*given, **named).with_columns(
+            distance=pl.col("distance") + pl.when(first).then(1).otherwise(0)
+        )
+
+    monkeypatch.setattr(promote_module, "features_for", skewed)
+    with pytest.raises(Refused, match="training-serving skew: distance of a request differ from those of training"):
+        promote(trained, now=NOW)
+    assert state.is_as_before()
+    assert kept_beside(trained, version, CARD) is None
+
+
+# --- interruptions
+
+
+def test_a_promotion_cut_between_alias_and_row_is_repaired(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = challenge(trained)
+
+    def killed(_: Releases, __: Release) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Releases, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(trained, now=START)
+    assert trained.registry.aliased(CHAMPION) == version
+    assert serving(trained).version == 1
+
+    assert repair(trained, now=NOW) == 2
+    release = serving(trained)
+    assert (release.version, release.number, release.released) == (2, 2, NOW)
+    assert release.onnx == kept_beside(trained, version, MODEL)
+    release.check()
+    state = State(trained)
+    assert repair(trained, now=NOW) is None
+    assert state.is_as_before()
+
+
+def test_nothing_is_repaired_where_alias_and_row_agree_or_there_is_neither(
+    trained: Workspace, empty_registry: Workspace
+) -> None:
+    state = State(trained)
+    assert repair(trained, now=NOW) is None
+    assert state.is_as_before()
+    assert repair(empty_registry, now=NOW) is None
+    assert empty_registry.releases.champion() is None
+
+
+@pytest.fixture
+def empty_registry(trained: Workspace) -> Workspace:
+    """A workspace beside the trained one, in which nothing has run."""
+    elsewhere = trained.settings.model_copy(update={"lake": "other/lake", "tracking": "other/mlruns"})
+    return Workspace(trained.root, elsewhere, trained.problem)
+
+
+def test_the_first_release_can_be_repaired_too(trained: Workspace) -> None:
+    before = serving(trained)
+    lake = trained.root / "data" / "lake"
+    (lake / "releases").rename(lake / "gone")
+    again = Workspace(trained.root, trained.settings, trained.problem)
+    assert again.releases.champion() is None
+    assert repair(again, now=NOW) == 1
+    assert serving(again) == before.model_copy(update={"released": NOW})
+
+
+# --- the way back
+
+
+def promoted(workspace: Workspace, **changes: Any) -> Release:
+    """Let a next version serve, without the work of fitting it."""
+    version, champion = challenge(workspace), serving(workspace)
+    changes = {"number": champion.number + 1, "version": version.number, "reason": "promoted"} | changes
+    publish(workspace, champion.model_copy(update=changes))
+    return serving(workspace)
+
+
+def test_after_a_rollback_the_model_is_the_same_to_the_byte_and_so_are_its_answers(trained: Workspace) -> None:
+    asked = trained.lake.scan(trained.problem.schema).select(trained.problem.schema.names).tail(200).collect()
+    before = serving(trained)
+    answers = predict_rows(trained, before, asked, now=NOW)
+    challenge(trained)
+    assert promote(trained, now=NOW).ok
+    assert serving(trained).onnx != before.onnx
+    assert not predict_rows(trained, serving(trained), asked, now=NOW).equals(answers)
+
+    back = rollback(trained, now=NOW)
+    release = serving(trained)
+    assert (back.version, back.release, str(back)) == (1, 3, "version 1 is champion again")
+    assert (release.number, release.version, release.reason, release.released) == (3, 1, "rolled back", NOW)
+    assert release.onnx == before.onnx
+    assert predict_rows(trained, release, asked, now=NOW).equals(answers)
+    alias = trained.registry.aliased(CHAMPION)
+    assert alias is not None
+    assert alias.number == 1
+
+    state = State(trained)
+    with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
+        rollback(trained, now=NOW)
+    assert state.is_as_before()
+
+
+def test_what_is_rolled_back_step_by_step_ends_at_the_first(trained: Workspace) -> None:
+    promoted(trained)
+    promoted(trained)
+    assert serving(trained).version == 3
+    assert [rollback(trained, now=NOW).version for _ in range(2)] == [2, 1]
+    assert [release.version for release in trained.releases.newest(9)] == [1, 2, 3, 2, 1]
+    assert promoted(trained).version == 4
+    assert rollback(trained, now=NOW).version == 1, "the version that served before, not one that was taken back"
+
+
+def test_without_a_time_a_rollback_is_now(trained: Workspace) -> None:
+    promoted(trained)
+    rollback(trained)
+    assert serving(trained).released == dataset.newest(trained.problem, trained.lake)
+
+
+def test_there_is_nothing_to_go_back_to_in_a_new_project(empty: Workspace) -> None:
+    with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
+        rollback(empty)
+    assert not (empty.root / "mlruns").exists()
+
+
+def test_a_release_that_no_longer_answers_as_it_did_is_not_gone_back_to(trained: Workspace) -> None:
+    golden = serving(trained).golden
+    wrong = golden.model_copy(update={"answers": [answer + 0.01 for answer in golden.answers]})
+    promoted(trained, golden=wrong)
+    promoted(trained, golden=golden)
+    state = State(trained)
+    with pytest.raises(Refused, match=r"version 2 answers its golden requests with a difference of 0\.01"):
+        rollback(trained, now=NOW)
+    assert state.is_as_before()
+
+
+def test_the_next_run_keeps_what_was_rolled_back(trained: Workspace) -> None:
+    promoted(trained)
+    rollback(trained, now=NOW)
+    state = State(trained)
+    done = lifecycle.run(trained, now=NOW)
+    assert (done.champion, done.trained, done.promoted) == (1, None, None)
+    assert state.is_as_before()

@@ -1,0 +1,411 @@
+"""Other problems, made up here, through the same machinery: what it does, it does from their contract."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import narwhals as nw
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from pydantic import BaseModel, Field
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.explain import explain
+from {{cookiecutter.__package_name}}.production.gate import judge
+from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.production.predict import predict
+from {{cookiecutter.__package_name}}.production.promote import promote
+from {{cookiecutter.__package_name}}.production.status import status
+from {{cookiecutter.__package_name}}.production.train import train
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.schema import (
+    Category,
+    EventTime,
+    Forbidden,
+    Frame,
+    Key,
+    Known,
+    Personal,
+    Table,
+    Target,
+)
+from {{cookiecutter.__package_name}}.shared.settings import load_settings
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+OVENS = ("gas", "stone", "wood")
+
+Build = Callable[[Frame, Mapping[str, Frame]], Frame]
+
+
+# --- a model for all of them
+
+
+class Parameters(BaseModel):
+    """What `config/params.toml` holds."""
+
+    trees: int = 20
+    seed: int = 0
+
+
+def estimator(parameters: Parameters, categories: list[str], kind: type) -> Any:
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), categories), remainder="passthrough"
+    )
+    trees = kind(max_iter=parameters.trees, min_samples_leaf=5, early_stopping=False, random_state=parameters.seed)
+    return make_pipeline(encode, trees)
+
+
+def export(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
+    kinds = {True: StringTensorType, False: FloatTensorType}
+    inputs = [(name, kinds[text]([None, 1])) for name, text in features.items()]
+    options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
+    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
+    return model
+
+
+def recipe(kind: type) -> Callable[[], Recipe]:
+    return lambda: Recipe(Parameters, lambda parameters, names: estimator(parameters, names, kind), export)
+
+
+# --- a regression without time, key or late label
+
+
+class Loaf(Table):
+    """A loaf, and what it weighs."""
+
+    table: ClassVar = "loaves"
+
+    flour: Annotated[float, Field(gt=0)]
+    water: Annotated[float | None, Field(gt=0)]
+    oven: Annotated[str, Category(OVENS)]
+    weight: Annotated[float, Field(gt=0), Target()]
+
+
+def loaves(n: int = 300, seed: int = 0) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    flour, water, oven = rng.uniform(1, 9, n), rng.uniform(1, 9, n), rng.choice(OVENS, n)
+    weight = 10 + flour * np.where(oven == "wood", water, 2) + rng.normal(0, 0.5, n)
+    rows = pl.DataFrame({"flour": flour, "water": water, "oven": oven, "weight": weight})
+    return rows.with_columns(water=pl.when(pl.int_range(n) % 10 > 0).then("water"))
+
+
+def wetness(rows: Frame, _: Mapping[str, Frame]) -> Frame:
+    return rows.with_columns(wetness=nw.col("water") / nw.col("flour"))
+
+
+BAKERY = Problem(
+    subject=Loaf,
+    tables=(Loaf,),
+    features=("flour", "water", "oven", "wetness"),
+    lookback=timedelta(0),
+    build=wetness,
+    collect=lambda *_: [],
+    recipe=recipe(HistGradientBoostingRegressor),
+)
+ASKS_OF_LOAVES = """
+[window]
+share = 0.3
+rows = 30
+[at_most]
+rmse = 5.0
+[at_least]
+r2 = 0.8
+[slices]
+columns = ["oven"]
+rows = 10
+at_most = { rmse = 6.0 }
+"""
+
+
+def opened(folder: Path, problem: Problem, acceptance: str = "", params: str = "trees = 60") -> Workspace:
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / "config" / "acceptance.toml").write_text(acceptance, encoding="utf-8")
+    (folder / "config" / "params.toml").write_text(params, encoding="utf-8")
+    return Workspace(root=folder, settings=load_settings(folder), problem=problem)
+
+
+def ingested(workspace: Workspace, rows: pl.DataFrame, table: str, now: datetime = NOW) -> None:
+    path = workspace.root / f"{table}.parquet"
+    rows.write_parquet(path)
+    (batch,) = ingest(workspace, path, now=now).batches
+    assert (batch.table, batch.accepted, batch.ok) == (table, len(rows), True), str(batch)
+
+
+def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BAKERY, ASKS_OF_LOAVES)
+    ingested(workspace, loaves(), "loaves")
+    trained = train(workspace, as_of=NOW)
+    assert trained.rows + trained.window == 300
+    assert 60 < trained.window < 120
+    assert set(trained.metrics["model"]) == {"rmse", "mae", "bias", "r2"}
+    verdict = judge(workspace)
+    asked = {check.name: check.passed for check in verdict.checks}
+    assert verdict.ok, str(verdict)
+    assert {"rmse at most 5.0", "r2 at least 0.8", "better than dummy", "better than linear"} <= set(asked)
+    assert sum(check.part for check in verdict.checks) == len(OVENS)
+    promoted = promote(workspace, now=NOW)
+    assert (promoted.ok, promoted.release, promoted.rows) == (True, 1, 300)
+
+    new = loaves(50, seed=1)
+    new.drop("weight").write_parquet(tmp_path / "new.parquet")
+    answer = predict(workspace, tmp_path / "new.parquet", out=tmp_path / "answers.parquet", now=NOW)
+    answers = pl.read_parquet(tmp_path / "answers.parquet")
+    assert (answer.rows, answer.rejected, answer.version) == (50, 0, 1)
+    assert answers.columns == ["flour", "water", "oven", "prediction", "version"]
+    assert answers.drop("prediction", "version").equals(new.drop("weight"))
+    assert (answers["prediction"] - new["weight"]).abs().mean() < 5
+
+    now = status(workspace)
+    assert (now.predicts, now.task, now.champion) == ("loaves.weight", "regression", 1)
+    assert (now.labels_until, now.trained_until, now.batches) == (NOW, NOW, {"loaves": 1})
+    assert set(now.metrics) == {"rmse", "mae"}
+    champion = workspace.releases.champion()
+    assert champion
+    assert (champion.threshold, champion.classes, champion.parameters) == (None, (), {"trees": 60, "seed": 0})
+    with pytest.raises(BadInput, match="rows of loaves have no key"):
+        explain(workspace, "1", now=NOW)
+
+
+def test_a_regression_that_is_no_better_than_asked_is_refused(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BAKERY, "[at_most]\nrmse = 0.001")
+    ingested(workspace, loaves(), "loaves")
+    train(workspace, as_of=NOW)
+    promoted = promote(workspace, now=NOW)
+    assert [check.name for check in promoted.verdict.checks if not check.passed] == ["rmse at most 0.001"]
+    assert promoted.release is None
+    assert workspace.releases.champion() is None
+
+
+def test_run_takes_a_regression_from_its_source_to_a_champion_with_a_picture(tmp_path: Path) -> None:
+    asked = []
+
+    def collect(since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
+        asked.append((since, until))
+        path = inbox / "loaves" / f"{until:%Y%m%d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        loaves(seed=len(asked)).write_parquet(path)
+        return [path]
+
+    workspace = opened(tmp_path, dataclasses.replace(BAKERY, collect=collect), ASKS_OF_LOAVES)
+    done = lifecycle.run(workspace, now=NOW)
+    assert (done.ok, done.champion, done.predicted) == (True, 1, 0)
+    assert [batch.accepted for batch in done.ingested.batches] == [300]
+    assert done.picture == "reports/version-1.png"
+    assert (tmp_path / done.picture).read_bytes().startswith(b"\x89PNG")
+    later = lifecycle.run(workspace, now=NOW + DAY)
+    assert (later.champion, later.trained, later.picture) == (1, None, None)
+    assert asked == [(None, NOW), (NOW, NOW + DAY)]
+    assert status(workspace).batches == {"loaves": 2}
+
+
+# --- a binary problem with a key, a person and what must not decide
+
+PEOPLE = 300
+
+
+class Loan(Table):
+    """A loan that is asked for."""
+
+    table: ClassVar = "loans"
+
+    loan: Annotated[int, Field(ge=0), Key()]
+    begins: Annotated[datetime, EventTime()]
+    person: Annotated[str, Personal()]
+    origin: Annotated[str, Forbidden("the law")]
+    income: Annotated[float, Field(gt=0)]
+    years: Annotated[int, Field(gt=0)]
+
+
+class Repayment(Table):
+    """How a loan ended."""
+
+    table: ClassVar = "repayments"
+
+    loan: Annotated[int, Field(ge=0), Key()]
+    ended: Annotated[datetime, Known()]
+    clerk: Annotated[str, Personal()]
+    repaid: Annotated[bool, Target()]
+
+
+CLOSED = ("person", "origin", "clerk")  # their values begin with their names
+LENDING = Problem(
+    subject=Loan,
+    tables=(Loan, Repayment),
+    features=("income", "years"),
+    lookback=timedelta(0),
+    build=lambda rows, _: rows,
+    collect=lambda *_: [],
+    recipe=recipe(HistGradientBoostingClassifier),
+)
+
+
+def loans() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A loan an hour, of which the newest are still to begin at `NOW`, and how those of the past ended."""
+    rng, number = np.random.default_rng(0), np.arange(PEOPLE)
+    income, years = rng.uniform(1, 9, PEOPLE), rng.integers(1, 9, PEOPLE)
+    begins = [NOW + timedelta(hours=int(n) - PEOPLE + 20) for n in number]
+    asked = pl.DataFrame(
+        {
+            "loan": number,
+            "begins": begins,
+            "person": [f"person {n}" for n in number],
+            "origin": [f"origin {n % 7}" for n in number],
+            "income": income,
+            "years": years,
+        }
+    )
+    ended = pl.DataFrame(
+        {
+            "loan": number,
+            "ended": [begin + timedelta(hours=1) for begin in begins],
+            "clerk": [f"clerk {n % 3}" for n in number],
+            "repaid": (income > 5) ^ (years > 4),
+        }
+    )
+    return asked, ended.filter(pl.col("ended") <= NOW)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A champion for loans."""
+    workspace = opened(tmp_path_factory.mktemp("bank"), LENDING, "[window]\ndays = 4")
+    asked, ended = loans()
+    ingested(workspace, asked, "loans")
+    ingested(workspace, ended, "repayments")
+    done = lifecycle.run(workspace, now=NOW)
+    assert done.champion == 1, str(done)
+    assert 15 <= done.predicted <= 20
+    return workspace
+
+
+def assert_nothing_closed(content: str) -> None:
+    assert [name for name in CLOSED if name in content] == []
+
+
+def test_personal_and_forbidden_columns_are_in_the_lake_and_not_in_the_evidence(bank: Workspace) -> None:
+    stored = bank.lake.scan(bank.problem.schema).collect()
+    assert {"person", "origin"} < set(stored.columns)
+    tried = bank.registry.aliased("challenger")
+    assert tried
+    evidence = pl.read_parquet(BytesIO(bank.registry.read(tried.run_id, "evidence.parquet")))
+    assert {"loan", "income", "years", "_model"} < set(evidence.columns)
+    assert_nothing_closed(evidence.write_json())
+
+
+def test_personal_and_forbidden_columns_are_not_in_a_release(bank: Workspace) -> None:
+    release = bank.releases.champion()
+    assert release
+    assert list(release.features) == ["income", "years"]
+    assert len(release.golden.requests) == 20
+    assert {"loan", "begins", "income", "years"} == set(release.golden.requests[0])
+    assert_nothing_closed(release.model_dump_json())
+    assert_nothing_closed(str(bank.registry.tags(release.run_id)))
+    assert_nothing_closed(bank.registry.read(release.run_id, "release.json").decode())
+
+
+def test_personal_and_forbidden_columns_are_not_in_the_predictions(bank: Workspace) -> None:
+    schema = {"loan": pl.Int64(), "probability": pl.Float64()}
+    predictions = bank.lake.read("predictions", schema).collect()
+    assert 15 <= len(predictions) <= 20
+    assert predictions["probability"].is_between(0, 1).all()
+    assert_nothing_closed(predictions.drop("made", "begins").write_json() + str(predictions.columns))
+
+
+def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
+    explained = explain(bank, "7", now=NOW)
+    asked, ended = loans()
+    assert (explained.outcome, explained.version) == (ended["repaid"][7], 1)
+    assert explained.features == {
+        "income": pytest.approx(asked["income"][7], rel=1e-6),
+        "years": pytest.approx(asked["years"][7]),
+    }
+    assert explained.answer["decision"] == explained.outcome
+    assert set(explained.contributions) == {"income", "years"}
+    assert_nothing_closed(json.dumps(dataclasses.asdict(explained)) + str(explained))
+
+
+@pytest.mark.parametrize("name", ["person", "origin"])
+def test_a_build_that_asks_for_a_closed_column_is_refused_with_a_line(tmp_path: Path, name: str) -> None:
+    def build(rows: Frame, _: Mapping[str, Frame]) -> Frame:
+        return rows.with_columns(length=nw.col(name).str.len_chars())
+
+    asking = dataclasses.replace(LENDING, build=build, features=("income", "length"))
+    workspace = opened(tmp_path, asking)
+    for table, rows in zip(("loans", "repayments"), loans(), strict=True):
+        ingested(workspace, rows, table)
+    with pytest.raises(Refused, match=rf"^features\.build asks for a column that it can't have [^\n]*{name}[^\n]*$"):
+        train(workspace, as_of=NOW)
+    assert workspace.registry.aliased("challenger") is None
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_closed_column_can_not_be_named_as_a_feature(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^features {name} are personal or forbidden in shared/contract\.py$"):
+        dataclasses.replace(LENDING, features=("income", name))
+
+
+# --- a multiclass problem
+
+
+class Bread(Table):
+    """A loaf, and what kind it is."""
+
+    table: ClassVar = "breads"
+
+    flour: Annotated[float, Field(gt=0)]
+    oven: Annotated[str, Category(OVENS)]
+    kind: Annotated[str, Target()]
+
+
+BREADS = Problem(
+    subject=Bread,
+    tables=(Bread,),
+    features=("flour", "oven"),
+    lookback=timedelta(0),
+    build=lambda rows, _: rows,
+    collect=lambda *_: [],
+    recipe=recipe(HistGradientBoostingClassifier),
+)
+
+
+def breads(n: int = 300, seed: int = 0) -> pl.DataFrame:
+    rows = loaves(n, seed).select("flour", "oven")
+    light = pl.col("flour").is_between(3, 6)
+    stone = pl.col("oven") == "stone"
+    kind = pl.when(light).then(pl.lit("rye")).when(stone).then(pl.lit("spelt")).otherwise(pl.lit("barley"))
+    return rows.with_columns(kind=kind)
+
+
+def test_a_multiclass_problem_predicts_a_class_and_the_probability_of_each(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BREADS, "[at_least]\naccuracy = 0.8")
+    ingested(workspace, breads(), "breads")
+    done = lifecycle.run(workspace, now=NOW)
+    assert done.champion == 1, str(done)
+    assert done.picture
+    assert (tmp_path / done.picture).read_bytes().startswith(b"\x89PNG")
+    new = breads(40, seed=1)
+    new.drop("kind").write_csv(tmp_path / "new.csv")
+    predict(workspace, tmp_path / "new.csv", now=NOW)
+    answers = pl.read_csv(tmp_path / "reports" / "new-predicted.csv")
+    classes = ["barley", "rye", "spelt"]
+    probabilities = answers.select(f"probability_{name}" for name in classes)
+    assert answers.columns == ["flour", "oven", "prediction", *probabilities.columns, "version"]
+    assert probabilities.sum_horizontal().to_numpy() == pytest.approx(1, abs=1e-5)
+    assert [classes[i] for i in probabilities.to_numpy().argmax(axis=1)] == answers["prediction"].to_list()
+    assert (answers["prediction"] == new["kind"]).mean() > 0.8
+    assert status(workspace).task == "multiclass"
