@@ -21,7 +21,7 @@ PROBLEM = {f"shared/{name}.py" for name in ("contract", "features", "model", "co
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
-# --- imports
+# About imports
 
 
 def linted(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,7 @@ def test_a_part_beside_the_layers_is_found_and_named(copy: Path) -> None:
     assert "utilities" in found.stdout
 
 
-# --- the wall between problem and machinery
+# About the wall between problem and machinery
 
 GENERAL = {
     "known",  # what was known by a time is what point-in-time is about
@@ -113,7 +113,10 @@ def found_in(source: Path, words: Iterable[str]) -> list[str]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", line)
             place = f"{path.relative_to(source / PACKAGE).as_posix()}:{number}"
-            found += [f"{place} {word}: {line.strip()}" for word, sought in patterns.items() if sought.search(apart)]
+            texts = {word: apart if word.islower() else line for word in patterns}
+            found += [
+                f"{place} {word}: {line.strip()}" for word, sought in patterns.items() if sought.search(texts[word])
+            ]
     return found
 
 
@@ -174,7 +177,7 @@ def test_the_problem_is_written_in_four_modules_and_the_experiments() -> None:
     assert {name for name in apart if not name.startswith("research/experiments/")} == PROBLEM
 
 
-# --- what serves
+# About what serves
 
 HEAVY = ("sklearn", "skl2onnx", "mlflow", "matplotlib")
 LOADED = "import sys; print(sorted(set(sys.modules) & {heavy}))"

@@ -61,8 +61,10 @@ class Command:
         from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
 
         module, _, function = self.call.partition(":")
+        where = "the project"
         try:
             workspace = open_workspace()
+            where = f"the project or its tables in {workspace.lake.url}"
             work = getattr(import_module(f"{PACKAGE}.production.{module}"), function)
             with workspace.alone(needed=self.writes):
                 result = work(workspace, **options)
@@ -72,7 +74,7 @@ class Command:
             fail(str(error), BAD, as_json=as_json)
         except (PolarsError, OSError) as error:  # a file of a table is gone or broken
             reason = str(error).strip().partition("\n")[0]
-            fail(f"the tables in {workspace.lake.url} can't be read: {reason}", BAD, as_json=as_json)
+            fail(f"{where} can't be read or written: {reason}", BAD, as_json=as_json)
         click.echo(json(result) if as_json else result, err=not as_json)
         sys.exit(OK if getattr(result, "ok", True) else NO)
 

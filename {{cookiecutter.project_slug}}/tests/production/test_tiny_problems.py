@@ -168,7 +168,7 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     assert (answer.rows, answer.rejected, answer.version) == (50, 0, 1)
     assert answers.columns == ["flour", "water", "oven", "prediction", "version"]
     assert answers.drop("prediction", "version").equals(new.drop("weight"))
-    assert (answers["prediction"] - new["weight"]).abs().mean() < 5
+    assert float(np.abs(answers["prediction"].to_numpy() - new["weight"].to_numpy()).mean()) < 5
 
     now = status(workspace)
     assert (now.predicts, now.task, now.champion) == ("loaves.weight", "regression", 1)
@@ -407,5 +407,5 @@ def test_a_multiclass_problem_predicts_a_class_and_the_probability_of_each(tmp_p
     assert answers.columns == ["flour", "oven", "prediction", *probabilities.columns, "version"]
     assert probabilities.sum_horizontal().to_numpy() == pytest.approx(1, abs=1e-5)
     assert [classes[i] for i in probabilities.to_numpy().argmax(axis=1)] == answers["prediction"].to_list()
-    assert (answers["prediction"] == new["kind"]).mean() > 0.8
+    assert (answers["prediction"] == new["kind"]).sum() > 32
     assert status(workspace).task == "multiclass"

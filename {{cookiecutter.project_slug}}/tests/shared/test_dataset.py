@@ -195,16 +195,6 @@ def test_a_training_set_is_read_in_the_versions_that_are_asked_for(lake: Lake) -
     assert rows["ratings"].to_list() == [0, 0]
 
 
-def test_numbers_are_32_bit_floats_as_the_model_takes_them_and_text_stays(lake: Lake) -> None:
-    schema = dataset.training_set(VISITS, lake, as_of=hour(9)).schema
-    assert {name: schema[name] for name in VISITS.features} == {
-        "shop": pl.String,
-        "seats": pl.Float32,
-        "stars": pl.Float32,
-        "ratings": pl.Float32,
-    }
-
-
 def test_a_row_without_a_value_for_its_label_is_not_trained_on(lake: Lake) -> None:
     put(lake, Visit, {"id": 4, "time": hour(2), "shop": "north", "seats": 1})
     put(lake, Bill, {"id": 4, "paid": hour(3), "high": None})

@@ -379,17 +379,6 @@ def test_the_300_flights_try_what_can_go_wrong(expected: dict[str, list[Any]]) -
     assert None in expected["pressure"]
 
 
-def test_the_model_is_given_features_as_text_and_32_bit_floats(
-    sample: pl.DataFrame, year: Tables, expected: dict[str, list[Any]]
-) -> None:
-    rows = dataset.with_features(PROBLEM, asked(sample), history_of(year)).sort("leg")
-    for name in features.FEATURES:
-        if name in {"carrier", "destination"}:
-            assert rows[name].to_list() == expected[name]
-        else:
-            assert rows[name].equals(pl.Series(name, expected[name], dtype=pl.Float32, strict=False), null_equal=True)
-
-
 def one_flight(year: Tables) -> pl.DataFrame:
     return year["flights"].filter(pl.col("leg") == 50000)
 

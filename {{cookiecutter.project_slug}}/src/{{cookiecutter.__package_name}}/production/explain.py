@@ -11,7 +11,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
-from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.release import Release, model_inputs
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -92,7 +92,7 @@ def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
 
     The prediction is a probability (of the likeliest class for a multiclass task), or the value of a regression.
     """
-    features = row.select(list(release.features))
+    features = model_inputs(row, release.features)
     varied = [
         features.with_columns(pl.lit(release.reference[name], dtype=kind).alias(name))
         for name, kind in features.schema.items()

@@ -102,13 +102,14 @@ def rollback(workspace: Workspace, *, now: datetime | None = None) -> RolledBack
     """
     releases = workspace.releases.newest(1000)
     champion = releases[0] if releases else None
-    promoted = [release for release in releases if release.reason == "promoted"]
-    before = [r for r in promoted if champion and r.version < champion.version]
-    if champion is None or not before:
-        raise Refused("there is no version before the champion's to go back to")
-    back = before[0].model_copy(
-        update={"number": champion.number + 1, "released": workspace.now(now), "reason": "rolled back"}
+    promoted = next(
+        (r for r in releases if champion and r.version == champion.version and r.reason == "promoted"), None
     )
+    before = next((r for r in releases if promoted and r.number < promoted.number), None)
+    if champion is None or before is None:
+        raise Refused("there is no version before the champion's to go back to")
+    update = {"number": champion.number + 1, "released": workspace.now(now), "reason": "rolled back"}
+    back = before.model_copy(update=update)
     back.check()
     publish(workspace, back)
     return RolledBack(back.version, back.number)

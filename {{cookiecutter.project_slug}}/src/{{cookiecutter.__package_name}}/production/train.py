@@ -193,7 +193,11 @@ def _roc(axes: Axes, models: dict[str, Answers]) -> None:
         false, true, _ = sk.roc_curve(answers.target, answers.prediction)
         axes.plot(false, true, label=f"{name}, area {sk.auc(false, true):.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    axes.set(title="receiver operating characteristic", xlabel="false alerts among what did not happen", ylabel="alerts among what happened")
+    axes.set(
+        title="receiver operating characteristic",
+        xlabel="false alerts among what did not happen",
+        ylabel="alerts among what happened",
+    )
     axes.legend()
 
 

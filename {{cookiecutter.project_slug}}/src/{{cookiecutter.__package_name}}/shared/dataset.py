@@ -48,7 +48,7 @@ def newest(problem: Problem, lake: Lake) -> datetime | None:
 
 
 def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFrame:
-    """Rows that have `_at`, with their features: text stays, numbers become 32-bit floats as the model takes them.
+    """Rows that have `_at`, with their features.
 
     Raises:
         Refused: The problem's own `build` asks for a column that is not there, or does not give a feature.
@@ -65,8 +65,7 @@ def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFra
     if missing:
         msg = f"features.build gives no {', '.join(missing)}, which features.FEATURES names: add it there or drop it"
         raise Refused(msg)
-    numbers = [name for name in problem.features if built.schema[name] != pl.String]
-    return built.with_columns(pl.col(numbers).cast(pl.Float32))
+    return built
 
 
 def training_set(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> pl.DataFrame:
