@@ -216,7 +216,10 @@ def test_a_table_whose_files_are_gone_is_one_line(
         raise error
 
     monkeypatch.setattr(lifecycle, "run", fail)
-    assert complaint(asked("run")) == f"the tables in {empty.root / 'data' / 'lake'} can't be read: gone: x"
+    assert (
+        complaint(asked("run"))
+        == f"the project or its tables in {empty.root / 'data' / 'lake'} can't be read or written: gone: x"
+    )
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def _labelled(problem: Problem, history: History) -> Frame:
 
 def requests(problem: Problem, rows: pl.DataFrame, *, now: datetime) -> Frame:
     """Rows to be predicted: at their time of prediction, or now where that is still to come or there is none."""
-    frame = nw.from_native(rows.lazy()).drop(problem.schema.closed)
+    frame = nw.from_native(rows.lazy()).drop(problem.schema.closed, strict=False)
     if not problem.schema.event_time:
         return frame.with_columns(nw.lit(now, dtype=nw.Datetime("us", "UTC")).alias(AT))
     at, moment = problem.schema.predicted, nw.lit(now, dtype=nw.Datetime("us", "UTC"))
