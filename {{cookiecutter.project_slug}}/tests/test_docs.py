@@ -228,6 +228,17 @@ def test_the_data_dictionary_is_the_contracts() -> None:
     )
 
 
+def test_every_message_in_the_runbook_is_one_that_the_code_says() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "src").rglob("*.py")))
+    code = re.sub(r'"\s*\n\s*f?"', "", source)  # strings over two lines
+    prose = re.sub(r"^```.*?^```$", "", text_of(DOCS / "runbook.md"), flags=re.DOTALL | re.MULTILINE)
+    messages = [" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose) if " " in quoted]
+    parts = [part.strip(" ;:,.") for message in messages for part in re.split(r"\.\.\.|\bN\b|\bNAME\b", message)]
+    assert len(parts) > 20
+    unsaid = [part for part in parts if part.removesuffix(" data/quarantine/") not in code]
+    assert unsaid == []
+
+
 def test_the_readme_has_a_row_for_every_command_with_its_help() -> None:
     rows = dict(re.findall(r"^\| `([a-z]+)[^`]*` \| (.+) \|$", text_of(README), re.MULTILINE))
     assert rows == {name: row.help for name, row in cli.COMMANDS.items()}

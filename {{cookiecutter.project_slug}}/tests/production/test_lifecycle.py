@@ -330,6 +330,20 @@ def test_rows_are_predicted_ahead_once_for_each_version(trained: Workspace) -> N
     assert ours.drop("version").equals(before.drop("version"))
 
 
+def test_as_many_other_rows_at_the_same_time_are_predicted_too(trained: Workspace) -> None:
+    april = example(trained.root, "flights", "2013-04").filter(pl.col("scheduled") > START + timedelta(days=2))
+    for part in (april[:5], april[5:10]):  # two schedules come at the same time by the clock of the data
+        trained.lake.append(
+            "flights",
+            part.with_columns(pl.lit(START).alias(ARRIVED), pl.lit("b").alias(BATCH)),
+            batch=str(part["leg"][0]),
+        )
+        assert predict_ahead(trained, now=START) == 5
+    legs = set(rows_of(trained, "predictions")["leg"])
+    assert set(april[:10]["leg"]) <= legs
+    assert predict_ahead(trained, now=START) == 0
+
+
 def test_only_rows_after_now_without_an_outcome_are_predicted_ahead(trained: Workspace) -> None:
     before = rows_of(trained, "predictions")
     trained.releases.append(champion(trained).model_copy(update={"number": 2, "version": 2}))

@@ -108,6 +108,15 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
     assert Release.model_validate(card | {"onnx": release.onnx}) == release
 
 
+def test_a_refit_reads_the_versions_of_the_tables_that_training_read(trained: Workspace) -> None:
+    tables = dataset.versions(trained.problem, trained.lake) | {"outcomes": 0}
+    challenge(trained, as_of=MARCH.isoformat(), tables=json.dumps(tables))
+    done = promote(trained, now=NOW)
+    assert done.rows == len(dataset.training_set(trained.problem, trained.lake, as_of=MARCH, versions=tables))
+    assert done.rows < len(dataset.training_set(trained.problem, trained.lake, as_of=MARCH))
+    assert serving(trained).tables == tables
+
+
 def test_golden_requests_are_the_newest_rows_with_what_the_pipeline_answers(trained: Workspace) -> None:
     release = serving(trained)
     newest = dataset.training_set(trained.problem, trained.lake, as_of=START).tail(20)
@@ -285,6 +294,25 @@ def test_what_is_rolled_back_step_by_step_ends_at_the_first(trained: Workspace) 
     assert [release.version for release in trained.releases.newest(9)] == [1, 2, 3, 2, 1]
     assert promoted(trained).version == 4
     assert rollback(trained, now=NOW).version == 1, "the version that served before, not one that was taken back"
+
+
+def test_a_rollback_cut_between_alias_and_row_is_repaired_as_one(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promoted(trained)
+
+    def killed(_: Releases, __: Release) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Releases, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(trained, now=START)
+    assert serving(trained).version == 2
+    assert repair(trained, now=NOW) == 1
+    assert (serving(trained).version, serving(trained).number, serving(trained).reason) == (1, 3, "rolled back")
+    with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
+        rollback(trained, now=NOW)
 
 
 def test_without_a_time_a_rollback_is_now(trained: Workspace) -> None:

@@ -1,5 +1,6 @@
 """Predictions by the champion: for the rows of a file, and for what is coming."""
 
+import hashlib
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     predicted = predict_rows(workspace, release, rows, now=now)
     kept = [*schema.key, schema.event_time, *predicted.columns[len(rows.columns) :]]
     made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
-    batch = f"{release.number}-{now.isoformat()}-{len(rows)}"
+    keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
+    batch = f"{release.number}-{now.isoformat()}-{keys}"
     lake.append(TABLE, predicted.select(*kept, made), batch=batch)
     return len(rows)
 

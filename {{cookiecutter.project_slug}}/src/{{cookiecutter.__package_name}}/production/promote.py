@@ -77,7 +77,10 @@ def repair(workspace: Workspace, *, now: datetime) -> int | None:
     card = json.loads(workspace.registry.read(named.run_id, CARD))
     onnx = workspace.registry.read(named.run_id, MODEL)
     number = serving.number + 1 if serving else 1
-    workspace.releases.append(Release.model_validate(card | {"onnx": onnx, "number": number, "released": now}))
+    reason = "rolled back" if named.number in workspace.releases.versions() else "promoted"
+    workspace.releases.append(
+        Release.model_validate(card | {"onnx": onnx, "number": number, "released": now, "reason": reason})
+    )
     log.warning("repaired  version %d is champion in the registry and serves now", named.number)
     return named.number
 

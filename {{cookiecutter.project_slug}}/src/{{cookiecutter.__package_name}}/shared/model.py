@@ -3,8 +3,10 @@
 Any scikit-learn estimator that exports to ONNX will do: categories come as text, numbers as 32-bit floats.
 """
 
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import onnx
 from pydantic import BaseModel, ConfigDict, Field
 from skl2onnx import convert_sklearn
@@ -55,6 +57,19 @@ def export(pipeline: Pipeline, features: dict[str, bool]) -> onnx.ModelProto:
     inputs: list[tuple[str, Any]] = [
         (name, StringTensorType([None, 1]) if text else FloatTensorType([None, 1])) for name, text in features.items()
     ]
+    _round_thresholds_down(pipeline[-1])
     options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
     model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
     return model
+
+
+def _round_thresholds_down(trees: HistGradientBoostingClassifier) -> None:
+    """Make thresholds 32-bit numbers, as ONNX has them, without moving a 32-bit value to the other side.
+
+    The export rounds to the nearest: a value just above its threshold could then be equal to it.
+    """
+    for predictor in chain.from_iterable(trees._predictors):  # noqa: SLF001 - where scikit-learn keeps its trees
+        threshold = predictor.nodes["num_threshold"]
+        nearest = threshold.astype(np.float32)
+        lower = np.nextafter(nearest, np.float32(-np.inf))
+        predictor.nodes["num_threshold"] = np.where(nearest > threshold, lower, nearest)
