@@ -94,7 +94,7 @@ def page(rows: list[Row]) -> str:
             f"Measured on {machine}, with {tools}.",
             "",
             "| what | measured | bar | kept |",
-            "| --- | --- | --- | --- |",
+            "| -- | -- | -- | -- |",
             *table,
             "",
         ]
