@@ -190,7 +190,7 @@ def loaded_by(*modules: str) -> str:
 
 
 def test_what_serves_loads_no_library_of_training() -> None:
-    serving = ("production.predict", "production.explain", "production.status", "production.ingest", "shared.release")
+    serving = ("production.predict", "production.explain", "production.ingest", "shared.release")
     assert loaded_by(*serving) == "[]"
 
 
@@ -207,9 +207,9 @@ def test_a_champion_answers_where_the_libraries_of_training_are_not_installed(tr
 import sys
 from pathlib import Path
 sys.modules |= dict.fromkeys({HEAVY})
-from {PACKAGE}.production.explain import explain
+from {PACKAGE}.production.explain import explain, status
 from {PACKAGE}.production.predict import predict
-from {PACKAGE}.production.status import status
+from {PACKAGE}.production.explain import status
 from {PACKAGE}.shared.workspace import open_workspace
 workspace = open_workspace()
 print(predict(workspace, Path("asked.parquet")).rows, status(workspace).champion, explain(workspace, "{key}").version)

@@ -87,7 +87,7 @@ COMMANDS = {
         (NOW,),
         writes=True,
     ),
-    "status": Command("Daily", "status:status", "Say what is predicted, by which champion, from what data."),
+    "status": Command("Daily", "explain:status", "Say what is predicted, by which champion, from what data."),
     "check": Command("Data", "ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER)),
     "ingest": Command(
         "Data",

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.production import explain as explain_module
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.explain import contributions, explain
+from {{cookiecutter.__package_name}}.production.explain import contributions, explain, status
 from {{cookiecutter.__package_name}}.production.predict import (
     champion,
     features_for,
@@ -24,7 +24,6 @@ from {{cookiecutter.__package_name}}.production.predict import (
     predict_ahead,
     predict_rows,
 )
-from {{cookiecutter.__package_name}}.production.status import status
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, collect

@@ -1,6 +1,7 @@
 """Other problems, made up here, through the same machinery: what it does, it does from their contract."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -21,11 +22,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.explain import explain, status
+from {{cookiecutter.__package_name}}.production.gate import judge
 from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
-from {{cookiecutter.__package_name}}.production.status import status
 from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.shared import Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
     Category,
@@ -44,8 +47,6 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 OVENS = ("gas", "stone", "wood")
-
-Build = Callable[[Frame, Mapping[str, Frame]], Frame]
 
 
 # --- a model for all of them
@@ -140,6 +141,42 @@ def ingested(workspace: Workspace, rows: pl.DataFrame, table: str, now: datetime
     rows.write_parquet(path)
     (batch,) = ingest(workspace, path, now=now).batches
     assert (batch.table, batch.accepted, batch.ok) == (table, len(rows), True), str(batch)
+
+
+def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BAKERY, ASKS_OF_LOAVES)
+    ingested(workspace, loaves(), "loaves")
+    trained = train(workspace, as_of=NOW)
+    assert trained.rows + trained.window == 300
+    assert 60 < trained.window < 120
+    assert set(trained.metrics["model"]) == {"rmse", "mae", "bias", "r2"}
+    verdict = judge(workspace)
+    asked = {check.name: check.passed for check in verdict.checks}
+    assert verdict.ok, str(verdict)
+    assert {"rmse at most 10.0", "r2 at least 0.8", "better than dummy", "better than linear"} <= set(asked)
+    assert sum(check.part for check in verdict.checks) == len(OVENS)
+    promoted = promote(workspace, now=NOW)
+    assert (promoted.ok, promoted.release, promoted.rows) == (True, 1, 300)
+
+    new = loaves(50, seed=1)
+    new.drop("weight").write_parquet(tmp_path / "new.parquet")
+    answer = predict(workspace, tmp_path / "new.parquet", out=tmp_path / "answers.parquet", now=NOW)
+    answers = pl.read_parquet(tmp_path / "answers.parquet")
+    assert (answer.rows, answer.rejected, answer.version) == (50, 0, 1)
+    assert answers.columns == ["flour", "water", "oven", "error", "prediction", "version"]
+    assert answers["error"].null_count() == 50
+    assert answers.drop("error", "prediction", "version").equals(new.drop("weight"))
+    assert float(np.abs(answers["prediction"].to_numpy() - new["weight"].to_numpy()).mean()) < 5
+
+    now = status(workspace)
+    assert (now.predicts, now.task, now.champion) == ("loaves.weight", "regression", 1)
+    assert (now.labels_until, now.trained_until, now.batches) == (NOW, NOW, {"loaves": 1})
+    assert set(now.metrics) == {"rmse", "mae"}
+    champion = workspace.releases.champion()
+    assert champion
+    assert (champion.threshold, champion.classes, champion.parameters) == (None, (), {"trees": 60, "seed": 0})
+    with pytest.raises(BadInput, match="rows of loaves have no key"):
+        explain(workspace, "1", now=NOW)
 
 
 def test_a_regression_that_is_no_better_than_asked_is_refused(tmp_path: Path) -> None:
@@ -287,6 +324,19 @@ def test_personal_and_forbidden_columns_are_not_in_the_predictions(bank: Workspa
     assert_nothing_closed(predictions.drop("made", "begins").write_json() + str(predictions.columns))
 
 
+def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
+    explained = explain(bank, "7", now=NOW)
+    asked, ended = loans()
+    assert (explained.outcome, explained.version) == (ended["repaid"][7], 1)
+    assert explained.features == {"income": pytest.approx(asked["income"][7]), "years": asked["years"][7]}
+    assert explained.answer["decision"] == explained.outcome
+    assert set(explained.contributions) == {"income", "years"}
+    assert set(explained.raw) == {"loan", "begins", "origin", "income", "years"}
+    shown = json.dumps(dataclasses.asdict(explained)) + str(explained)
+    assert "origin 0" in shown
+    assert not [name for name in ("person", "clerk") if name in shown]
+
+
 @pytest.mark.parametrize("name", ["person", "origin"])
 def test_a_build_that_asks_for_a_closed_column_is_refused_with_a_line(tmp_path: Path, name: str) -> None:
     def build(rows: Frame, _: Mapping[str, Frame]) -> Frame:
@@ -337,3 +387,23 @@ def breads(n: int = 300, seed: int = 0) -> pl.DataFrame:
     stone = pl.col("oven") == "stone"
     kind = pl.when(light).then(pl.lit("rye")).when(stone).then(pl.lit("spelt")).otherwise(pl.lit("barley"))
     return rows.with_columns(kind=kind)
+
+
+def test_a_multiclass_problem_predicts_a_class_and_the_probability_of_each(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BREADS, "[window]\nrows = 30\n[at_least]\naccuracy = 0.8")
+    ingested(workspace, breads(), "breads")
+    done = lifecycle.run(workspace, now=NOW)
+    assert done.champion == 1, str(done)
+    assert done.picture
+    assert (tmp_path / done.picture).read_bytes().startswith(b"\x89PNG")
+    new = breads(40, seed=1)
+    new.drop("kind").write_csv(tmp_path / "new.csv")
+    predict(workspace, tmp_path / "new.csv", now=NOW)
+    answers = pl.read_csv(tmp_path / "reports" / "new-predicted.csv")
+    classes = ["barley", "rye", "spelt"]
+    probabilities = answers.select(f"probability_{name}" for name in classes)
+    assert answers.columns == ["flour", "oven", "error", "prediction", *probabilities.columns, "version"]
+    assert probabilities.sum_horizontal().to_numpy() == pytest.approx(1, abs=1e-5)
+    assert [classes[i] for i in probabilities.to_numpy().argmax(axis=1)] == answers["prediction"].to_list()
+    assert (answers["prediction"] == new["kind"]).sum() > 32
+    assert status(workspace).task == "multiclass"
