@@ -32,7 +32,7 @@ PATH, TIME = click.Path(path_type=Path), Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "
 FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
 KEY = click.argument("key")
-NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the setting clock says.")
+NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
 OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
 VERSION = click.option("--version", type=int, metavar="N", help="Which version; else the challenger.")

@@ -239,9 +239,11 @@ def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_label
     again = lifecycle.run(trained, now=START)
     assert (again.trained, again.promoted, again.champion) == (None, None, None)
     assert asked == []
+    lifecycle.run(trained, now=START + INSTANT)
+    assert asked == [], "no label has become known since"
     with pytest.raises(Asked):
-        lifecycle.run(trained, now=START + INSTANT)
-    assert asked == [START + INSTANT]
+        lifecycle.run(trained, now=START + timedelta(days=1))
+    assert asked == [START + timedelta(days=1)]
 
 
 def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(

@@ -79,8 +79,13 @@ def status(workspace: Workspace) -> Status:
         metrics={name: champion.metrics[name] for name in names if name in champion.metrics} if champion else {},
         lake=workspace.settings.lake,
         tracking=workspace.settings.tracking,
-        next="run again when batches have arrived; predict FILE; explain KEY" if champion else "run",
+        next=_next(workspace) if champion else "run",
     )
+
+
+def _next(workspace: Workspace) -> str:
+    asks = "predict FILE; explain KEY" if workspace.problem.schema.key else "predict FILE"
+    return f"run again when batches have arrived; {asks}"
 
 
 Row = dict[str, Any]  # a row as JSON has it

@@ -95,9 +95,10 @@ def judge(workspace: Workspace, *, version: int | None = None) -> Verdict:
         champion.version if champion else None,
         tuple(_checks(workspace, rows, classes, champion, seed=found.number)),
     )
-    workspace.registry.tag(
-        found, {"verdict": "passed" if verdict.ok else "refused", "reasons": "\n".join(map(str, verdict.checks))}
-    )
+    if found.number not in workspace.releases.versions():  # what served keeps the verdict that let it
+        workspace.registry.tag(
+            found, {"verdict": "passed" if verdict.ok else "refused", "reasons": "\n".join(map(str, verdict.checks))}
+        )
     return verdict
 
 

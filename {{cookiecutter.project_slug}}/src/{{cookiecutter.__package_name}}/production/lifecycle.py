@@ -130,7 +130,8 @@ def _due(workspace: Workspace, moment: datetime) -> bool:
         return True
     due = next_due(workspace, champion)
     if due is None:  # the last one was refused, and nothing serves: new labels may mend it
-        return moment > datetime.fromisoformat(workspace.registry.tags(tried.run_id)["as_of"])
+        newest = dataset.newest(workspace.problem, workspace.lake)
+        return newest is not None and newest > datetime.fromisoformat(workspace.registry.tags(tried.run_id)["as_of"])
     return moment >= due
 
 

@@ -14,7 +14,7 @@ from {{cookiecutter.__package_name}}.production.ingest import content_of, read_r
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, conform, marked
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import AT
+from {{cookiecutter.__package_name}}.shared.schema import AT, Personal
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -72,13 +72,16 @@ def features_for(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> 
 
 
 def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: datetime | None = None) -> Predicted:
-    """Predict a file's rows into another file; rows that break the contract get their reasons instead.
+    """Predict a file's rows into another file, without personal columns; a row that breaks the contract gets reasons.
 
     Raises:
-        BadInput: The file can't be read, its columns are not the contract's, or the answers can't be written.
+        BadInput: The file can't be read, its columns are not the contract's, or the answers can't be written there.
         Refused: There is no champion.
     """
     release, schema = champion(workspace), workspace.problem.schema.request
+    target = out or workspace.path(workspace.settings.reports) / f"{file.stem}-predicted{file.suffix}"
+    if target.suffix.lower() not in {".parquet", ".csv"}:
+        raise BadInput(f"{target} ends in {target.suffix!r}: answers are .parquet or .csv")
     try:
         rows = conform(typed(read_rows(file, content_of(file)), schema, file), schema)
     except ContractBreach as breach:
@@ -89,8 +92,7 @@ def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: d
     parts = [judged.filter(~kept)]
     if kept.any():
         parts.append(predict_rows(workspace, release, judged.filter(kept).drop("error"), now=workspace.now(now)))
-    target = out or workspace.path(workspace.settings.reports) / f"{file.stem}-predicted{file.suffix}"
-    _write(pl.concat(parts, how="diagonal").sort(LINE).drop(LINE), target)
+    _write(pl.concat(parts, how="diagonal").sort(LINE).drop(LINE, *schema.having(Personal)), target)
     return Predicted(int(kept.sum()), int((~kept).sum()), release.version, target.as_posix())
 
 

@@ -159,7 +159,7 @@ class Registry:
         try:
             yield mlflow.MlflowClient(self._uri(), registry_uri=self._uri())
         except (mlflow.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0][:200]
             raise BadInput(f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING") from error
 
     def _uri(self) -> str:
