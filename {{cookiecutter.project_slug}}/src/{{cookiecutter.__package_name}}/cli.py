@@ -88,7 +88,9 @@ COMMANDS = {
         writes=True,
     ),
     "status": Command("Daily", "explain:status", "Say what is predicted, by which champion, from what data."),
-    "check": Command("Data", "ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER)),
+    "check": Command(
+        "Data", "ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER, NOW)
+    ),
     "ingest": Command(
         "Data",
         "ingest:ingest",

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from {{cookiecutter.__package_name}}.shared import checks
-from {{cookiecutter.__package_name}}.shared.schema import Category, Key, Nulls, Table, schema_of
+from {{cookiecutter.__package_name}}.shared.schema import (
+    Category,
+    EventTime,
+    Key,
+    Known,
+    Nulls,
+    Table,
+    schema_of,
+)
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 BROKEN = "_rules"
@@ -294,3 +302,106 @@ def test_the_order_of_rows_changes_nothing_and_no_row_is_lost(
     lake = pl.concat([stored, first.accepted])
     assert lake.select("id", "shop").is_duplicated().sum() == 0
     assert accept(*rows, stored=lake).accepted.is_empty()
+
+
+# Beside the weeks before
+
+
+class Reading(Table):
+    """A reading of a meter, known a while after."""
+
+    table: ClassVar = "readings"
+    span: ClassVar = timedelta(days=2)
+    volume: ClassVar = 0.5
+
+    meter: Annotated[int, Key()]
+    at: Annotated[datetime, Known()]
+    value: float
+    note: str | None = None
+    kind: Annotated[str, Category(("gas",), grows=True)] = "gas"
+
+
+READINGS = schema_of(Reading)
+
+
+def readings(n: int = 20, **change: Any) -> pl.DataFrame:
+    rows = {"meter": list(range(n)), "at": [NOON] * n, "value": [float(i) for i in range(n)], "note": ["a"] * n}
+    return pl.DataFrame(rows | {"kind": ["gas"] * n} | change, schema=READINGS.dtypes)
+
+
+def beside(batch: pl.DataFrame, *days: pl.DataFrame, now: datetime | None = None) -> checks.BatchReport:
+    return checks.accept(batch, READINGS, stored=readings(0), days=days, now=now)
+
+
+@pytest.mark.parametrize(("rows", "breached"), [(19, True), (20, False)])
+def test_a_batch_with_less_than_half_of_the_fullest_week_is_breached(rows: int, *, breached: bool) -> None:
+    report = beside(readings(rows), readings(0), readings(40), readings(30))
+    expected = (f"{rows} rows, where the weeks before have up to 40 (at least 50% of them)",)
+    assert report.breaches == (expected if breached else ())
+
+
+def test_rows_that_the_lake_has_of_the_same_days_count_too() -> None:
+    assert beside(readings(5), readings(15), readings(40)).breaches == ()
+    assert beside(readings(5), readings(14), readings(40)).breaches != ()
+
+
+def test_without_weeks_before_or_with_few_rows_in_them_nothing_is_compared() -> None:
+    assert beside(readings(1)).breaches == ()
+    assert beside(readings(1), readings(0)).breaches == ()
+    assert beside(readings(1), readings(0), readings(11)).breaches == ()
+    assert beside(readings(1), readings(0), readings(12)).breaches != ()
+
+
+@pytest.mark.parametrize(("missing", "breached"), [(12, False), (13, True)])
+def test_many_more_missing_values_than_in_any_week_before_breach_the_batch(missing: int, *, breached: bool) -> None:
+    batch = readings(note=[None] * missing + ["a"] * (20 - missing))
+    usual = readings(note=[None] * 2 + ["a"] * 18)
+    report = beside(batch, readings(0), usual, readings())
+    expected = ("note is missing in 65% of rows, in the weeks before in at most 10%",)
+    assert report.breaches == (expected if breached else ())
+
+
+def test_a_value_that_sticks_breaches_the_batch_where_it_varied_before() -> None:
+    stuck, five, four = (readings(value=[float(i % n) for i in range(20)]) for n in (1, 5, 4))
+    assert beside(stuck, readings(0), five, readings()).breaches == (
+        "value is 0.0 in every row: it does not vary, as it did in the weeks before",
+    )
+    assert beside(stuck, readings(0), four, readings()).breaches == ()
+    assert beside(four, readings(0), five, readings()).breaches == ()
+    assert beside(stuck.head(11), readings(0), readings()).breaches == ()
+
+
+@pytest.mark.parametrize(("new", "rows", "breached"), [(1, 20, False), (2, 20, True), (11, 11, False), (12, 12, True)])
+def test_a_new_category_in_many_rows_breaches_the_batch(new: int, rows: int, *, breached: bool) -> None:
+    report = beside(readings(rows, kind=["oil"] * new + ["gas"] * (rows - new)))
+    expected = (f"kind is new in {new / rows:.1%} of rows (at most 5%)",)
+    assert (report.breaches, report.notes) == (expected if breached else (), ("kind has a new value 'oil'",))
+
+
+def test_a_row_that_is_known_before_it_happens_is_rejected() -> None:
+    instant = timedelta(microseconds=1)
+    batch = readings(200, at=[NOON + instant] + [NOON] * 199)
+    report = beside(batch, now=NOON)
+    assert (report.counts, report.breaches) == ({"at is not in the future": 1}, ())
+    assert beside(batch, now=NOON + instant).counts == {}
+    assert beside(batch).counts == {}
+
+
+def test_a_row_that_is_long_overdue_is_rejected() -> None:
+    instant = timedelta(microseconds=1)
+    old = [NOON - timedelta(days=2) - instant, NOON - timedelta(days=2)]
+    report = beside(readings(200, at=old + [NOON] * 198))
+    assert (report.counts, report.rejected["meter"].to_list()) == (
+        {"at is within 2 days of the batch's newest": 1},
+        [0],
+    )
+
+
+def test_an_event_is_not_known_before_it_happens_only_where_the_contract_says_when_it_was_known() -> None:
+    class Visit(Table):
+        table: ClassVar = "visits"
+
+        at: Annotated[datetime, EventTime()]
+
+    rows = pl.DataFrame({"at": [NOON]}, schema=schema_of(Visit).dtypes)
+    assert checks.accept(rows, schema_of(Visit), stored=rows.head(0), now=NOON - timedelta(days=1)).counts == {}

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -15,12 +15,25 @@ from polars.exceptions import PolarsError
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, Schema
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, DTYPES, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 
+WEEKS = 4  # before a batch, to which it is compared
+BATCHES = "batches"
+RECORD = {
+    "table": pl.String(),
+    "name": pl.String(),
+    "batch": pl.String(),
+    "arrived": DTYPES[datetime],
+    "contract": pl.Int64(),
+    "accepted": pl.Int64(),
+    "rejected": pl.Int64(),
+    "repeats": pl.Int64(),
+    "breaches": pl.String(),
+}
 OURS = ("rejected.parquet", "reasons.json")  # what stands beside a file in quarantine
 
 
@@ -93,8 +106,8 @@ class Ingested:
         return "\n".join(map(str, self.batches)) or "the inbox is empty"
 
 
-def check(workspace: Workspace, file: Path, *, table: str | None = None) -> Batch:
-    """Hold a file against its table's contract; nothing is written.
+def check(workspace: Workspace, file: Path, *, table: str | None = None, now: datetime | None = None) -> Batch:
+    """Hold a file against its table's contract, as if it arrived now; nothing is written.
 
     Raises:
         BadInput: The file can't be read, or it isn't clear whose rows it has.
@@ -102,7 +115,7 @@ def check(workspace: Workspace, file: Path, *, table: str | None = None) -> Batc
     content = content_of(file)
     rows = read_rows(file, content)
     schema = table_of(workspace.problem, file, rows, table)
-    return _batch(schema, file, content, _judged(workspace, schema, file, rows))
+    return _batch(schema, file, content, _judged(workspace, schema, file, rows, now=now or datetime.now(UTC)))
 
 
 def ingest(
@@ -130,17 +143,18 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     schema = table_of(workspace.problem, path, rows, table)
     if workspace.lake.has(schema.name, _id(content)):
         return Batch(schema.name, path.name, _id(content), seen=True)
-    judged = _judged(workspace, schema, path, rows)
+    judged = _judged(workspace, schema, path, rows, now=now)
     batch = _batch(schema, path, content, judged)
     if not batch.ok:
         batch = _quarantined(workspace, batch, judged)
         if batch.breaches:
             _whole(workspace, batch).write_bytes(content)
+    record(workspace, batch, schema.model.version, now=now)
     if isinstance(judged, BatchReport) and not batch.breaches and batch.accepted:
         stamped = judged.accepted.with_columns(
             pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(ARRIVED), pl.lit(batch.id).alias(BATCH)
         )
-        workspace.lake.append(schema.name, stamped, batch=batch.id)
+        workspace.lake.append(schema.name, stamped, batch=batch.id, gains=True)
     return batch
 
 
@@ -156,10 +170,28 @@ def ingest_inbox(workspace: Workspace, *, now: datetime) -> Ingested:
         except Unreadable as error:
             unread = Batch(path.parent.name, path.name, _id_of(path), breaches=(str(error),))
             batch = _quarantined(workspace, unread, None)
+            record(workspace, batch, None, now=now)
         _clear(workspace, path, batch)
         batches.append(batch)
         log.debug("%s", batch)
     return Ingested(tuple(batches))
+
+
+def record(workspace: Workspace, batch: Batch, contract: int | None, *, now: datetime) -> None:
+    """Keep what became of a batch, under which version of the contract, in the table `batches`."""
+    row = {
+        "table": batch.table,
+        "name": batch.name,
+        "batch": batch.id,
+        "arrived": now,
+        "contract": contract,
+        "accepted": batch.accepted,
+        "rejected": batch.rejected,
+        "repeats": batch.repeats,
+        "breaches": "; ".join(batch.breaches),
+    }
+    once = f"{batch.id}-{contract}-{'breached' if batch.breaches else 'accepted'}"
+    workspace.lake.append(BATCHES, pl.DataFrame([row], schema=RECORD), batch=once)
 
 
 def _waiting(inbox: Path) -> list[Path]:
@@ -211,10 +243,13 @@ def typed(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame:
     return parse(rows, schema) if path.suffix.lower() == ".csv" else rows
 
 
-def _judged(workspace: Workspace, schema: Schema, path: Path, rows: pl.DataFrame) -> BatchReport | ContractBreach:
+def _judged(
+    workspace: Workspace, schema: Schema, path: Path, rows: pl.DataFrame, *, now: datetime
+) -> BatchReport | ContractBreach:
     try:
         rows = conform(typed(rows, schema, path), schema)
-        return accept(rows, schema, stored=_stored(workspace, schema, rows))
+        stored, days = _stored(workspace, schema, rows), _days(workspace, schema, rows)
+        return accept(rows, schema, stored=stored, days=days, now=now)
     except ContractBreach as breach:
         return breach
 
@@ -230,6 +265,17 @@ def _stored(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.Data
         if name in schema.key
     ]
     return table.filter(near).collect()
+
+
+def _days(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """The lake's rows of a batch's days, and of the same days in the weeks before."""
+    first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
+    if not isinstance(first, datetime) or not isinstance(last, datetime):
+        return []
+    time, back = pl.col(schema.time or ""), [timedelta(weeks=n) for n in range(WEEKS + 1)]
+    table = workspace.lake.scan(schema).select(schema.names)
+    near = table.filter(time.is_between(pl.lit(first - back[-1]), pl.lit(last))).collect()
+    return [near.filter(time.is_between(first - week, last - week)) for week in back]
 
 
 def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | ContractBreach) -> Batch:

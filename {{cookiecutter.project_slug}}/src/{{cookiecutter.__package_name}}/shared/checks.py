@@ -1,21 +1,25 @@
 """Batches against their contract: what is accepted, what is not, and why.
 
-Pure functions over frames. A batch whose columns or types are wrong, or with too many bad rows, is breached as a
-whole; else its bad rows are set apart, each with the rules that it breaks.
+Pure functions over frames. A batch whose columns or types are wrong, with too many bad rows, or unlike the weeks before
+is breached as a whole; else its bad rows are set apart, each with the rules that it breaks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import narwhals as nw
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Nulls, Schema
+from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Known, Nulls, Schema
 
 RULES = "_rules"  # beside a rejected row: the rules it breaks
 UNIQUE = "key is unique"
 TOLERANCE = 0.01  # a batch with a larger share of bad rows is breached as a whole
+GROWTH = 0.05  # so is one with a larger share of new categories,
+MORE_NULLS = 0.5  # or with so many more missing values than any week before,
+VALUES = 5  # or with one value where each week before had at least so many.
+ENOUGH = 12  # rows: fewer tell nothing of shares
 
 
 class ContractBreach(Exception):
@@ -120,13 +124,22 @@ def _read(column: Column) -> pl.Expr:
     return value.cast(column.dtype, strict=False)
 
 
-def accept(batch: pl.DataFrame, schema: Schema, *, stored: pl.DataFrame) -> BatchReport:
+def accept(
+    batch: pl.DataFrame,
+    schema: Schema,
+    *,
+    stored: pl.DataFrame,
+    days: Sequence[pl.DataFrame] = (),
+    now: datetime | None = None,
+) -> BatchReport:
     """Split a batch into rows that keep the contract and rows that break it.
 
     Args:
         batch: Rows as they arrived.
         schema: The table's schema.
         stored: The table's rows that may share a key with the batch; a row that equals its stored one is a repeat.
+        days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
+        now: When the batch arrived; without it, nothing is known of the future.
 
     Returns:
         The accepted and the rejected rows, and what breaches the batch as a whole: then it must not be appended.
@@ -136,14 +149,14 @@ def accept(batch: pl.DataFrame, schema: Schema, *, stored: pl.DataFrame) -> Batc
     """
     rows = conform(batch, schema)
     fresh = _without_repeats(rows, schema, stored)
-    judged = _with_clashes(marked(fresh, schema), schema, stored)
+    judged = _with_times(_with_clashes(marked(fresh, schema), schema, stored), schema, now)
     kept = judged[RULES].list.len() == 0
     rejected = judged.filter(~kept)
     return BatchReport(
         accepted=judged.filter(kept).drop(RULES),
         rejected=rejected,
         repeats=len(rows) - len(fresh),
-        breaches=tuple(_breaches(rows, schema, len(rejected))),
+        breaches=(*_breaches(rows, schema, len(rejected)), *_unlike(fresh, schema, days)),
         notes=tuple(_new_categories(rows, schema)),
     )
 
@@ -177,6 +190,21 @@ def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> p
     return joined.with_columns(rules.alias(RULES)).drop("_taken")
 
 
+def _with_times(rows: pl.DataFrame, schema: Schema, now: datetime | None) -> pl.DataFrame:
+    """Add the rules of time to marked rows: nothing is known before it happens, or comes long after the others."""
+    if (time := schema.time) is None:
+        return rows
+    rules = pl.col(RULES)
+    if now and schema.only(Known):
+        future = pl.col(time) > now
+        rules = pl.when(future).then(rules.list.concat(pl.lit([f"{time} is not in the future"]))).otherwise(rules)
+    if span := schema.model.span:
+        overdue = pl.col(time) < pl.col(time).max() - span
+        name = f"{time} is within {span.days} days of the batch's newest"
+        rules = pl.when(overdue).then(rules.list.concat(pl.lit([name]))).otherwise(rules)
+    return rows.with_columns(rules)
+
+
 def _breaches(rows: pl.DataFrame, schema: Schema, rejected: int) -> Iterator[str]:
     for column in schema.columns:
         nulls = column.role(Nulls)
@@ -185,6 +213,31 @@ def _breaches(rows: pl.DataFrame, schema: Schema, rejected: int) -> Iterator[str
             yield f"{column.name} is missing in {share:.1%} of rows (at most {nulls.at_most:.1%})"
     if rejected > TOLERANCE * len(rows):
         yield f"{rejected} of {len(rows)} rows break a rule (at most {TOLERANCE:.0%})"
+    for column in schema.columns:
+        category = column.role(Category)
+        if category and category.grows and len(rows) >= ENOUGH:
+            new = (~rows[column.name].is_in(category.values)).sum() / len(rows)
+            if new > GROWTH:
+                yield f"{column.name} is new in {new:.1%} of rows (at most {GROWTH:.0%})"
+
+
+def _unlike(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
+    """What sets a batch apart from the same days of the weeks before: fewer rows, more nulls, a value that sticks."""
+    weeks = [week for week in days[1:] if len(week) >= ENOUGH]
+    if not weeks:
+        return
+    n, most = len(days[0]) + len(rows), max(map(len, weeks))
+    if schema.model.volume and n < schema.model.volume * most:
+        yield f"{n} rows, where the weeks before have up to {most} (at least {schema.model.volume:.0%} of them)"
+    if len(rows) < ENOUGH:
+        return
+    for column in schema.columns:
+        share, most = rows[column.name].is_null().mean(), max(week[column.name].is_null().mean() for week in weeks)
+        if share > most + MORE_NULLS:
+            yield f"{column.name} is missing in {share:.0%} of rows, in the weeks before in at most {most:.0%}"
+        varied = all(week[column.name].n_unique() >= VALUES for week in weeks)
+        if varied and not column.optional and rows[column.name].n_unique() == 1:
+            yield f"{column.name} is {rows[column.name][0]} in every row: it does not vary, as it did in the weeks before"
 
 
 def _new_categories(rows: pl.DataFrame, schema: Schema) -> Iterator[str]:

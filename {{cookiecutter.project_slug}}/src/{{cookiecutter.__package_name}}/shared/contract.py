@@ -55,6 +55,8 @@ class Flight(Table):
     """A flight as it is scheduled, known ahead: what a prediction is asked for."""
 
     table: ClassVar = "flights"
+    span: ClassVar = timedelta(days=33)  # a batch is at most a month
+    volume: ClassVar = 0.535  # of the fullest week before; Thanksgiving has 0.536
     rules: ClassVar = {
         "distance belongs to destination": known_distance(),
         "local_minute is New York's": new_york_clock(),
@@ -82,6 +84,7 @@ class Departure(Table):
     """A flight that has left; a cancelled one never does."""
 
     table: ClassVar = "departures"
+    span: ClassVar = timedelta(days=33)
 
     leg: Annotated[int, Field(gt=0, description="identifies the flight"), Key()]
     carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, grows=True)]
@@ -93,6 +96,8 @@ class Outcome(Table):
     """What became of a flight: late is 15 minutes or more at arrival, cancelled or diverted."""
 
     table: ClassVar = "outcomes"
+    span: ClassVar = timedelta(days=33)
+    volume: ClassVar = 0.53
 
     leg: Annotated[int, Field(gt=0, description="identifies the flight"), Key()]
     known: Annotated[datetime, Field(description="when this was known, UTC"), Known()]
@@ -103,6 +108,8 @@ class Weather(Table):
     """The weather at LaGuardia in the hour before."""
 
     table: ClassVar = "weather"
+    span: ClassVar = timedelta(days=33)
+    volume: ClassVar = 0.8
     rules: ClassVar = {
         "dew_point is not above temperature": nw.col("dew_point") <= nw.col("temperature"),
         "wind_gust is not below wind_speed": nw.col("wind_gust") >= nw.col("wind_speed"),

@@ -32,8 +32,14 @@ class Lake:
     url: str
     _opened: dict[str, deltalake.DeltaTable] = field(default_factory=dict, repr=False, compare=False)
 
-    def append(self, table: str, rows: pl.DataFrame, *, batch: str) -> bool:
+    def append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False) -> bool:
         """Append rows once: a batch whose id the table has seen changes nothing.
+
+        Args:
+            table: Its name.
+            rows: Rows with the table's columns.
+            batch: Its id.
+            gains: Whether the rows may have columns that the table does not have yet.
 
         Returns:
             Whether they were appended now.
@@ -47,7 +53,11 @@ class Lake:
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
                 deltalake.write_deltalake(
-                    self._opened.get(table) or self._address(table), rows, mode="append", commit_properties=once
+                    self._opened.get(table) or self._address(table),
+                    rows,
+                    mode="append",
+                    schema_mode="merge" if gains else None,
+                    commit_properties=once,
                 )
             except CommitFailedError:
                 continue
@@ -57,9 +67,14 @@ class Lake:
         raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
 
     def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
-        """A contract's table as of a version or a commit time, with each row's batch and arrival."""
+        """A contract's table as of a version or a commit time, with each row's batch and arrival.
+
+        A column that the contract gained is missing in the rows from before.
+        """
         stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String()}
-        return self.read(schema.name, stored, version=version)
+        rows = self.read(schema.name, stored, version=version)
+        gained = stored.keys() - set(rows.collect_schema().names())
+        return rows.with_columns(pl.lit(None, dtype=stored[name]).alias(name) for name in sorted(gained))
 
     def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: Version = None) -> pl.LazyFrame:
         """Any table of the lake; with no rows and these columns where it does not exist yet.

@@ -62,7 +62,7 @@ class Forbidden:
 
 @dataclass(frozen=True)
 class Category:
-    """One of the named values; where it `grows`, a new value is let in."""
+    """One of the named values; where it `grows`, a new value is let in, though not a batch full of them."""
 
     values: tuple[str, ...]
     grows: bool = False
@@ -86,13 +86,23 @@ R = TypeVar("R")
 
 
 class Table(BaseModel):
-    """A table of the contract: subclass it, one annotated field a column."""
+    """A table of the contract: subclass it, one annotated field a column.
+
+    Attributes:
+        table: Its name.
+        version: Of the contract, recorded with each batch: raise it when columns change.
+        rules: Conditions across columns, by name.
+        span: How far the times of a batch's rows may lie apart. None: any.
+        volume: The least share of the rows that the same days had in the fullest of the weeks before. None: any.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     table: ClassVar[str]
     version: ClassVar[int] = 1
     rules: ClassVar[Mapping[str, nw.Expr]] = {}
+    span: ClassVar[timedelta | None] = None
+    volume: ClassVar[float | None] = None
 
 
 class Task(StrEnum):
@@ -214,6 +224,11 @@ class Schema:
         """How long before its event a row is predicted."""
         role = self.column(self.event_time).role(EventTime) if self.event_time else None
         return role.lead if role else timedelta(0)
+
+    @property
+    def time(self) -> str | None:
+        """The column that a batch's rows are ordered by: when they became known, or their event time."""
+        return self.only(Known) or self.event_time
 
     @property
     def known(self) -> nw.Expr:
