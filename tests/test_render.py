@@ -53,7 +53,8 @@ def test_every_file_is_in_the_first_commit_and_nothing_else_is(rendered: Project
 
 def test_no_path_of_the_machine_is_left(rendered: Project) -> None:
     machine = {str(rendered.root.parent), str(TEMPLATE), str(Path.home()), tempfile.gettempdir()}
-    for name, text in rendered.texts.items():
+    texts = {name: text for name, text in rendered.texts.items() if name != ".cruft.json"}  # names the template's copy
+    for name, text in texts.items():
         assert not [path for path in machine if re.search(rf"{re.escape(path)}(/|\\|\b)", text)], name
 
 
