@@ -7,6 +7,7 @@ pure function of the answers, so that an update can compare two of them; everyth
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,12 @@ def prune(root: Path, paths: list[str]) -> None:
             target.unlink(missing_ok=True)
 
 
+def furnish(root: Path, editors: str) -> list[str]:
+    """Have the project write the settings of its editors, as it does later by itself; return what to tell."""
+    lines: list[str] = runpy.run_path(str(root / "tools" / "ide.py"))["write"](root, editors)
+    return lines
+
+
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Git in the project, on its own and without a word."""
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
@@ -84,20 +91,22 @@ def commit(root: Path, message: str) -> str | None:
     return None
 
 
-def next_steps(answers: Mapping[str, str], note: str | None) -> str:
+def next_steps(answers: Mapping[str, str], notes: list[str]) -> str:
     """Tell a user what to type now."""
     slug = answers["project_slug"]
     lines = ["", f"{slug} is ready. Next:", f"  cd {slug}", "  uv sync", f"  uv run {slug} run", ""]
-    return "\n".join([*lines, f"Note: {note}", ""] if note else lines)
+    return "\n".join([*lines, *(f"Note: {note}" for note in notes), *([""] if notes else [])])
 
 
 def main(answers: Mapping[str, str], root: Path) -> None:
-    """Prune the project; for a user who creates it, commit it and print the next steps on stderr."""
+    """Prune and furnish the project; for a user who creates it, commit it and print the next steps on stderr."""
     prune(root, unwanted(answers))
+    notes = furnish(root, answers["ide"]) if answers["ide"] != "none" else []
     if is_rerender(answers, root):
         return
-    note = commit(root, f"Create {answers['project_slug']} from the template")
-    print(next_steps(answers, note).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+    if note := commit(root, f"Create {answers['project_slug']} from the template"):
+        notes.append(note)
+    print(next_steps(answers, notes).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -43,5 +43,11 @@ def tests(session: nox.Session) -> None:
     uv(session, "pytest", "--numprocesses=auto", "--cov", "--cov-report=term-missing:skip-covered")
 
 
+@nox.session(default=False)
+def ide(session: nox.Session) -> None:
+    """Renew the entries of VS Code and PyCharm; `-- vscode`, `-- pycharm` or `-- both` adds those of an editor."""
+    uv(session, "python", "tools/ide.py")
+
+
 if __name__ == "__main__":
     nox.main()
