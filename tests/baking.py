@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
@@ -99,9 +100,21 @@ def pairwise(options: Mapping[str, list[str]]) -> list[dict[str, str]]:
 ROWS = pairwise({**CHOICES, "owner": ["", "some-team"], "project_slug": [SHORTEST, "my-ml-project", LONGEST]})
 
 
-def make(template: Path, folder: Path, answers: Mapping[str, str]) -> Project:
-    """Make a project in a folder through Cookiecutter itself."""
+def make(template: Path, folder: Path, answers: Mapping[str, str], *, over: bool = False) -> Project:
+    """Make a project in a folder through Cookiecutter itself, over what is there if so wished."""
     root = cookiecutter(
-        str(template), no_input=True, default_config=True, extra_context=dict(answers), output_dir=str(folder)
+        str(template),
+        no_input=True,
+        default_config=True,
+        extra_context=dict(answers),
+        output_dir=str(folder),
+        overwrite_if_exists=over,
     )
     return Project(Path(root))
+
+
+def copied(project: Project, folder: Path) -> Project:
+    """A copy of a project, to work in."""
+    caches = shutil.ignore_patterns(".*_cache", "__pycache__")
+    shutil.copytree(project.root, folder / project.slug, ignore=caches)
+    return Project(folder / project.slug)
