@@ -17,6 +17,8 @@ ELSEWHERE = {
     "cd my-ml-project": "every test of a project works in its folder",
     "uv run my-ml-project run": "test_project.py",
     "uv run nox": "test_project.py",
+    "uv run nox -s ide": "test_ide_starts.py",
+    "uv run nox -s ide -- both": "test_ide_starts.py",
     "uv run my-ml-project explain 23791": "the project's own tests run it",
     "python -m venv .venv": "test_project.py, by pip",
     "source .venv/bin/activate": "test_project.py, by pip",
@@ -80,10 +82,12 @@ def test_every_command_of_the_pages_is_run_or_says_why_not() -> None:
     assert commands == set(ELSEWHERE)
 
 
-def test_the_sessions_that_the_pages_name_are_there() -> None:
-    sessions = run("nox", "--list", cwd=TEMPLATE).stdout
-    named = {name for command in ELSEWHERE for name in re.findall(r"nox -s (\w+)", command)}
-    assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
+def test_the_sessions_that_the_pages_name_are_there(project: Project) -> None:
+    for start, root in (("uvx", TEMPLATE), ("uv run", project.root)):
+        sessions = run("nox", "--list", cwd=root).stdout
+        named = {name for command in ELSEWHERE for name in re.findall(rf"^{start} nox -s (\w+)", command)}
+        assert named
+        assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
 
 
 def test_the_questions_page_has_every_question_and_the_commands_page_every_command(project: Project) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from baking import LONGEST, SHORTEST, TEMPLATE, Bake, Project, copied, make, run
 from ide_checks import problems
 
+from hooks import post_gen_project
 from hooks.post_gen_project import furnish
 from tools import vscode_settings
 
@@ -88,6 +91,18 @@ def test_twice_gives_the_bytes_of_once(mine: Project) -> None:
     run(sys.executable, "tools/ide.py", cwd=mine.root)
     assert written(mine.root) == before
     assert mine.git("status", "--porcelain", "--ignored") == ""
+
+
+def test_an_updates_render_has_the_same_files(
+    mine: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = copied(mine, Path(tempfile.mkdtemp()))
+    for folder in {name.split("/")[0] for name in written(again.root)}:
+        shutil.rmtree(again.root / folder)
+    post_gen_project.main({"ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root)
+    assert written(again.root) == written(mine.root)
+    assert capfd.readouterr() == ("", "")
 
 
 # --- what is there already

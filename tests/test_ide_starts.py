@@ -120,6 +120,16 @@ def test_attach_stops_a_process_that_waits(installed: Project) -> None:
             process.kill()
 
 
+@pytest.mark.parametrize("more", [[], ["--", "both"]], ids=["by folder", "by name"])
+def test_the_session_brings_back_what_is_missing(installed: Project, more: list[str]) -> None:
+    path = installed.root / ".run" / "gate.run.xml"
+    before = path.read_bytes()
+    path.unlink()
+    run("uv", "run", "nox", "-s", "ide", *more, cwd=installed.root, env=OWN)
+    assert path.read_bytes() == before
+    assert installed.git("status", "--porcelain", ".idea", ".run", ".vscode", ".devcontainer") == ""
+
+
 # --- in PyCharm
 
 
