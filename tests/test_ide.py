@@ -151,6 +151,17 @@ def test_later_the_folders_say_which_editors_are_served(
     assert written(mine.root) == written(bake().root)
 
 
+def test_a_project_without_readme_commands_and_sessions_gets_what_is_left(mine: Project) -> None:
+    for name in ("README.md", "noxfile.py", f"src/{mine.package}/cli.py"):
+        (mine.root / name).unlink()
+    for folder in {name.split("/")[0] for name in written(mine.root)}:
+        shutil.rmtree(mine.root / folder)
+    assert furnish(mine.root, "both") == []
+    assert problems(mine.root, set()) == []
+    assert json.loads(mine.read(".vscode/tasks.json"))["tasks"] == []
+    assert len(json.loads(mine.read(".vscode/launch.json"))["configurations"]) == 4
+
+
 def test_keys_of_the_user_stay_and_what_is_missing_is_added(mine: Project) -> None:
     settings = {"[python]": {"editor.formatOnSave": False}, "editor.tabSize": 8, "git.branchProtection": []}
     own = {"name": "mine", "type": "node", "request": "launch"}

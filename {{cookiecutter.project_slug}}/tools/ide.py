@@ -47,34 +47,34 @@ class Project:
 
 def read(root: Path) -> Project:
     """Read what a project has from its files, without importing them."""
-    slug = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    slug = tomllib.loads(text(root / "pyproject.toml"))["project"]["name"]
     source = root / "src" / slug.replace("-", "_")
     paths = [path for name in ("experiments", "reports") for path in sorted((source / "research" / name).glob("*.py"))]
-    start = ["uv", "run", slug]
-    shown = [line.split() for line in (root / "README.md").read_text(encoding="utf-8").splitlines()]
+    start = f"uv run {slug} "
+    lines = [line.removeprefix(start) for line in text(root / "README.md").splitlines() if line.startswith(start)]
     return Project(
         slug,
         source.name,
-        tuple(commands(parsed(source / "cli.py"), [words[3:] for words in shown if words[:3] == start])),
+        tuple(commands(ast.parse(text(source / "cli.py")), [line.split() for line in lines if " -" not in line])),
         tuple(path.relative_to(root).as_posix() for path in paths if path.stem != "__init__"),
-        dict(sessions(parsed(root / "noxfile.py"))),
+        dict(sessions(ast.parse(text(root / "noxfile.py")))),
     )
 
 
-def parsed(path: Path) -> list[ast.stmt]:
-    """The statements of a file."""
-    return ast.parse(path.read_bytes(), str(path)).body
+def text(path: Path) -> str:
+    """The text of a file; none if a project does without it."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def commands(script: list[ast.stmt], shown: list[list[str]]) -> Iterator[Command]:
+def commands(script: ast.Module, shown: list[list[str]]) -> Iterator[Command]:
     """The rows of the table COMMANDS, each with the first of the shown commands that fits."""
-    assigned = [line for line in script if isinstance(line, ast.Assign)]
+    assigned = [line for line in script.body if isinstance(line, ast.Assign)]
     named = {target.id: line.value for line in assigned for target in line.targets if isinstance(target, ast.Name)}
     table = named.get("COMMANDS")
     for key, row in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
             needs = tuple(needed(row, named))
-            fitting = (rest for name, *rest in filter(None, shown) if name == key.value and len(rest) == len(needs))
+            fitting = (rest for name, *rest in shown if name == key.value and len(rest) == len(needs))
             yield Command(str(key.value), needs, tuple(next(fitting, ())))
 
 
@@ -87,9 +87,9 @@ def needed(row: ast.expr, named: dict[str, ast.expr]) -> Iterator[str]:
                     yield name
 
 
-def sessions(noxfile: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+def sessions(noxfile: ast.Module) -> Iterator[tuple[str, str]]:
     """The nox sessions, in their order."""
-    for function in (line for line in noxfile if isinstance(line, ast.FunctionDef)):
+    for function in (line for line in noxfile.body if isinstance(line, ast.FunctionDef)):
         for mark in function.decorator_list:
             if ast.unparse(mark).startswith("nox.session"):
                 words = mark.keywords if isinstance(mark, ast.Call) else []
@@ -257,7 +257,8 @@ def start(project: Project, name: str, kind: str, factory: str, **values: str) -
 
 def starts(project: Project) -> Files:
     """Every command that needs no argument or has an example of it, every research script, and the tests."""
-    python, files = ("PythonConfigurationType", "Python"), Files()
+    files: Files = {}
+    python = ("PythonConfigurationType", "Python")
     for command in (row for row in project.commands if len(row.example) == len(row.needs)):
         line = " ".join([command.name, *command.example])
         values = {"SCRIPT_NAME": project.package, "MODULE_MODE": "true", "PARAMETERS": line}
@@ -295,13 +296,13 @@ def write(root: Path, asked: str = "") -> list[str]:
         for editor, (folder, files) in EDITORS.items()
         if asked in {editor, "both"} or (not asked and (root / folder).is_dir())
     ]
-    told = [put(root, path, text) for files in chosen for path, text in files(project).items()]
+    told = [put(root, path, ours) for files in chosen for path, ours in files(project).items()]
     if not chosen and asked != "none":
         told.append("nothing written: say for which editor, `uv run nox -s ide -- both`, vscode or pycharm")
     return [line for line in told if line]
 
 
-def put(root: Path, path: str, text: str) -> str | None:
+def put(root: Path, path: str, ours: str) -> str | None:
     """Write a file, or give the one that is there what it lacks; if that can't be read, lay ours beside it."""
     told = None
     if (root / path).exists():
@@ -309,15 +310,15 @@ def put(root: Path, path: str, text: str) -> str | None:
             return None
         try:
             theirs = json.loads((root / path).read_bytes())
-            whole = completed(theirs, json.loads(text))
+            whole = completed(theirs, json.loads(ours))
             if whole == theirs:
                 return None
-            text = dumped(whole)
+            ours = dumped(whole)
         except ValueError:
             told = f"{path} is no plain JSON and stays as it is; {path}.template has what it would get"
             path += ".template"
     (root / path).parent.mkdir(exist_ok=True)
-    (root / path).write_text(text, encoding="utf-8", newline="\n")
+    (root / path).write_text(ours, encoding="utf-8", newline="\n")
     return told
 
 
