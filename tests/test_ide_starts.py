@@ -27,13 +27,14 @@ def installed(project: Project, tmp_path_factory: pytest.TempPathFactory, worker
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "installed"
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
+        if not (folder / "done").exists():
             made = copied(project, folder)
             for path in (made.root / "data" / "example").glob("*/*.parquet"):
                 if path.stem not in MONTHS:
                     path.unlink()
             (made.root / "config" / "params.toml").write_text("max_iter = 10\n", encoding="utf-8")
             run("uv", "sync", "--locked", "--quiet", cwd=made.root, env=OWN)
+            (folder / "done").touch()
     return Project(folder / project.slug)
 
 
