@@ -7,6 +7,7 @@ pure function of the answers, so that an update can compare two of them; everyth
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,12 @@ def prune(root: Path, paths: list[str]) -> None:
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
+
+
+def furnish(root: Path, editors: str) -> list[str]:
+    """Have the project write the settings of its editors, as it does later by itself; return what to tell."""
+    lines: list[str] = runpy.run_path(str(root / "tools" / "ide.py"))["write"](root, editors)
+    return lines
 
 
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -148,17 +155,18 @@ def next_steps(answers: Mapping[str, str], notes: list[str]) -> str:
     """Tell a user what to type now."""
     slug = answers["project_slug"]
     lines = ["", f"{slug} is ready. Next:", f"  cd {slug}", "  uv sync", f"  uv run {slug} run", ""]
-    return "\n".join([*lines, *(f"Note: {note}" for note in notes), ""] if notes else lines)
+    return "\n".join([*lines, *(f"Note: {note}" for note in notes), *([""] if notes else [])])
 
 
 def main(answers: Mapping[str, str], root: Path) -> None:
-    """Prune the project; for a user who creates it, make it updatable, commit it and print the next steps on stderr."""
+    """Prune and furnish the project; for a user who creates it, also record, commit and print the next steps."""
     prune(root, unwanted(answers))
+    notes = furnish(root, answers["ide"]) if answers["ide"] != "none" else []
     if is_rerender(answers, root):
         return
-    notes = [make_updatable(answers, root), commit(root, f"Create {answers['project_slug']} from the template")]
-    words = next_steps(answers, [note for note in notes if note])
-    print(words.encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+    once = make_updatable(answers, root), commit(root, f"Create {answers['project_slug']} from the template")
+    notes += [note for note in once if note]
+    print(next_steps(answers, notes).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ JINJA = ("{" + "{", "{" + "%", "{" + "#")
 # Folders and modules of the generated project, and commands that a script of the same name would shadow.
 OURS = frozenset(
     """
-config conftest data demo dist docs lake mlruns noxfile reports setup src test tests
+config conftest data demo dist docs lake mlruns noxfile reports setup src test tests tools
 activate bash cargo conda docker git make pip pip3 pipx poetry py python python3 sh sudo uv uvx
 """.split()
 )

@@ -116,8 +116,10 @@ def publish(repository: Path, message: str, tag: str | None = None) -> str:
     return run("git", "rev-parse", "HEAD", cwd=repository).stdout.strip()
 
 
-def make(template: Path | str, folder: Path, answers: Mapping[str, str], checkout: str | None = None) -> Project:
-    """Make a project in a folder through Cookiecutter itself."""
+def make(
+    template: Path | str, folder: Path, answers: Mapping[str, str], *, checkout: str | None = None, over: bool = False
+) -> Project:
+    """Make a project in a folder through Cookiecutter itself, over what is there if so wished."""
     own = {"cookiecutters_dir": str(folder / "clones"), "replay_dir": str(folder / "replay")}
     root = cookiecutter(
         str(template),
@@ -126,5 +128,13 @@ def make(template: Path | str, folder: Path, answers: Mapping[str, str], checkou
         default_config=own,
         extra_context=dict(answers),
         output_dir=str(folder),
+        overwrite_if_exists=over,
     )
     return Project(Path(root))
+
+
+def copied(project: Project, folder: Path) -> Project:
+    """A copy of a project, to work in."""
+    caches = shutil.ignore_patterns(".*_cache", "__pycache__")
+    shutil.copytree(project.root, folder / project.slug, ignore=caches)
+    return Project(folder / project.slug)

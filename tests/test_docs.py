@@ -18,6 +18,8 @@ ELSEWHERE = {
     "cd my-ml-project": "every test of a project works in its folder",
     "uv run my-ml-project run": "test_project.py",
     "uv run nox": "test_project.py",
+    "uv run nox -s ide": "test_ide_starts.py",
+    "uv run nox -s ide -- both": "test_ide_starts.py",
     "uv run my-ml-project explain 23791": "the project's own tests run it",
     "python -m venv .venv": "test_project.py, by pip",
     "source .venv/bin/activate": "test_project.py, by pip",
@@ -93,10 +95,12 @@ def test_every_command_of_the_pages_is_run_or_says_why_not() -> None:
     assert commands == set(ELSEWHERE)
 
 
-def test_the_sessions_that_the_pages_name_are_there() -> None:
-    sessions = run("nox", "--list", cwd=TEMPLATE).stdout
-    named = {name for command in ELSEWHERE for name in re.findall(r"uvx nox -s (\w+)", command)}
-    assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
+def test_the_sessions_that_the_pages_name_are_there(project: Project) -> None:
+    for start, root in (("uvx", TEMPLATE), ("uv run", project.root)):
+        sessions = run("nox", "--list", cwd=root).stdout
+        named = {name for command in ELSEWHERE for name in re.findall(rf"^{start} nox -s (\w+)", command)}
+        assert named
+        assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
 
 
 def test_the_questions_page_has_every_question_and_the_commands_page_every_command(project: Project) -> None:
@@ -112,7 +116,8 @@ def test_the_questions_page_has_every_question_and_the_commands_page_every_comma
 def paths_of(section: str) -> list[str]:
     """The paths in the table of a section of the page on ownership."""
     page = (TEMPLATE / "docs" / "explanation" / "ownership.md").read_text(encoding="utf-8")
-    return re.findall(r"^\| `([^`]+)`", page.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (`.+?`) \|", page.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
+    return [path for row in rows for path in re.findall(r"`([^`]+)`", row)]
 
 
 def test_the_page_on_ownership_is_the_list_of_the_project(project: Project) -> None:

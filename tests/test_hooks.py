@@ -21,6 +21,7 @@ ANSWERS = {
     "author_name": "Ada",
     "owner": "",
     **{question: choices[0] for question, choices in CHOICES.items()},
+    "ide": "none",  # test_ide.py
 }
 
 
