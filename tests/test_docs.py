@@ -34,7 +34,7 @@ ELSEWHERE = {
     "uvx nox -s bench": "it takes a quarter of an hour",
     "uvx nox -s bump": "it asks for new versions; test_releases.py tests what it rewrites",
     "uvx nox -s release -- 1.2.3": "it makes a tag; test_releases.py does what the session does, in a copy",
-    "uvx nox -s tests -- -m slow -k updates": "it takes a quarter of an hour",
+    "uvx nox -s tests -- -m slow -k updates": "it takes minutes",
     "uv run nox -s update": "test_updates.py does what the session does",
     "uv run nox -s update -- --to v1.2.3": "test_updates.py does what the session does",
     "git diff HEAD": "it only shows",
