@@ -94,6 +94,20 @@ def lock(session: nox.Session) -> None:
     )
 
 
+@nox.session(default=False)
+def bump(session: nox.Session) -> None:
+    """Take the newest actions, tools and packages, here and in the template folder."""
+    uv(session, "python", "tools/bump.py")
+    session.run("uv", "lock", "--upgrade")
+    session.notify("lock", ["--upgrade"])
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Check that every older project can take a release, then tag and record it: `-- 1.2.3`."""
+    uv(session, "python", "tools/release.py", *session.posargs)
+
+
 @nox.session(name="format", default=False)
 def format_project(session: nox.Session) -> None:
     """Fix and format the generated project's Python as rendered, and take it back into the template."""

@@ -1,4 +1,4 @@
-"""Finish a project: take out the options that are off and, for a new project, make the first commit.
+"""Finish a project: take out the options that are off; a new one also gets its record for updates and a first commit.
 
 Cookiecutter runs a rendered copy of this file in the new folder; the standard library is all it has. The render is a
 pure function of the answers, so that an update can compare two of them; everything else happens once, on creation.
@@ -7,6 +7,7 @@ pure function of the answers, so that an update can compare two of them; everyth
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-ANSWERS = r"""{{ cookiecutter | tojson }}"""
+# As pairs: `tojson` sorts the keys of a mapping, and the record for updates keeps the order of the questions.
+ANSWERS = r"""{{ cookiecutter.items() | list | tojson }}"""
 
 # Question -> answer -> the paths that only this answer keeps.
 OPTIONAL: dict[str, dict[str, list[str]]] = {
@@ -56,6 +58,12 @@ def prune(root: Path, paths: list[str]) -> None:
             target.unlink(missing_ok=True)
 
 
+def furnish(root: Path, editors: str) -> list[str]:
+    """Have the project write the settings of its editors, as it does later by itself; return what to tell."""
+    lines: list[str] = runpy.run_path(str(root / "tools" / "ide.py"))["write"](root, editors)
+    return lines
+
+
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Git in the project, on its own and without a word."""
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
@@ -63,6 +71,65 @@ def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603
         command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
+
+
+def ask_git(folder: Path, *arguments: str) -> str:
+    """What Git answers in the template's folder; LookupError with its reason if it refuses."""
+    result = git(folder, *arguments)
+    if result.returncode:
+        raise LookupError((result.stderr.strip().splitlines() or [f"`git {arguments[0]}` failed"])[-1])
+    return result.stdout.strip()
+
+
+def template_folder(answers: Mapping[str, str]) -> Path:
+    """Find the rendered template; where its path is relative, that is from where the user stood."""
+    bases = (os.environ.get("PWD", ""), answers.get("_output_dir", ""))
+    folders = [Path(base, answers["_repo_dir"]).absolute() for base in bases if "_repo_dir" in answers]
+    for folder in folders:
+        if (folder / "cookiecutter.json").is_file():
+            return folder
+    raise LookupError("its folder can't be found; give its absolute path")
+
+
+def address(url: str) -> str:
+    """Write a clone's origin as cruft does: a path for file://; never with a password."""
+    path = Path(url.removeprefix("file://"))
+    return str(path) if url.startswith("file://") and path.exists() else re.sub(r"^(https?://)[^/@]*@", r"\1", url)
+
+
+def origin(answers: Mapping[str, str]) -> dict[str, str | None]:
+    """Tell the template's address and commit; LookupError with the reason if an update couldn't find them again."""
+    if "_commit" in answers:  # cruft creates the project, and knows
+        return {"template": answers["_template"], "commit": answers["_commit"], "checkout": None, "directory": None}
+    folder = template_folder(answers)
+    ask_git(folder, "ls-files", "--error-unmatch", "cookiecutter.json")
+    if ask_git(folder, "status", "--porcelain", "--", "hooks", "*cookiecutter*"):
+        raise LookupError("its folder has changes that are not committed")
+    commit = ask_git(folder, "rev-parse", "HEAD")
+    directory = ask_git(folder, "rev-parse", "--show-prefix").rstrip("/") or None
+    if Path(answers["_repo_dir"]).is_relative_to(answers["_template"]):  # used where it is, whatever --checkout says
+        top = ask_git(folder, "rev-parse", "--show-toplevel") if directory else str(folder)
+        return {"template": top, "commit": commit, "checkout": None, "directory": directory}
+    template = address(ask_git(folder, "config", "--get", "remote.origin.url"))
+    return {"template": template, "commit": commit, "checkout": answers.get("_checkout"), "directory": directory}
+
+
+def make_updatable(answers: Mapping[str, str], root: Path) -> str | None:
+    """Record where the project comes from, in the bytes that cruft writes; otherwise say in one line why not."""
+    if shutil.which("git") is None:
+        return None  # the first commit lacks it too, and says so
+    try:
+        found = origin(answers)
+    except LookupError as reason:
+        return f"The template's updates can't reach this project until `cruft link`: {reason.args[0]}"
+    about_the_run = {"_output_dir", "_repo_dir", "_checkout", "_template", "_commit"}
+    context = {name: answer for name, answer in answers.items() if name not in about_the_run}
+    context |= {"_template": str(found["template"]), "_commit": str(found["commit"])}
+    record = {**found, "context": {"cookiecutter": context}}
+    record = {name: record[name] for name in ("template", "commit", "checkout", "context", "directory")}
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    (root / ".cruft.json").write_text(text, encoding="utf-8", newline="\n")
+    return None
 
 
 def commit(root: Path, message: str) -> str | None:
@@ -84,21 +151,23 @@ def commit(root: Path, message: str) -> str | None:
     return None
 
 
-def next_steps(answers: Mapping[str, str], note: str | None) -> str:
+def next_steps(answers: Mapping[str, str], notes: list[str]) -> str:
     """Tell a user what to type now."""
     slug = answers["project_slug"]
     lines = ["", f"{slug} is ready. Next:", f"  cd {slug}", "  uv sync", f"  uv run {slug} run", ""]
-    return "\n".join([*lines, f"Note: {note}", ""] if note else lines)
+    return "\n".join([*lines, *(f"Note: {note}" for note in notes), *([""] if notes else [])])
 
 
 def main(answers: Mapping[str, str], root: Path) -> None:
-    """Prune the project; for a user who creates it, commit it and print the next steps on stderr."""
+    """Prune and furnish the project; for a user who creates it, also record, commit and print the next steps."""
     prune(root, unwanted(answers))
+    notes = furnish(root, answers["ide"]) if answers["ide"] != "none" else []
     if is_rerender(answers, root):
         return
-    note = commit(root, f"Create {answers['project_slug']} from the template")
-    print(next_steps(answers, note).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+    once = make_updatable(answers, root), commit(root, f"Create {answers['project_slug']} from the template")
+    notes += [note for note in once if note]
+    print(next_steps(answers, notes).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(json.loads(ANSWERS), Path.cwd())
+    main(dict(json.loads(ANSWERS)), Path.cwd())

@@ -22,7 +22,7 @@ JINJA = ("{" + "{", "{" + "%", "{" + "#")
 # Folders and modules of the generated project, and commands that a script of the same name would shadow.
 OURS = frozenset(
     """
-config conftest data demo dist docs lake mlruns noxfile reports setup src test tests
+config conftest data demo dist docs lake mlruns noxfile reports setup src test tests tools
 activate bash cargo conda docker git make pip pip3 pipx poetry py python python3 sh sudo uv uvx
 """.split()
 )
@@ -31,25 +31,26 @@ WINDOWS = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("co
 DEPENDENCIES = frozenset(
     """
 activate activate-global-python-argcomplete alembic annotated-doc annotated-types anyio appnope argcomplete arro3
-arro3-core ast-serialize asttokens attr attrs backend-test-tools cachetools certifi cffi cffi-gen-src cfgv
-charset-normalizer check-model check-node click cloudpickle codespell codespell-lib colorama colorlog comm contourpy
-coverage coverage3 cryptography cycler databricks databricks-sdk dateutil debugpy debugpy-adapter deltalake
-dependency-groups deprecated deptry distlib dmypy dotenv execnet executing f2py fastapi fastjsonschema filelock
-flatbuffers fonttools git gitdb gitpython google google-auth grimp h11 humanize hypothesis identify identify-cli idna
-import-linter importlib-metadata importlinter iniconfig ipykernel ipykernel-launcher ipython ipython-pygments-lexers
-ipython3 jedi joblib jupyter jupyter-client jupyter-core jupyter-kernel jupyter-kernelspec jupyter-migrate jupyter-run
-jupyter-troubleshoot kiwisolver librt lint-dependency-groups lint-imports mako mako-render markdown-it markdown-it-py
-markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny
-mpl-toolkits mypy mypy-extensions mypyc narwhals nest-asyncio2 nodeenv normalizer nox numpy numpy-config onnx
-onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
-opentelemetry-semantic-conventions packaging pandas parso pathspec pexpect pillow pip-install-dependency-groups
-platformdirs pluggy polars polars-runtime-32 pre-commit prompt-toolkit protobuf psutil ptyprocess pure-eval py pyasn1
-pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset pygmentize pygments pylab
-pyparsing pytest pytest-cov pytest-xdist python python-dateutil python-discovery python-dotenv python3 pyyaml pyzmq
-register-python-argcomplete requests requirements requirements-parser rich ruff scikit-learn scipy skl2onnx sklearn
-smmap sortedcontainers sqlalchemy sqlformat sqlparse stack-data starlette stubgen stubtest threadpoolctl tomli tornado
-tox-to-nox traitlets ttx typing-extensions typing-inspection tzdata urllib3 uvicorn validate-pyproject virtualenv
-wcwidth wrapt wrapt-stubs xdist yaml zipp zizmor zmq
+arro3-core arrow ast-serialize asttokens attr attrs backend-test-tools binaryornot cachetools certifi cffi cffi-gen-src
+cfgv charset-normalizer check-model check-node click cloudpickle codespell codespell-lib colorama colorlog comm
+contourpy cookiecutter coverage coverage3 cruft cryptography cycler databricks databricks-sdk dateutil debugpy
+debugpy-adapter deltalake dependency-groups deprecated deptry distlib dmypy dotenv execnet executing f2py fastapi
+fastjsonschema filelock flatbuffers fonttools git gitdb gitpython google google-auth grimp h11 humanize hypothesis
+identify identify-cli idna import-linter importlib-metadata importlinter iniconfig ipykernel ipykernel-launcher ipython
+ipython-pygments-lexers ipython3 jedi jinja2 joblib jupyter jupyter-client jupyter-core jupyter-kernel
+jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot kiwisolver librt lint-dependency-groups lint-imports
+mako mako-render markdown-it markdown-it-py markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm
+mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny mpl-toolkits mypy mypy-extensions mypyc narwhals nest-asyncio2
+nodeenv normalizer nox numpy numpy-config onnx onnxruntime onnxruntime-test opentelemetry opentelemetry-api
+opentelemetry-proto opentelemetry-sdk opentelemetry-semantic-conventions packaging pandas parso pathspec pexpect pillow
+pip-install-dependency-groups platformdirs pluggy polars polars-runtime-32 pre-commit prompt-toolkit protobuf psutil
+ptyprocess pure-eval py pyasn1 pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset
+pygmentize pygments pylab pyparsing pytest pytest-cov pytest-xdist python python-dateutil python-discovery python-dotenv
+python-slugify python3 pyyaml pyzmq register-python-argcomplete requests requirements requirements-parser rich ruff
+scikit-learn scipy shellingham skl2onnx sklearn slugify smmap sortedcontainers sqlalchemy sqlformat sqlparse stack-data
+starlette stubgen stubtest text-unidecode threadpoolctl tomli tornado tox-to-nox traitlets ttx typer typing-extensions
+typing-inspection tzdata urllib3 uvicorn validate-pyproject virtualenv wcwidth wrapt wrapt-stubs xdist yaml zipp zizmor
+zmq
 """.split()
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
@@ -99,9 +100,41 @@ def pairwise(options: Mapping[str, list[str]]) -> list[dict[str, str]]:
 ROWS = pairwise({**CHOICES, "owner": ["", "some-team"], "project_slug": [SHORTEST, "my-ml-project", LONGEST]})
 
 
-def make(template: Path, folder: Path, answers: Mapping[str, str]) -> Project:
-    """Make a project in a folder through Cookiecutter itself."""
+def copy_template(folder: Path) -> Path:
+    """Copy this checkout, without its history and caches, into a folder."""
+    caches = shutil.ignore_patterns(".git", ".*_cache", "__pycache__", ".cache", ".venv", ".nox", "demo", "site")
+    return Path(shutil.copytree(TEMPLATE, folder, ignore=caches, dirs_exist_ok=True))
+
+
+def publish(repository: Path, message: str, tag: str | None = None) -> str:
+    """Commit everything in a folder, which becomes a repository if it is none; returns the commit."""
+    run("git", "init", "--quiet", "--initial-branch=main", cwd=repository)
+    run("git", "add", "--all", cwd=repository)
+    run("git", "commit", "--quiet", "--message", message, cwd=repository)
+    if tag:
+        run("git", "tag", tag, cwd=repository)
+    return run("git", "rev-parse", "HEAD", cwd=repository).stdout.strip()
+
+
+def make(
+    template: Path | str, folder: Path, answers: Mapping[str, str], *, checkout: str | None = None, over: bool = False
+) -> Project:
+    """Make a project in a folder through Cookiecutter itself, over what is there if so wished."""
+    own = {"cookiecutters_dir": str(folder / "clones"), "replay_dir": str(folder / "replay")}
     root = cookiecutter(
-        str(template), no_input=True, default_config=True, extra_context=dict(answers), output_dir=str(folder)
+        str(template),
+        checkout=checkout,
+        no_input=True,
+        default_config=own,
+        extra_context=dict(answers),
+        output_dir=str(folder),
+        overwrite_if_exists=over,
     )
     return Project(Path(root))
+
+
+def copied(project: Project, folder: Path) -> Project:
+    """A copy of a project, to work in."""
+    caches = shutil.ignore_patterns(".*_cache", "__pycache__")
+    shutil.copytree(project.root, folder / project.slug, ignore=caches)
+    return Project(folder / project.slug)

@@ -2,28 +2,30 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from baking import TEMPLATE, Bake, Project, make, run
+from baking import Bake, Project, copy_template, make, publish, run
 from filelock import FileLock
+from history import History, write_history
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_git(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the user's own Git configuration out, and give Git an identity."""
-    config = tmp_path_factory.mktemp("git") / "config"
-    config.write_text("[user]\nname = Tester\nemail = tester@example.com\n", encoding="utf-8")
-    os.environ.update(GIT_CONFIG_GLOBAL=str(config), GIT_CONFIG_NOSYSTEM="1")
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's own configuration of Git and Cookiecutter out, and give Git an identity."""
+    folder = tmp_path_factory.mktemp("configuration")
+    (folder / "git").write_text("[user]\nname = Tester\nemail = tester@example.com\n", encoding="utf-8")
+    own = {"cookiecutters_dir": str(folder / "clones"), "replay_dir": str(folder / "replay")}
+    (folder / "cookiecutter").write_text(json.dumps(own), encoding="utf-8")
+    os.environ.update(GIT_CONFIG_GLOBAL=str(folder / "git"), GIT_CONFIG_NOSYSTEM="1")
+    os.environ["COOKIECUTTER_CONFIG"] = str(folder / "cookiecutter")
 
 
 @pytest.fixture(scope="session")
 def bake(tmp_path_factory: pytest.TempPathFactory) -> Bake:
     """Make projects through Cookiecutter itself, each set of answers once."""
-    template = tmp_path_factory.mktemp("template") / "template"
-    caches = shutil.ignore_patterns(".*_cache", "__pycache__", ".venv", ".nox", "demo")
-    shutil.copytree(TEMPLATE, template, ignore=caches)
+    template = copy_template(tmp_path_factory.mktemp("template") / "template")
+    publish(template, "This checkout")
     baked: dict[str, Project] = {}
 
     def bake_once(**answers: str) -> Project:
@@ -49,3 +51,10 @@ def environment(project: Project, pytestconfig: pytest.Config) -> Path:
         environment = {"UV_PROJECT_ENVIRONMENT": str(folder / "venv")}
         run("uv", "sync", "--locked", "--all-groups", "--no-install-project", cwd=project.root, env=environment)
     return folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """The template's releases, past and to come."""
+    root = write_history(tmp_path_factory.mktemp("history") / "template.git")
+    return History(root, tmp_path_factory.mktemp("made"))

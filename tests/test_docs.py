@@ -2,10 +2,11 @@
 
 import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from baking import QUESTIONS, TEMPLATE, Project, run
+from baking import QUESTIONS, TEMPLATE, Bake, Project, run
 
 PAGES = [TEMPLATE / "README.md", *sorted((TEMPLATE / "docs").rglob("*.md"))]
 # Commands in the pages that no test here runs, each with its reason; the others are started by the tests named.
@@ -17,6 +18,8 @@ ELSEWHERE = {
     "cd my-ml-project": "every test of a project works in its folder",
     "uv run my-ml-project run": "test_project.py",
     "uv run nox": "test_project.py",
+    "uv run nox -s ide": "test_ide_starts.py",
+    "uv run nox -s ide -- both": "test_ide_starts.py",
     "uv run my-ml-project explain 23791": "the project's own tests run it",
     "python -m venv .venv": "test_project.py, by pip",
     "source .venv/bin/activate": "test_project.py, by pip",
@@ -29,6 +32,18 @@ ELSEWHERE = {
     "uvx nox -s format": "it changes the checkout; test_gates.py finds what it would change",
     "uvx nox -s lock": "it asks the registry for new versions; test_gates.py checks the lock",
     "uvx nox -s bench": "it takes a quarter of an hour",
+    "uvx nox -s bump": "it asks for new versions; test_releases.py tests what it rewrites",
+    "uvx nox -s release -- 1.2.3": "it makes a tag; test_releases.py does what the session does, in a copy",
+    "uvx nox -s tests -- -m slow -k updates": "it takes minutes",
+    "uv run nox -s update": "test_updates.py does what the session does",
+    "uv run nox -s update -- --to v1.2.3": "test_updates.py does what the session does",
+    "git diff HEAD": "it only shows",
+    'git commit --all --message "Update from the template"': "it is plain Git",
+    "uvx cruft@2.16.0 link https://github.com/org/ml-template": "test_record.py; the address is the reader's",
+    "git add .cruft.json": "it is plain Git",
+    'git commit --message "Link to the template"': "it is plain Git",
+    "uvx cruft@2.16.0 diff": "test_record.py",
+    "jq --raw-output .commit my-ml-project/.cruft.json": "it only shows",
     "uvx nox -s mutate": "it takes half an hour",
     "uvx nox -s docs": "test_the_documentation_builds does what the session does",
     "uv run tools/build_example.py": "it downloads the source; the size of its result is checked by test_render.py",
@@ -80,10 +95,12 @@ def test_every_command_of_the_pages_is_run_or_says_why_not() -> None:
     assert commands == set(ELSEWHERE)
 
 
-def test_the_sessions_that_the_pages_name_are_there() -> None:
-    sessions = run("nox", "--list", cwd=TEMPLATE).stdout
-    named = {name for command in ELSEWHERE for name in re.findall(r"nox -s (\w+)", command)}
-    assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
+def test_the_sessions_that_the_pages_name_are_there(project: Project) -> None:
+    for start, root in (("uvx", TEMPLATE), ("uv run", project.root)):
+        sessions = run("nox", "--list", cwd=root).stdout
+        named = {name for command in ELSEWHERE for name in re.findall(rf"^{start} nox -s (\w+)", command)}
+        assert named
+        assert {name for name in named if not re.search(rf"^[*-] {name}\b", sessions, re.MULTILINE)} == set()
 
 
 def test_the_questions_page_has_every_question_and_the_commands_page_every_command(project: Project) -> None:
@@ -94,3 +111,23 @@ def test_the_questions_page_has_every_question_and_the_commands_page_every_comma
     rows = re.findall(r'^    "(\w+)": Command', script, re.MULTILINE)
     assert rows
     assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == set(rows)
+
+
+def paths_of(section: str) -> list[str]:
+    """The paths in the table of a section of the page on ownership."""
+    page = (TEMPLATE / "docs" / "explanation" / "ownership.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?`) \|", page.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
+    return [path for row in rows for path in re.findall(r"`([^`]+)`", row)]
+
+
+def test_the_page_on_ownership_is_the_list_of_the_project(project: Project) -> None:
+    listed = [path.replace("PACKAGE", project.package) for path in paths_of("Yours")]
+    assert sorted(listed) == project.pyproject["tool"]["cruft"]["skip"]
+
+
+def test_the_page_on_ownership_covers_every_file_and_no_other(bake: Bake) -> None:
+    projects = [bake(ci="github", owner="some-team"), bake(ci="gitlab")]
+    files = {name.replace(project.package, "PACKAGE") for project in projects for name in project.files}
+    patterns = [path for section in ("Yours", "The template's", "Shared") for path in paths_of(section)]
+    assert {name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)} == set()
+    assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in files)] == []

@@ -21,6 +21,7 @@ ANSWERS = {
     "author_name": "Ada",
     "owner": "",
     **{question: choices[0] for question, choices in CHOICES.items()},
+    "ide": "none",  # test_ide.py
 }
 
 
@@ -159,7 +160,7 @@ def test_a_new_project_is_committed_and_told_about_on_stderr(
     out, err = capsys.readouterr()
     assert out == ""
     assert "uv run my-ml-project run" in err
-    assert "Note" not in err
+    assert err.count("Note") == 1  # these answers name no template to record
     assert git(root, "ls-files").split() == [".github/workflows/ci.yml", ".gitignore", "README.md"]
     assert git(root, "status", "--porcelain") == ""
 
@@ -206,8 +207,7 @@ def test_without_an_identity_a_note_says_how_to_go_on(
     root = created(tmp_path / "my-ml-project")
     post_gen_project.main(ANSWERS, root)
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Note")]
-    assert len(notes) == 1
-    assert "user.email" in notes[0]
+    assert len([note for note in notes if "user.email" in note]) == 1
     assert "README.md" in git(root, "ls-files")
 
 
@@ -263,6 +263,7 @@ def test_two_renders_are_equal(bake: Bake, project: Project) -> None:
 @pytest.mark.parametrize("hook", [pre_gen_project, post_gen_project], ids=lambda hook: str(hook.__name__))
 def test_a_hook_holds_one_jinja_literal_and_imports_the_standard_library_alone(hook: ModuleType) -> None:
     text = Path(str(hook.__file__)).read_text(encoding="utf-8")
-    assert re.findall(r"\{\{.*?\}\}|\{%|\{#", text) == ["{{ cookiecutter | tojson }}"]
+    (mark,) = re.findall(r"\{\{.*?\}\}|\{%|\{#", text)
+    assert mark in {"{{ cookiecutter | tojson }}", "{{ cookiecutter.items() | list | tojson }}"}
     modules = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
     assert modules <= sys.stdlib_module_names

@@ -40,17 +40,38 @@ def timed(*command: str, cwd: Path = HERE) -> tuple[float, float]:
     return wall, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def bake(folder: Path) -> tuple[Path, float]:
+def bake(folder: Path, *options: str) -> tuple[Path, float]:
     """A project with the default answers, and what it cost in CPU seconds."""
-    command = ("cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir")
+    command = ("cookiecutter", str(HERE), "--no-input", "--default-config", *options, "--output-dir")
     costs = [timed(*command, str(folder / str(i)))[1] for i in range(ROUNDS)]
     return folder / "0" / SLUG, min(costs)
+
+
+def update(folder: Path) -> tuple[float, float]:
+    """CPU seconds of `cruft update` of an untouched project, and of the two bare renders that it can't do without."""
+    template, project = folder / "template", folder / "created" / SLUG
+    timed("git", "clone", "--quiet", str(HERE), str(template))
+    made = ("cookiecutter", str(template), "--no-input", "--default-config", "--output-dir")
+    timed(*made, str(project.parent))
+    page = template / "{{cookiecutter.project_slug}}" / "CONTRIBUTING.md"
+    page.write_text(page.read_text(encoding="utf-8") + "\nNew.\n", encoding="utf-8")
+    timed("git", "commit", "--quiet", "--all", "--message", "Change a line", cwd=template)
+    updates, renders = [], []
+    for i in range(ROUNDS):
+        renders.append(timed(*made, str(folder / f"render-{i}"), "--accept-hooks", "no")[1])
+        updates.append(timed("cruft", "update", "--skip-apply-ask", cwd=project)[1])
+        timed("git", "reset", "--quiet", "--hard", cwd=project)
+    return min(updates), 2 * min(renders)
 
 
 def measure(folder: Path) -> list[Row]:
     """All rows, from a fresh project."""
     project, cost = bake(folder)
     rows = [Row("`cookiecutter --no-input`, default answers", f"{cost:.2f} s CPU", "under 1 s CPU", cost < 1)]
+    hooks = cost - bake(folder / "bare", "--accept-hooks", "no")[1]
+    rows.append(
+        Row("of that, the hooks: checks, editors, first commit", f"{hooks:.2f} s CPU", "under 0.3 s CPU", hooks < 0.3)
+    )
     timed("uv", "sync", cwd=project)  # fills the cache of packages
     timed("uv", "venv", "--clear", cwd=project)
     sync, run = timed("uv", "sync", cwd=project)[0], timed("uv", "run", SLUG, "run", cwd=project)[0]
@@ -68,6 +89,11 @@ def measure(folder: Path) -> list[Row]:
     times = f"{days['ratio']:.2f}x ({days['late']:.2f} s against {days['first']:.2f} s CPU)"
     rows.append(
         Row("a day's batches on tables of a year, against the first day", times, "at most 2x", days["ratio"] <= 2)
+    )
+    ours, bare = update(folder)
+    times = f"{ours / bare:.2f}x ({ours:.2f} s against {bare:.2f} s CPU)"
+    rows.append(
+        Row("`cruft update` of an untouched project, against two bare renders", times, "under 3x", ours < 3 * bare)
     )
     command = str(project / ".venv" / ("Scripts" if os.name == "nt" else "bin") / SLUG)
     instant = min(timed(command, "--help", cwd=project)[0] for _ in range(ROUNDS))

@@ -43,5 +43,19 @@ def tests(session: nox.Session) -> None:
     uv(session, "pytest", "--numprocesses=auto", "--cov", "--cov-report=term-missing:skip-covered")
 
 
+@nox.session(default=False)
+def ide(session: nox.Session) -> None:
+    """Renew the entries of VS Code and PyCharm; `-- vscode`, `-- pycharm` or `-- both` adds those of an editor."""
+    uv(session, "python", "tools/ide.py")
+
+
+@nox.session(default=False)
+def update(session: nox.Session) -> None:
+    """Merge the template's newest release, renew the lock and run the tests; `-- --to v1.2.3` takes that release."""
+    session.run("uv", "run", "--frozen", "python", "tools/update.py", *session.posargs)
+    if session.run("git", "status", "--porcelain", silent=True):
+        session.run("uv", "run", "pytest", "--numprocesses=auto")
+
+
 if __name__ == "__main__":
     nox.main()

@@ -1,0 +1,307 @@
+"""What VS Code and PyCharm are told of a project is complete and right, and leaves alone what a user has set."""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baking import LONGEST, SHORTEST, TEMPLATE, Bake, Project, copied, make, run
+from ide_checks import problems
+
+from hooks import post_gen_project
+from hooks.post_gen_project import furnish
+from tools import vscode_settings
+
+FOLDERS = {"vscode": {".vscode", ".devcontainer"}, "pycharm": {".idea", ".run"}}
+
+
+def sessions(root: Path) -> set[str]:
+    """The nox sessions of a project, as nox knows them."""
+    return set(re.findall(r"^[*-] ([\w-]+)", run("nox", "--list", cwd=root).stdout, re.MULTILINE))
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """The files of both editors, by path."""
+    paths = [path for names in FOLDERS.values() for name in names for path in (root / name).rglob("*")]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def mine(project: Project, tmp_path: Path) -> Project:
+    return copied(project, tmp_path)
+
+
+# --- what is written
+
+
+@pytest.mark.parametrize("ide", ["both", "vscode", "pycharm", "none"])
+def test_the_answer_decides_which_editors_are_served(bake: Bake, ide: str) -> None:
+    made = bake(ide=ide)
+    wanted = {folder for editor, folders in FOLDERS.items() if ide in {editor, "both"} for folder in folders}
+    assert {name.split("/")[0] for name in written(made.root)} == wanted
+    assert {".editorconfig", "AGENTS.md", "tools/ide.py"} <= set(made.files)
+    assert written(made.root).items() <= written(bake().root).items()
+
+
+@pytest.mark.parametrize("slug", [SHORTEST, "my-ml-project", LONGEST])
+def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str) -> None:
+    root = bake(project_slug=slug).root
+    assert problems(root, sessions(root)) == []
+
+
+def test_every_command_script_and_session_is_there_for_both_editors(project: Project) -> None:
+    commands = set(re.findall(r'^    "(\w+)": Command', project.read(f"src/{project.package}/cli.py"), re.MULTILINE))
+    launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
+    others = {"current research file", "current test file", "tests of the Test Explorer", "attach"}
+    assert {row["name"] for row in launches} == commands | others
+    assert all(row["args"][0] == row["name"] for row in launches if row.get("module") == project.package)
+    runs = {name.removeprefix(".run/").removesuffix(".run.xml") for name in project.files if name.startswith(".run/")}
+    folder = project.root / "src" / project.package / "research" / "experiments"
+    scripts = {f"experiments {path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
+    assert scripts
+    assert runs == commands | scripts | {"tests"}
+
+
+def test_agents_are_told_of_every_command_and_session(project: Project) -> None:
+    page = project.read("AGENTS.md")
+    launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
+    commands = {row["name"] for row in launches if row.get("module") == project.package}
+    assert {name for name in commands | sessions(project.root) if f"`{name}`" not in page} == set()
+
+
+def test_files_end_with_keys_that_stay_so_that_an_update_and_a_user_do_not_meet(project: Project) -> None:
+    last = list(json.loads(project.read(".vscode/settings.json")))[-1]
+    assert last == "files.watcherExclude"
+    assert json.loads(project.read(".vscode/launch.json"))["configurations"][-1]["name"] == "attach"
+    assert json.loads(project.read(".vscode/tasks.json"))["tasks"][-1]["label"] == "setup"
+
+
+def test_json_has_a_line_for_each_key(project: Project) -> None:
+    for name in (name for name in written(project.root) if name.endswith(".json")):
+        assert project.read(name) == json.dumps(json.loads(project.read(name)), indent=2) + "\n"
+
+
+def test_twice_gives_the_bytes_of_once(mine: Project) -> None:
+    before = written(mine.root)
+    assert furnish(mine.root, "both") == []
+    run(sys.executable, "tools/ide.py", cwd=mine.root)
+    assert written(mine.root) == before
+    assert mine.git("status", "--porcelain", "--ignored") == ""
+
+
+def test_an_updates_render_has_the_same_files(
+    mine: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = copied(mine, Path(tempfile.mkdtemp()))
+    for folder in {name.split("/")[0] for name in written(again.root)}:
+        shutil.rmtree(again.root / folder)
+    post_gen_project.main({"ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root)
+    assert written(again.root) == written(mine.root)
+    assert capfd.readouterr() == ("", "")
+
+
+# --- what is there already
+
+
+def test_a_project_that_grew_gets_the_new_entries(mine: Project) -> None:
+    script = mine.root / "src" / mine.package / "cli.py"
+    row = '    "compare": Command("Model", "gate:compare", "Compare FILE.", (click.argument("file"), INBOX_FILE)),\n'
+    script.write_text(script.read_text("utf-8").replace("COMMANDS = {\n", f"COMMANDS = {{\n{row}"), encoding="utf-8")
+    (mine.root / "src" / mine.package / "research" / "experiments" / "second_look.py").write_text("# %%\n")
+    report = mine.root / "src" / mine.package / "research" / "reports" / "weekly.py"
+    report.parent.mkdir()
+    report.write_text("# %%\n")
+    with (mine.root / "noxfile.py").open("a", encoding="utf-8") as noxfile:
+        noxfile.write(
+            '\n\n@nox.session(name="try-out", default=False)\ndef trial(_: nox.Session) -> None:\n    """Try."""\n'
+        )
+    before = set(written(mine.root))
+    run(sys.executable, "tools/ide.py", cwd=mine.root)
+    assert problems(mine.root, sessions(mine.root)) == []
+    assert {name.split("/")[1] for name in set(written(mine.root)) - before} == {
+        "experiments second_look.run.xml",
+        "reports weekly.run.xml",
+    }
+    launch = json.loads(mine.read(".vscode/launch.json"))
+    assert launch["configurations"][-1]["args"] == ["compare", "${input:compare-file}"]
+    assert launch["inputs"][-1]["default"] == ""
+    assert json.loads(mine.read(".vscode/tasks.json"))["tasks"][-1]["args"][-1] == "try-out"
+    with (mine.root / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write(f"uv run {mine.slug} compare some.csv\n")
+    run(sys.executable, "tools/ide.py", cwd=mine.root)
+    assert 'value="compare some.csv"' in mine.read(".run/compare.run.xml")
+
+
+@pytest.mark.parametrize(("folders", "expected"), [((".vscode",), "vscode"), ((".idea",), "pycharm"), ((), "")])
+def test_later_the_folders_say_which_editors_are_served(
+    bake: Bake, tmp_path: Path, folders: tuple[str, ...], expected: str
+) -> None:
+    mine = copied(bake(ide="none"), tmp_path)
+    for folder in folders:
+        (mine.root / folder).mkdir()
+    told = run(sys.executable, "tools/ide.py", cwd=mine.root).stderr
+    assert {name.split("/")[0] for name in written(mine.root)} == FOLDERS.get(expected, set())
+    assert ("nox -s ide -- both" in told) == (not expected)
+    assert run(sys.executable, "tools/ide.py", "both", cwd=mine.root).stderr == ""
+    assert written(mine.root) == written(bake().root)
+
+
+def test_a_project_without_readme_commands_and_sessions_gets_what_is_left(mine: Project) -> None:
+    for name in ("README.md", "noxfile.py", f"src/{mine.package}/cli.py"):
+        (mine.root / name).unlink()
+    for folder in {name.split("/")[0] for name in written(mine.root)}:
+        shutil.rmtree(mine.root / folder)
+    assert furnish(mine.root, "both") == []
+    assert problems(mine.root, set()) == []
+    assert json.loads(mine.read(".vscode/tasks.json"))["tasks"] == []
+    assert len(json.loads(mine.read(".vscode/launch.json"))["configurations"]) == 4
+
+
+def test_keys_of_the_user_stay_and_what_is_missing_is_added(mine: Project) -> None:
+    settings = {"[python]": {"editor.formatOnSave": False}, "editor.tabSize": 8, "git.branchProtection": []}
+    own = {"name": "mine", "type": "node", "request": "launch"}
+    launch = {"version": "0.2.0", "configurations": [own, {"name": "run", "type": "debugpy", "args": ["run", "--now"]}]}
+    tasks = {"tasks": [{"label": "mine", "type": "shell"}]}
+    theirs: dict[str, dict[str, Any]] = {"settings": settings, "launch": launch, "tasks": tasks}
+    ours = {name: json.loads(mine.read(f".vscode/{name}.json")) for name in theirs}
+    for name, content in theirs.items():
+        (mine.root / ".vscode" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+    (mine.root / ".idea" / "vcs.xml").write_text("<project/>", encoding="utf-8")
+    assert furnish(mine.root, "both") == []
+    now = {name: json.loads(mine.read(f".vscode/{name}.json")) for name in theirs}
+    language = {**ours["settings"]["[python]"], "editor.formatOnSave": False}
+    assert now["settings"] == {**ours["settings"], **settings, "[python]": language}
+    assert list(now["settings"])[:3] == list(settings)
+    rest = [row for row in ours["launch"]["configurations"] if row["name"] != "run"]
+    assert now["launch"]["configurations"] == [*launch["configurations"], *rest]
+    assert now["launch"]["inputs"] == ours["launch"]["inputs"]
+    assert now["tasks"] == {"tasks": [*tasks["tasks"], *ours["tasks"]["tasks"]], "version": "2.0.0"}
+    assert mine.read(".idea/vcs.xml") == "<project/>"
+
+
+@pytest.mark.parametrize(
+    "text", ['{\n  // mine\n  "a": 1,\n}\n', "", "{", b"\xff{}"], ids=["comment", "empty", "cut", "bytes"]
+)
+def test_a_file_that_is_no_plain_json_stays_and_ours_is_laid_beside_it(mine: Project, text: str | bytes) -> None:
+    path = mine.root / ".vscode" / "settings.json"
+    ours, theirs = path.read_bytes(), text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(theirs)
+    for _ in range(2):
+        (told,) = furnish(mine.root, "vscode")
+        assert told.startswith(".vscode/settings.json is no plain JSON")
+        assert path.read_bytes() == theirs
+        assert path.with_name("settings.json.template").read_bytes() == ours
+
+
+def test_a_project_made_over_a_folder_of_the_user_keeps_what_is_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my-ml-project" / ".vscode"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text('{"editor.tabSize": 8}', encoding="utf-8")
+    (folder / "launch.json").write_text("{} // mine", encoding="utf-8")
+    made = make(TEMPLATE, tmp_path, {}, over=True)
+    assert list(json.loads(made.read(".vscode/settings.json")))[:2] == ["editor.tabSize", "[python]"]
+    assert made.read(".vscode/launch.json") == "{} // mine"
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Note: ")]
+    assert len(told) == 1
+    assert ".vscode/launch.json.template" in told[0]
+
+
+# --- what the checks find
+
+
+SETTINGS, LAUNCH, TASKS = ".vscode/settings.json", ".vscode/launch.json", ".vscode/tasks.json"
+RUN, SCRIPT = ".run/run.run.xml", ".run/experiments first_look.run.xml"
+FAULTS = [
+    (SETTINGS, '"ruff.importStrategy"', '"ruff.importStrategie"', "unknown key ruff.importStrategie"),
+    (SETTINGS, '"ruff.importStrategy": "fromEnvironment"', '"ruff.run": "onSave"', "ruff.run is deprecated"),
+    (
+        SETTINGS,
+        '"ruff.importStrategy": "fromEnvironment"',
+        '"ruff.logLevel": "info"',
+        "ruff.logLevel has the scope application",
+    ),
+    (SETTINGS, '"editor.formatOnSave": true', '"ruff.enable": true', "[python] ruff.enable has the scope window"),
+    (SETTINGS, '"python.testing.pytestEnabled": true', '"python.testing.pytestEnabled": "yes"', "of type boolean"),
+    (SETTINGS, '"mypy-type-checker.reportingScope": "custom"', '"mypy-type-checker.reportingScope": "all"', '"all"'),
+    (SETTINGS, '"git.branchProtection"', '// mine\n  "git.branchProtection"', "settings.json: no strict JSON"),
+    (LAUNCH, '"version": "0.2.0",', '"version": "0.2.0", "version": "0.2.0",', "version is there twice"),
+    (LAUNCH, '"justMyCode": false\n    }\n  ]', '"justMyCode": false\n    },\n  ]', "launch.json: no strict JSON"),
+    (LAUNCH, '"type": "debugpy"', '"type": "python"', 'run: type is "python"'),
+    (LAUNCH, '"console": "integratedTerminal"', '"console": "terminal"', 'run: console is "terminal"'),
+    (LAUNCH, '"justMyCode"', '"justmycode"', "unknown key justmycode"),
+    (LAUNCH, '"name": "status"', '"name": "run"', "two configurations are called run"),
+    (LAUNCH, '"module": "my_ml_project"', '"module": "my_ml_projects"', "there is no module my_ml_projects"),
+    (LAUNCH, '"program": "${file}"', '"program": "src/gone.py"', "there is no file src/gone.py"),
+    (LAUNCH, "${input:check-file}", "${input:check-fil}", "nobody defines input check-fil"),
+    (LAUNCH, '"id": "explain-key"', '"id": "explain-keys"', "nobody asks for the input explain-keys"),
+    (LAUNCH, '"cwd": "${workspaceFolder}"', '"cwd": "/work"', "/work is a path of one machine"),
+    (LAUNCH, '"cwd": "${workspaceFolder}"', '"preLaunchTask": "prepare"', "there is no task prepare"),
+    (TASKS, '"group": "build"', '"dependsOn": ["format"]', "lint: depends on format, which is no task"),
+    (TASKS, '"label": "types"', '"label": "lint"', "two tasks are called lint"),
+    (TASKS, '"label": "types"', '"label": "typing"', "the session types has no task"),
+    (TASKS, '"problemMatcher": []', '"problemMatcher": ["$ruff"]', "there is no matcher $ruff"),
+    (TASKS, '"message": 5', '"message": 9', "has no group 9 for message"),
+    (TASKS, r'"regexp": "^E +(', r'"regexp": "^E +((', "can't be read"),
+    (".vscode/extensions.json", '"charliermarsh.ruff"', '"ruff"', "ruff is no name of an extension"),
+    (".vscode/extensions.json", '"charliermarsh.ruff"', '"ms-python.isort"', "ms-python.isort is there twice"),
+    (".devcontainer/devcontainer.json", '"name": "', r'"name": "C:\\', "is a path of one machine"),
+    (
+        ".idea/modules.xml",
+        'filepath="$PROJECT_DIR$/',
+        'filepath="$PROJECT_DIR$/../',
+        "and should list .idea/my-ml-project.iml",
+    ),
+    (".idea/my-ml-project.iml", "/src", "/source", "there is no folder source"),
+    (".idea/my-ml-project.iml", "inheritedJdk", "jdk", "the module has no interpreter"),
+    (".idea/.name", "my-ml-project", "another", "the project should be called my-ml-project"),
+    (".idea/vcs.xml", 'directory=""', 'directory="/work"', "vcs.xml: /work is a path"),
+    (".idea/vcs.xml", "</project>", "", "vcs.xml: no XML"),
+    (RUN, '<module name="my-ml-project"', '<module name="my_ml_project"', "its module is ['my_ml_project']"),
+    (RUN, '<configuration default="false" name="run"', '<configuration default="false" name="train"', "called train"),
+    (RUN, '"SCRIPT_NAME" value="my_ml_project"', '"SCRIPT_NAME" value="ml"', "there is no src/ml/__main__.py"),
+    (RUN, "PythonConfigurationType", "UvRunConfigurationType", "UvRunConfigurationType"),
+    (RUN, '"SDK_HOME" value=""', '"SDK_HOME" value="$PROJECT_DIR$/.venv"', "its interpreter should be the module's"),
+    (RUN, '"WORKING_DIRECTORY" value="$PROJECT_DIR$"', '"WORKING_DIRECTORY" value=""', "in the project's folder"),
+    (SCRIPT, "first_look.py", "last_look.py", "experiments/last_look.py"),
+]
+
+
+@pytest.mark.parametrize(("path", "old", "new", "complaint"), FAULTS, ids=[row[3] for row in FAULTS])
+def test_a_planted_fault_is_found(mine: Project, path: str, old: str, new: str, complaint: str) -> None:
+    text = mine.read(path)
+    assert old in text
+    (mine.root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
+    found = problems(mine.root, {"setup", "lint", "types", "tests", "ide"})
+    assert any(complaint in line for line in found), found
+
+
+def test_the_list_of_settings_is_renewed_from_what_is_installed(tmp_path: Path) -> None:
+    rows = {
+        "ruff.enable": {"type": "boolean", "scope": "window"},
+        "ruff.run": {"type": "string", "enum": ["a"], "markdownDeprecationMessage": "gone"},
+    }
+    for name, publisher in (("ruff", "charliermarsh"), ("other", "someone")):
+        manifest = {"name": name, "publisher": publisher, "contributes": {"configuration": {"properties": rows}}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
+    known = json.loads(vscode_settings.PAGE.read_text(encoding="utf-8"))
+    now = vscode_settings.renewed(known, tmp_path)
+    assert {key: row for key, row in now.items() if row["ext"] == "charliermarsh.ruff"} == {
+        "ruff.enable": {"ext": "charliermarsh.ruff", "scope": "window", "type": "boolean"},
+        "ruff.run": {
+            "ext": "charliermarsh.ruff",
+            "scope": "window",
+            "type": "string",
+            "enum": ["a"],
+            "deprecated": True,
+        },
+    }
+    assert {row["ext"] for row in now.values()} == {row["ext"] for row in known.values()}
+    assert vscode_settings.page(known) == vscode_settings.PAGE.read_text(encoding="utf-8")

@@ -1,0 +1,219 @@
+"""What VS Code and PyCharm start in a project does start: commands, research, tests, debuggers and tasks."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baking import Project, copied, run
+from dap import first_stop
+from filelock import FileLock
+
+OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": ""}  # the project's own environment, none around the tests
+MONTHS = ("2013-01", "2013-02", "2013-03")
+TEST = "tests/shared/test_schema.py"
+
+
+@pytest.fixture(scope="session")
+def installed(project: Project, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """A project of a quarter's data and a small model, with an environment of its own, made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "installed"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            made = copied(project, folder)
+            for path in (made.root / "data" / "example").glob("*/*.parquet"):
+                if path.stem not in MONTHS:
+                    path.unlink()
+            (made.root / "config" / "params.toml").write_text("max_iter = 10\n", encoding="utf-8")
+            run("uv", "sync", "--locked", "--quiet", cwd=made.root, env=OWN)
+            (folder / "done").touch()
+    return Project(folder / project.slug)
+
+
+def python(project: Project) -> Path:
+    """The interpreter of a project's environment, which an editor finds by `python-envs.workspaceSearchPaths`."""
+    (folder,) = json.loads(project.read(".vscode/settings.json"))["python-envs.workspaceSearchPaths"]
+    return project.root / str(folder) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+# --- under the debugger
+
+
+def resolved(content: Any, variables: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+    """JSON with VS Code's variables replaced."""
+    text = json.dumps(content)
+    for name, value in variables.items():
+        text = text.replace(f"${{{name}}}", json.dumps(value)[1:-1])
+    return json.loads(text)
+
+
+def configuration(project: Project, name: str) -> dict[str, Any]:
+    """A launch configuration as VS Code hands it to the debugger, with what is asked for at its default."""
+    launch = json.loads(project.read(".vscode/launch.json"))
+    (row,) = [row for row in launch["configurations"] if row["name"] == name]
+    research = f"src/{project.package}/research/experiments/first_look.py"
+    file = research if name == "current research file" else TEST
+    variables = {f"input:{asked['id']}": asked["default"] for asked in launch["inputs"]}
+    variables |= {"workspaceFolder": str(project.root), "file": str(project.root / file)}
+    made: dict[str, Any] = {**resolved(row, variables), "python": str(python(project))}
+    return made
+
+
+def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, int]:
+    """The first line of a function of `shared` that does something."""
+    path = project.root / "src" / project.package / "shared" / f"{module}.py"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"def {function}("))
+    quotes = (number for number in range(start, len(lines)) if lines[number].endswith('"""'))
+    return path, next(quotes) + 2
+
+
+LAUNCHES = """
+run status check ingest train gate promote rollback predict explain
+"current research file" "current test file" "tests of the Test Explorer"
+"""
+
+
+@pytest.mark.parametrize("name", shlex.split(LAUNCHES))
+def test_a_launch_configuration_stops_at_a_breakpoint_in_shared(installed: Project, name: str) -> None:
+    started = configuration(installed, name)
+    if "purpose" in started:  # the Python extension adds what the Test Explorer wants to run
+        started |= {"module": "pytest", "args": [TEST]}
+    testing = started.get("module") == "pytest"
+    place = breakpoint_in(installed, *(("schema", "schema_of") if testing else ("workspace", "open_workspace")))
+    assert first_stop(started, dict([place])) == place
+
+
+def test_every_launch_configuration_is_tried(project: Project) -> None:
+    launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
+    assert [row["name"] for row in launches] == [*shlex.split(LAUNCHES), "attach"]
+
+
+WAITING = """
+import runpy, sys
+import debugpy
+host, port, module, *sys.argv[1:] = sys.argv[1:]
+print(debugpy.listen((host, int(port))), flush=True)
+debugpy.wait_for_client()
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def test_attach_stops_a_process_that_waits(installed: Project) -> None:
+    row = configuration(installed, "attach")
+    assert row.pop("connect") == {"host": "127.0.0.1", "port": 5678}
+    place = breakpoint_in(installed, "workspace", "open_workspace")
+    command = [str(python(installed)), "-c", WAITING, "127.0.0.1", "0", installed.package, "status"]
+    with subprocess.Popen(command, cwd=installed.root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            host, port = ast.literal_eval(process.stdout.readline())
+            assert first_stop({**row, "connect": {"host": host, "port": port}}, dict([place])) == place
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("more", [[], ["--", "both"]], ids=["by folder", "by name"])
+def test_the_session_brings_back_what_is_missing(installed: Project, more: list[str]) -> None:
+    path = installed.root / ".run" / "gate.run.xml"
+    before = path.read_bytes()
+    path.unlink()
+    run("uv", "run", "nox", "-s", "ide", *more, cwd=installed.root, env=OWN)
+    assert path.read_bytes() == before
+    assert installed.git("status", "--porcelain", ".idea", ".run", ".vscode", ".devcontainer") == ""
+
+
+# --- in PyCharm
+
+
+def command_line(project: Project, node: ET.Element) -> tuple[list[str], Path]:
+    """What PyCharm makes of a run configuration: the command, and the folder that it runs in."""
+    said = {option.attrib["name"]: option.attrib["value"] for option in node.iter("option")}
+    here = {name: value.replace("$PROJECT_DIR$", str(project.root)) for name, value in said.items()}
+    if node.attrib["type"] == "tests":
+        words = ["-m", "pytest", json.loads(here["_new_target"])]
+    else:
+        start = ["-m", here["SCRIPT_NAME"]] if here["MODULE_MODE"] == "true" else [here["SCRIPT_NAME"]]
+        words = [*start, *shlex.split(here.get("PARAMETERS", ""))]
+    return [str(python(project)), *words], Path(here["WORKING_DIRECTORY"])
+
+
+ANSWERS_NO = {"gate", "promote", "rollback"}  # no labels are newer than the champion, and no version is before it
+
+
+def does_its_work(project: Project, path: Path, *more: str) -> None:
+    """Run a configuration of PyCharm; fail unless it ends as it should."""
+    node = ET.parse(path).getroot()[0]  # noqa: S314 - our own
+    command, folder = command_line(project, node)
+    done = run(*command, *more, cwd=folder, check=False)
+    assert done.returncode == (node.attrib["name"] in ANSWERS_NO), f"{command}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("name", ["status", "check"])
+def test_a_run_configuration_of_pycharm_does_its_work(installed: Project, name: str) -> None:
+    does_its_work(installed, installed.root / ".run" / f"{name}.run.xml")
+
+
+@pytest.mark.slow
+def test_every_run_configuration_of_pycharm_does_its_work(installed: Project) -> None:
+    paths = sorted((installed.root / ".run").iterdir(), key=lambda path: path.name != "run.run.xml")
+    assert len(paths) > 10
+    for path in paths:
+        does_its_work(installed, path, *(["--collect-only", "--quiet"] if path.name == "tests.run.xml" else []))
+
+
+# --- what a task finds
+
+
+def found(matcher: Mapping[str, Any], output: str) -> list[dict[str, str]]:
+    """What VS Code lists of an output: a matcher's expressions each take one line, one below the other."""
+    lines = re.sub(r"\x1b\[[\d;]*m", "", output).splitlines()
+    listed = []
+    for start in range(len(lines)):
+        below = zip(matcher["pattern"], lines[start:], strict=False)
+        matches = [(pattern, re.search(pattern["regexp"], line)) for pattern, line in below]
+        if len(matches) == len(matcher["pattern"]) and all(match for _, match in matches):
+            groups = [
+                (key, match[pattern[key]]) for pattern, match in matches for key in pattern if key != "regexp" and match
+            ]
+            listed.append(dict(groups))
+    return listed
+
+
+# What is planted, with the fault in the last line, what keeps the session short, and what is said.
+PLANTED = {
+    "lint": ('"""Planted."""\n\nprint(missing)\n', ["ruff-check"], "Undefined name `missing`"),
+    "types": ('number: int = "one"\n', ["tests/test_planted_types.py"], "Incompatible types in assignment"),
+    "tests": (
+        "def test_planted() -> None:\n    assert 1 + 1 == 3\n",
+        ["--no-cov", "--numprocesses=1", "tests/test_planted_tests.py"],
+        "assert (1 + 1) == 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_matcher_of_a_task_finds_a_planted_fault(installed: Project, name: str) -> None:
+    fault, arguments, message = PLANTED[name]
+    (task,) = [task for task in json.loads(installed.read(".vscode/tasks.json"))["tasks"] if task["label"] == name]
+    (matcher,) = task["problemMatcher"]
+    env = {**OWN, **task.get("options", {}).get("env", {})}
+    path = installed.root / "tests" / f"test_planted_{name}.py"
+    path.write_text(fault, encoding="utf-8")
+    try:
+        installed.git("add", "--intent-to-add", str(path))
+        done = run(task["command"], *task["args"], "--", *arguments, cwd=installed.root, env=env, check=False)
+    finally:
+        installed.git("rm", "--quiet", "--cached", str(path))
+        path.unlink()
+    listed = [row for row in found(matcher, done.stdout) if row["file"] == f"tests/{path.name}"]
+    said = [(int(row["line"]), message in row["message"]) for row in listed]
+    assert (len(fault.splitlines()), True) in said, f"{listed} of:\n{done.stdout}{done.stderr}"
