@@ -77,7 +77,7 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status check ingest train gate promote rollback predict explain
+run status monitor check ingest train gate promote simulate rollback predict explain
 "current research file" "current test file" "tests of the Test Explorer"
 """
 

@@ -59,10 +59,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., object]]:
         return 0
 
     log = logging.getLogger(PACKAGE)
-    level = log.level
+    level, interrupt = log.level, signal.getsignal(signal.SIGINT)
     log.setLevel(logging.NOTSET)
     yield run
     log.setLevel(level)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 # help
@@ -93,9 +94,9 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         groups = ("Daily:", "Data:", "Model:", "Answers:")
         found = [line for line in lines if line in groups or (line.startswith("  ") and line.split()[0] in COMMANDS)]
         assert [word.split()[0] for word in found] == [
-            *("Daily:", "run", "status"),
+            *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest"),
-            *("Model:", "train", "gate", "promote", "rollback"),
+            *("Model:", "train", "gate", "promote", "simulate", "rollback"),
             *("Answers:", "predict", "explain"),
         ]
         for row in COMMANDS.values():
@@ -190,7 +191,9 @@ def test_the_answer_decides_on_the_exit_status(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch, answer: object, status: int
 ) -> None:
     assert empty.root == Path.cwd()
-    monkeypatch.setattr(lifecycle, "run", lambda _, **options: answer if options == {"now": START} else None)
+    monkeypatch.setattr(
+        lifecycle, "run", lambda _, **options: answer if options == {"now": START, "dirty": False} else None
+    )
     result = asked("run", "--now", "2013-04-01")
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{answer}\n")
 
@@ -418,6 +421,7 @@ def test_progress_goes_to_stderr_and_the_answer_to_stdout(
     assert done.stderr.splitlines() == [
         "collect   since 2013-04-01 00:00",
         "ingest    0 batches, 0 rows",
+        "decide    not due, 0 days after the last",
         "predict   0 rows whose outcome is to come",
     ]
     assert trained.lake.version("releases") == 0

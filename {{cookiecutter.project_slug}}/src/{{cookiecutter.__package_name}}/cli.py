@@ -1,6 +1,8 @@
 """The console script: a row a command, above the parts; heavy imports only inside a command."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import click
 PACKAGE = __name__.partition(".")[0]
 NAME = PACKAGE.replace("_", "-")
 OK, NO, BAD = 0, 1, 2
+STOPPED = "stopped; run again to go on"
 
 Parameter = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -35,7 +38,10 @@ KEY = click.argument("key")
 NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
 OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
+DIRTY = click.option("--dirty", is_flag=True, help="Release also from files that differ from the last commit.")
 VERSION = click.option("--version", type=int, metavar="N", help="Which version; else the challenger.")
+START = click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
+END = click.option("--to", "end", type=TIME, metavar="TIME", help="Until when, UTC; else the newest label.")
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
@@ -83,11 +89,12 @@ COMMANDS = {
     "run": Command(
         "Daily",
         "lifecycle:run",
-        "Do whatever is due: collect, ingest, train, gate, promote, predict.",
-        (NOW,),
+        "Do whatever is due: collect, ingest, monitor, train, gate, promote, predict.",
+        (NOW, DIRTY),
         writes=True,
     ),
     "status": Command("Daily", "explain:status", "Say what is predicted, by which champion, from what data."),
+    "monitor": Command("Daily", "monitor:monitor", "Look at data, drift, age and live quality.", (NOW,)),
     "check": Command(
         "Data", "ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER, NOW)
     ),
@@ -101,7 +108,10 @@ COMMANDS = {
     "train": Command("Model", "train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True),
     "gate": Command("Model", "gate:judge", "Judge a challenger, with reasons.", (VERSION,)),
     "promote": Command(
-        "Model", "promote:promote", "Judge a challenger; let it serve if it passes.", (VERSION, NOW), writes=True
+        "Model", "promote:promote", "Judge a challenger; let it serve if it passes.", (VERSION, NOW, DIRTY), writes=True
+    ),
+    "simulate": Command(
+        "Model", "simulate:simulate", "Replay past days; compare with a model that stays.", (START, END)
     ),
     "rollback": Command("Model", "promote:rollback", "Let the version before serve again.", (NOW,), writes=True),
     "predict": Command("Answers", "predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)),
@@ -163,8 +173,16 @@ for _name, _row in COMMANDS.items():
     add(_name, _row)
 
 
+def stop(*_: object) -> NoReturn:
+    """End at once, in one line: an exception could surface inside a library, and the next run mends what is cut."""
+    sys.stderr.write(f"{NAME}: {STOPPED}\n")
+    sys.stderr.flush()
+    os._exit(NO)
+
+
 def main() -> None:
     """Run the console script."""
+    signal.signal(signal.SIGINT, stop)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
     try:
@@ -173,4 +191,4 @@ def main() -> None:
         asked = error.ctx.command_path if error.ctx else NAME
         fail(f"{error.format_message()} See {asked} --help", BAD, as_json=False)
     except click.Abort:
-        fail("stopped; run again to go on", NO, as_json=False)
+        fail(STOPPED, NO, as_json=False)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from types import SimpleNamespace
@@ -98,7 +99,7 @@ def test_a_convincing_challenger_passes_and_every_question_is_answered(trained: 
         "better than champion, version 1",
     ]
     parts = [check for check in verdict.checks if check.part]
-    assert {check.name.split()[0] for check in parts} == {"carrier"}
+    assert {check.name.split()[0].strip(":") for check in parts} == {"carrier"}
     assert trained.registry.verdict(version) == "passed"
     assert judge(trained) == verdict, "asked again, it answers the same"
     assert judge(trained, version=2) == verdict
@@ -495,3 +496,96 @@ def test_a_class_is_shown_by_what_it_is_taken_for(axes: Any) -> None:
     assert axes[0].get_images()[0].get_array().tolist() == [[1, 0], [1, 1]]
     assert (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("predicted class", "true class")
     assert min(bar.get_x() for bar in axes[1].patches) == pytest.approx(0.6)
+
+
+# --- groups
+
+
+@pytest.mark.parametrize(("gap", "passed"), [(0.05, True), (0.04, False)])
+def test_a_group_that_is_served_much_worse_is_a_reason_to_refuse(
+    trained: Workspace, rows: pl.DataFrame, gap: float, *, passed: bool
+) -> None:
+    unlucky = (pl.col("carrier") == "DL") & (pl.int_range(pl.len()) % 20 == 0)
+    worse = rows.with_columns(_model=pl.when(unlucky).then(1 - pl.col("_model")).otherwise("_model"))
+    ask(trained, f'[groups]\ncolumns = ["carrier"]\nrows = 250\n[groups.gap]\nbrier = {gap}\n')
+    challenge(trained, worse)
+    verdict = judge(trained)
+    (check,) = [check for check in verdict.checks if check.name.startswith("carrier:")]
+    assert (check.name, check.passed, check.part) == (f"carrier: brier differs by at most {gap}", passed, True)
+    difference, low, high = (float(n) for n in re.findall(r"\d\.\d{4}", check.detail))
+    assert difference == pytest.approx(high - low, abs=1e-4)
+    assert low == pytest.approx(0.01, abs=1e-4)
+    assert check.detail.endswith("(DL)")
+
+
+def test_one_group_alone_differs_from_none(trained: Workspace, rows: pl.DataFrame) -> None:
+    ask(trained, '[groups]\ncolumns = ["carrier"]\nrows = 100000\ngap = { brier = 0.0 }\n')
+    challenge(trained, rows)
+    assert refusals(judge(trained)) == []
+
+
+def test_a_group_of_a_column_that_there_is_not_is_bad_input(trained: Workspace, rows: pl.DataFrame) -> None:
+    ask(trained, '[groups]\ncolumns = ["bogus"]\n')
+    challenge(trained, rows)
+    with pytest.raises(BadInput, match="names slices of bogus: no such column or feature"):
+        judge(trained)
+
+
+# --- lengths of training that compete
+
+
+def test_of_several_lengths_the_one_that_does_best_before_the_window_is_taken(april: Workspace) -> None:
+    ask(april, "[retrain]\ntrain_days = [1, 0]\n")
+    trained = train(april, as_of=START)
+    assert april.registry.tags(trained.run_id)["train_days"] == "0"
+    ask(april, "[retrain]\ntrain_days = [21]\n")
+    short = train(april, as_of=START)
+    assert april.registry.tags(short.run_id)["train_days"] == "21"
+    assert short.rows < trained.rows
+    everything = dataset.training_set(april.problem, april.lake, as_of=START)
+    before, _ = dataset.split(april.problem, everything, april.acceptance.window, as_of=START)
+    newest = before[KNOWN].max()
+    assert isinstance(newest, datetime)
+    assert short.rows == len(before.filter(pl.col(KNOWN) > newest - timedelta(days=21)))
+
+
+# --- spoiled training data, while the newest window is sound
+
+SPOILED: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
+    "shuffled labels": lambda rows: rows.with_columns(pl.col(TARGET).shuffle(seed=0)),
+    "a few days only": lambda rows: dataset.within(rows, 3),
+    "ten times as many alerts": lambda rows: rows.with_columns(pl.col(TARGET) | (pl.int_range(pl.len()) % 4 > 0)),
+    "another unit": lambda rows: rows.with_columns(
+        (pl.col("temperature") - 32) / 1.8, pl.col("delay_mean") * 60, pl.col("carrier_delay_mean") * 60
+    ),
+}
+
+
+def judged(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, moment: datetime) -> Verdict:
+    """The gate's verdict on a challenger whose training data are spoiled, and its newest window is not."""
+    split = dataset.split
+
+    def spoilt(*arguments: Any, **options: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+        before, held = split(*arguments, **options)
+        return SPOILED[name](before), held
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "split", spoilt)
+        lifecycle.bring_in(workspace, moment)
+        return judge(workspace, version=train(workspace, as_of=moment).version)
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_challenger_of_spoiled_data_is_refused(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert not judged(trained, monkeypatch, name, START + timedelta(days=28)).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPOILED)
+@pytest.mark.parametrize("weeks", [2, 6])
+def test_challengers_of_spoiled_data_are_refused_at_other_times_too(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, weeks: int
+) -> None:
+    assert not judged(trained, monkeypatch, name, START + timedelta(weeks=weeks)).ok

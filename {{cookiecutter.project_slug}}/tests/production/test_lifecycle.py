@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,10 @@ from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.production import explain as explain_module
 from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.explain import contributions, explain, status
+from {{cookiecutter.__package_name}}.production.gate import Verdict
+from {{cookiecutter.__package_name}}.production.monitor import Health, Period
 from {{cookiecutter.__package_name}}.production.predict import (
     champion,
     features_for,
@@ -34,6 +38,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     ARRIVED,
     AT,
     BATCH,
+    CONTRACT,
     EventTime,
     Key,
     Personal,
@@ -123,7 +128,7 @@ def test_a_second_run_changes_nothing(trained: Workspace) -> None:
     assert trained.registry.version(2) is None
     assert str(done).splitlines() == [
         "ingested 0 batches, 0 rows",
-        "no challenger was due",
+        "challenger: not due, 0 days after the last",
         "predicted 0 rows whose outcome is to come, in the table predictions",
         "champion: version 1",
         "next challenger: from 2013-04-29",
@@ -158,7 +163,9 @@ def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
         len(example(trained.root, table).filter(known > START, known <= later)) for table, known in KNOWN.items()
     )
     assert sum(batch.accepted for batch in done.ingested.batches) == rows > 0
-    assert str(done).startswith(f"ingested {len(done.ingested.batches)} batches, {rows} rows\nno challenger")
+    assert str(done).startswith(
+        f"ingested {len(done.ingested.batches)} batches, {rows} rows\nchallenger: not due, 0 days after the last\n"
+    )
     predicted = rows_of(trained, "predictions")
     assert len(predicted.filter(made=later)) == done.predicted > 0
     assert predicted["leg"].is_unique().all()
@@ -170,6 +177,7 @@ def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
 
 
 def test_a_challenger_is_due_exactly_an_interval_after_the_last(trained: Workspace, asked: list[datetime]) -> None:
+    (trained.root / "config" / "acceptance.toml").write_text("[retrain]\nevery_days = 28\n")  # whatever the quality
     done = lifecycle.run(trained, now=DUE - INSTANT)
     assert (done.trained, done.promoted, done.next_due) == (None, None, DUE)
     assert asked == []
@@ -213,7 +221,7 @@ def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_d
     assert done.promoted is not None
     assert (done.trained.version, done.trained.as_of, done.promoted.verdict.version) == (2, DUE, 2)
     assert not done.promoted.ok
-    assert done.ok
+    assert not done.ok, "live quality misses its limit too, and no challenger mends it"
     assert (done.champion, done.picture, done.next_due) == (1, "reports/version-2.png", DUE + timedelta(days=28))
     assert "version 2 is refused" in str(done)
     assert "picture: reports/version-2.png\n" in str(done)
@@ -304,6 +312,8 @@ def test_a_broken_batch_goes_to_quarantine_and_the_rest_of_the_run_is_done(train
     assert (done.champion, done.as_of) == (1, START)
     assert "\n  weather/broken.parquet breaks the contract: " in str(done)
     assert len([line for line in str(done).splitlines() if line.startswith("  ")]) == 1
+    assert not lifecycle.run(trained, now=START).ok, "it still lies in quarantine"
+    shutil.rmtree(trained.root / "data" / "quarantine")
     assert lifecycle.run(trained, now=START).ok
 
 
@@ -336,7 +346,9 @@ def test_as_many_other_rows_at_the_same_time_are_predicted_too(trained: Workspac
     for part in (april[:5], april[5:10]):  # two schedules come at the same time by the clock of the data
         trained.lake.append(
             "flights",
-            part.with_columns(pl.lit(START).alias(ARRIVED), pl.lit("b").alias(BATCH)),
+            part.with_columns(
+                pl.lit(START).alias(ARRIVED), pl.lit("b").alias(BATCH), pl.lit(1, dtype=pl.Int64).alias(CONTRACT)
+            ),
             batch=str(part["leg"][0]),
         )
         assert predict_ahead(trained, now=START) == 5
@@ -350,7 +362,7 @@ def test_only_rows_after_now_without_an_outcome_are_predicted_ahead(trained: Wor
     trained.releases.append(champion(trained).model_copy(update={"number": 2, "version": 2}))
     now, known = before["scheduled"][20], before["leg"][-1]
     outcome = pl.DataFrame(
-        {"leg": [known], "known": [START], "late": [True], ARRIVED: [START], BATCH: ["x"]},
+        {"leg": [known], "known": [START], "late": [True], ARRIVED: [START], BATCH: ["x"], CONTRACT: [1]},
         schema=rows_of(trained, "outcomes").schema,
     )
     trained.lake.append("outcomes", outcome, batch="x")
@@ -812,3 +824,81 @@ def test_a_command_that_only_reads_takes_no_lock(empty: Workspace) -> None:
     shutil.rmtree(empty.root / "data")
     with empty.alone(needed=False):
         assert not (empty.root / "data").exists()
+
+
+# why a challenger is due
+
+
+def period(until: datetime, *broken: str) -> Period:
+    return Period(until, 1, 1000, {}, {}, broken)
+
+
+def health(moment: datetime, *periods: Period) -> Health:
+    return Health(moment, (), periods)
+
+
+def test_a_challenger_is_due_when_live_quality_broke_its_limits_twice_and_a_week_has_passed(trained: Workspace) -> None:
+    for days, due in ((7, True), (6.9, False)):
+        moment = START + timedelta(days=days)
+        broken = health(moment, period(moment - timedelta(days=7), "NO"), period(moment, "NO"))
+        decision = lifecycle.decide(trained, broken, START)
+        assert decision.due is due
+        assert ("broke its limits in 2 of 2 windows" in decision.reason) is due
+    moment = START + timedelta(days=14)
+    mended = health(moment, period(moment - timedelta(days=7), "NO"), period(moment))
+    assert lifecycle.decide(trained, mended, START).reason == "not due, 14 days after the last"
+
+
+def test_what_was_decided_is_kept_once(trained: Workspace) -> None:
+    lifecycle.run(trained, now=START)
+    rows = rows_of(trained, "decisions").sort("batches", descending=True)
+    assert rows["decision"].to_list() == ["due, since there is none yet", "not due, 0 days after the last"]
+    assert rows["trained"].to_list() == [1, None]
+    assert rows["champion"].to_list() == [1, 1]
+    assert rows["verdict"][0].startswith("version 1 passes\n")
+    lifecycle.run(trained, now=START)
+    assert len(rows_of(trained, "decisions")) == 2
+
+
+# files that differ from the last commit
+
+
+@pytest.fixture
+def committed(trained: Workspace) -> Workspace:
+    """The trained project, with its configuration in a commit."""
+    (trained.root / ".gitignore").write_text("data\nmlruns\nreports\n")
+    for words in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        ["-c", "user.name=T", "-c", "user.email=t@example.com", "commit", "--quiet", "--message", "Start"],
+    ):
+        subprocess.run(["git", *words], cwd=trained.root, check=True)  # noqa: S607
+    return trained
+
+
+def test_a_challenger_waits_for_files_to_be_committed(committed: Workspace, asked: list[datetime]) -> None:
+    small_models(committed)
+    done = lifecycle.run(committed, now=DUE)
+    assert not done.ok
+    assert done.decision.person
+    assert "but config/params.toml differ from the last commit: commit them, or run --dirty" in done.decision.reason
+    assert asked == []
+    with pytest.raises(Asked):
+        lifecycle.run(committed, now=DUE, dirty=True)
+
+
+def test_a_version_from_files_that_differ_is_released_by_name_only(
+    committed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_models(committed)
+    version = train(committed, as_of=START + timedelta(hours=1)).version
+    passes = Verdict(version, 1, ())
+    monkeypatch.setattr(promote_module, "judge", lambda *_, **__: passes)
+    with pytest.raises(Refused, match=f"^version {version} was trained from files that differ from the last commit: "):
+        promote_module.promote(committed, version=version)
+    assert champion(committed).version == 1
+    assert not lifecycle.decide(committed, health(START), START).left, "run does not take it up either"
+    assert promote_module.promote(committed, version=version, dirty=True).ok
+    assert champion(committed).version == version
+    with committed.registry._client() as client:
+        assert client.get_model_version(committed.registry.model, str(version)).tags["dirty"] == "true"

@@ -329,35 +329,45 @@ def readings(n: int = 20, **change: Any) -> pl.DataFrame:
     return pl.DataFrame(rows | {"kind": ["gas"] * n} | change, schema=READINGS.dtypes)
 
 
+def a_day(n: int) -> pl.DataFrame:
+    """Readings that lie half a day apart."""
+    return readings(n, at=[NOON - timedelta(hours=12)] + [NOON] * (n - 1))
+
+
 def beside(batch: pl.DataFrame, *days: pl.DataFrame, now: datetime | None = None) -> checks.BatchReport:
     return checks.accept(batch, READINGS, stored=readings(0), days=days, now=now)
 
 
 @pytest.mark.parametrize(("rows", "breached"), [(19, True), (20, False)])
 def test_a_batch_with_less_than_half_of_the_fullest_week_is_breached(rows: int, *, breached: bool) -> None:
-    report = beside(readings(rows), readings(0), readings(40), readings(30))
+    report = beside(a_day(rows), readings(0), readings(40), readings(30))
     expected = (f"{rows} rows, where the weeks before have up to 40 (at least 50% of them)",)
     assert report.breaches == (expected if breached else ())
 
 
 def test_rows_that_the_lake_has_of_the_same_days_count_too() -> None:
-    assert beside(readings(5), readings(15), readings(40)).breaches == ()
-    assert beside(readings(5), readings(14), readings(40)).breaches != ()
+    assert beside(a_day(5), readings(15), readings(40)).breaches == ()
+    assert beside(a_day(5), readings(14), readings(40)).breaches != ()
+
+
+def test_some_hours_tell_nothing_of_volume() -> None:
+    hours = readings(5, at=[NOON - timedelta(hours=12) + timedelta(microseconds=1)] + [NOON] * 4)
+    assert beside(hours, readings(0), readings(40)).breaches == ()
 
 
 def test_without_weeks_before_or_with_few_rows_in_them_nothing_is_compared() -> None:
-    assert beside(readings(1)).breaches == ()
-    assert beside(readings(1), readings(0)).breaches == ()
-    assert beside(readings(1), readings(0), readings(11)).breaches == ()
-    assert beside(readings(1), readings(0), readings(12)).breaches != ()
+    assert beside(a_day(2)).breaches == ()
+    assert beside(a_day(2), readings(0)).breaches == ()
+    assert beside(a_day(2), readings(0), readings(11)).breaches == ()
+    assert beside(a_day(2), readings(0), readings(12)).breaches != ()
 
 
-@pytest.mark.parametrize(("missing", "breached"), [(12, False), (13, True)])
+@pytest.mark.parametrize(("missing", "breached"), [(15, False), (17, True)])
 def test_many_more_missing_values_than_in_any_week_before_breach_the_batch(missing: int, *, breached: bool) -> None:
     batch = readings(note=[None] * missing + ["a"] * (20 - missing))
     usual = readings(note=[None] * 2 + ["a"] * 18)
     report = beside(batch, readings(0), usual, readings())
-    expected = ("note is missing in 65% of rows, in the weeks before in at most 10%",)
+    expected = ("note is missing in 85% of rows, in the weeks before in at most 10%",)
     assert report.breaches == (expected if breached else ())
 
 

@@ -324,8 +324,8 @@ def test_history_is_what_was_known_by_then(lake: Lake) -> None:
 
 def test_history_has_no_personal_and_no_forbidden_columns(lake: Lake) -> None:
     history = dataset.known(VISITS, lake, as_of=hour(9))
-    assert rows_of(history, "visits").columns == ["id", "time", "shop", "seats", "_arrived", "_batch"]
-    assert rows_of(history, "ratings").columns == ["given", "shop", "stars", "_arrived", "_batch"]
+    assert rows_of(history, "visits").columns == ["id", "time", "shop", "seats", "_arrived", "_batch", "_contract"]
+    assert rows_of(history, "ratings").columns == ["given", "shop", "stars", "_arrived", "_batch", "_contract"]
 
 
 def test_history_is_read_in_the_versions_that_are_asked_for(lake: Lake) -> None:

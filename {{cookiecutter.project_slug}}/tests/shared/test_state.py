@@ -24,7 +24,13 @@ from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared import registry as registry_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.registry import Registry, Version, code_hash, provenance
+from {{cookiecutter.__package_name}}.shared.registry import (
+    Registry,
+    Version,
+    changed_files,
+    code_hash,
+    provenance,
+)
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases
 from {{cookiecutter.__package_name}}.shared.schema import (
     Forbidden,
@@ -131,14 +137,19 @@ def test_a_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
 
 def test_a_table_that_does_not_exist_has_its_columns_and_no_rows(lake: Lake) -> None:
     empty = lake.scan(schema_of(Order)).collect()
-    assert dict(empty.schema) == {"id": pl.Int64, "_arrived": pl.Datetime("us", "UTC"), "_batch": pl.String}
+    assert dict(empty.schema) == {
+        "id": pl.Int64,
+        "_arrived": pl.Datetime("us", "UTC"),
+        "_batch": pl.String,
+        "_contract": pl.Int64,
+    }
     assert empty.is_empty()
     assert lake.scan(schema_of(Order), version=3).collect().is_empty()
     assert not Path(lake.url).exists(), "looking makes no table"
 
 
 def test_a_contracts_table_is_read_with_arrival_and_batch(lake: Lake) -> None:
-    rows = pl.DataFrame({"id": [1], "_arrived": [NOON], "_batch": ["first"]})
+    rows = pl.DataFrame({"id": [1], "_arrived": [NOON], "_batch": ["first"], "_contract": [1]})
     lake.append("orders", rows, batch="first")
     lake.append("orders", rows.with_columns(id=2), batch="second")
     assert lake.scan(schema_of(Order), version=0).collect().equals(rows)
@@ -361,6 +372,7 @@ def test_settings_have_defaults(root: Path) -> None:
         "archive": Path("data/archive"),
         "quarantine": Path("data/quarantine"),
         "reports": Path("reports"),
+        "keep_days": 365,
         "tracking": "mlruns",
         "clock": "wall",
     }
@@ -445,7 +457,9 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
         "at_most": {},
         "confidence": 0.95,
         "slices": {"columns": (), "rows": 100, "at_least": {}, "at_most": {}},
-        "retrain": {"every_days": 28},
+        "groups": {"columns": (), "rows": 100, "gap": {}},
+        "retrain": {"every_days": 28, "window_days": 7, "windows": 4, "broken": 2, "train_days": (0,)},
+        "monitor": {"stale_days": None, "silent_days": None, "drift": 0.25},
     }
 
 
@@ -783,8 +797,11 @@ def test_a_run_is_made_of_a_commit_a_lock_and_code(repository: Path) -> None:
 
 
 def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
-    (repository / "new.py").touch()
+    (repository / "notes.txt").touch()
+    assert provenance(repository)["dirty"] == "false", "no model is made of notes"
+    (repository / "pyproject.toml").touch()
     assert provenance(repository)["dirty"] == "true"
+    assert changed_files(repository) == ["pyproject.toml"]
 
 
 @pytest.mark.parametrize("path", [None, "nowhere"], ids=["no repository", "no Git"])
@@ -794,3 +811,27 @@ def test_without_git_there_is_no_commit(root: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("PATH", str(root / path))
     made_of = provenance(root)
     assert (made_of["commit"], made_of["dirty"], made_of["lock"]) == ("", "false", "")
+
+
+# Tidy tables
+
+
+def test_many_small_files_become_few_and_old_versions_can_still_be_read(lake: Lake) -> None:
+    for n in range(16):
+        lake.append("orders", pl.DataFrame({"id": [n]}), batch=str(n))
+    lake.tidy(keep=timedelta(days=7))
+    table = deltalake.DeltaTable(f"{lake.url}/orders")
+    assert len(table.file_uris()) == 1
+    assert sorted(lake.read("orders", {}).collect()["id"]) == list(range(16))
+    assert sorted(lake.read("orders", {}, version=2).collect()["id"]) == [0, 1, 2]
+    assert lake.has("orders", "3"), "batches are still known"
+    version = lake.version("orders")
+    lake.tidy(keep=timedelta(days=7))
+    assert lake.version("orders") == version, "nothing is left to do"
+
+
+def test_a_few_files_stay_as_they_are(lake: Lake) -> None:
+    for n in range(14):
+        lake.append("orders", pl.DataFrame({"id": [n]}), batch=str(n))
+    lake.tidy(keep=timedelta(days=7))
+    assert lake.version("orders") == 13

@@ -115,23 +115,40 @@ def _checks(
     yield Check("predictions are numbers", numbers, f"{len(rows)} rows")
     if not numbers:  # nothing else can be asked
         return
-    yield from _limits("", metrics(model, ask.decision), ask.at_least, ask.at_most)
+    yield from limits("", metrics(model, ask.decision), ask.at_least, ask.at_most)
     days, rng = training.days(problem, rows), np.random.default_rng(seed)
     for name in ("dummy", "linear"):
         better = gain(losses(model), losses(answers(name)), days, confidence=ask.confidence, rng=rng)
         yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
     if champion is not None:
         yield _beats(workspace, rows, model, champion, rng)
-    if unknown := [column for column in ask.slices.columns if column not in rows.columns]:
+    named = (*ask.slices.columns, *ask.groups.columns)
+    if unknown := [column for column in named if column not in rows.columns]:
         raise BadInput(f"config/acceptance.toml names slices of {', '.join(unknown)}: no such column or feature")
     for part in by_slice(model, rows, ask.slices.columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value} ({part.rows} rows), "
-        yield from _limits(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
+        yield from limits(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
+    yield from _gaps(workspace, rows, model)
 
 
-def _limits(
+def _gaps(workspace: Workspace, rows: pl.DataFrame, model: Answers) -> Iterator[Check]:
+    """Ask whether a group is served much worse than another."""
+    ask = workspace.acceptance
+    for column in ask.groups.columns:
+        parts = by_slice(model, rows, [column], ask.decision, at_least=ask.groups.rows)
+        for metric, limit in ask.groups.gap.items():
+            values = sorted((part.metrics[metric], part.value) for part in parts if metric in part.metrics)
+            if len(values) < 2:  # noqa: PLR2004 - a gap is between two
+                continue
+            (low, first), (high, last) = values[0], values[-1]
+            detail = f"{high - low:.4f}, from {low:.4f} ({first}) to {high:.4f} ({last})"
+            yield Check(f"{column}: {metric} differs by at most {limit}", high - low <= limit, detail, part=True)
+
+
+def limits(
     name: str, figures: dict[str, float], at_least: dict[str, float], at_most: dict[str, float]
 ) -> Iterator[Check]:
+    """Whether figures keep their limits; a figure that is not there does not."""
     for metric, limit in at_least.items():
         value = figures.get(metric, float("nan"))
         yield Check(f"{name}{metric} at least {limit}", value >= limit, f"{value:.4f}", part=bool(name))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -15,25 +16,13 @@ from polars.exceptions import PolarsError
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, DTYPES, Schema
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 
 WEEKS = 4  # before a batch, to which it is compared
-BATCHES = "batches"
-RECORD = {
-    "table": pl.String(),
-    "name": pl.String(),
-    "batch": pl.String(),
-    "arrived": DTYPES[datetime],
-    "contract": pl.Int64(),
-    "accepted": pl.Int64(),
-    "rejected": pl.Int64(),
-    "repeats": pl.Int64(),
-    "breaches": pl.String(),
-}
 OURS = ("rejected.parquet", "reasons.json")  # what stands beside a file in quarantine
 
 
@@ -146,13 +135,14 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     judged = _judged(workspace, schema, path, rows, now=now)
     batch = _batch(schema, path, content, judged)
     if not batch.ok:
-        batch = _quarantined(workspace, batch, judged)
+        batch = _quarantined(workspace, batch, judged, now=now)
         if batch.breaches:
             _whole(workspace, batch).write_bytes(content)
-    record(workspace, batch, schema.model.version, now=now)
     if isinstance(judged, BatchReport) and not batch.breaches and batch.accepted:
         stamped = judged.accepted.with_columns(
-            pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(ARRIVED), pl.lit(batch.id).alias(BATCH)
+            pl.lit(now).cast(DTYPES[datetime]).alias(ARRIVED),
+            pl.lit(batch.id).alias(BATCH),
+            pl.lit(schema.model.version, dtype=pl.Int64).alias(CONTRACT),
         )
         workspace.lake.append(schema.name, stamped, batch=batch.id, gains=True)
     return batch
@@ -161,37 +151,31 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
 def ingest_inbox(workspace: Workspace, *, now: datetime) -> Ingested:
     """Ingest every file of the inbox, in the order of its name; it moves to the archive, or to quarantine.
 
-    Only hidden files and drafts (`.part`) stay: they are still being written.
+    Only hidden files and drafts (`.part`) stay: they are still being written. Tables take their files side by side.
     """
-    batches = []
-    for path in sorted(_waiting(workspace.path(workspace.settings.inbox))):
-        try:
-            batch = ingest_file(workspace, path, now=now)
-        except Unreadable as error:
-            unread = Batch(path.parent.name, path.name, _id_of(path), breaches=(str(error),))
-            batch = _quarantined(workspace, unread, None)
-            record(workspace, batch, None, now=now)
-        _clear(workspace, path, batch)
-        batches.append(batch)
-        log.debug("%s", batch)
+    files, tables = sorted(_waiting(workspace.path(workspace.settings.inbox))), workspace.problem.schemas
+    alike = {path: path.parent.name for path in files}
+    if not set(alike.values()) <= set(tables):  # a loose file may be any table's
+        alike = dict.fromkeys(files, "")
+    groups = [[path for path in files if alike[path] == table] for table in dict.fromkeys(alike.values())]
+    lake = workspace.lake  # opened once, by this thread
+    with ThreadPoolExecutor(max(1, len(groups))) as pool:
+        done = pool.map(lambda paths: [_taken(workspace, path, now=now) for path in paths], groups)
+        batches = [batch for group in done for batch in group]
+    log.debug("%d batches went into %s", len(batches), lake.url)
     return Ingested(tuple(batches))
 
 
-def record(workspace: Workspace, batch: Batch, contract: int | None, *, now: datetime) -> None:
-    """Keep what became of a batch, under which version of the contract, in the table `batches`."""
-    row = {
-        "table": batch.table,
-        "name": batch.name,
-        "batch": batch.id,
-        "arrived": now,
-        "contract": contract,
-        "accepted": batch.accepted,
-        "rejected": batch.rejected,
-        "repeats": batch.repeats,
-        "breaches": "; ".join(batch.breaches),
-    }
-    once = f"{batch.id}-{contract}-{'breached' if batch.breaches else 'accepted'}"
-    workspace.lake.append(BATCHES, pl.DataFrame([row], schema=RECORD), batch=once)
+def _taken(workspace: Workspace, path: Path, *, now: datetime) -> Batch:
+    """Ingest a file of the inbox, and take it out of there."""
+    try:
+        batch = ingest_file(workspace, path, now=now)
+    except Unreadable as error:
+        unread = Batch(path.parent.name, path.name, _id_of(path), breaches=(str(error),))
+        batch = _quarantined(workspace, unread, None, now=now)
+    _clear(workspace, path, batch)
+    log.debug("%s", batch)
+    return batch
 
 
 def _waiting(inbox: Path) -> list[Path]:
@@ -272,10 +256,12 @@ def _days(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> list[pl.D
     first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
     if not isinstance(first, datetime) or not isinstance(last, datetime):
         return []
-    time, back = pl.col(schema.time or ""), [timedelta(weeks=n) for n in range(WEEKS + 1)]
+    time, back = schema.time or "", [timedelta(weeks=n) for n in range(WEEKS + 1)]
     table = workspace.lake.scan(schema).select(schema.names)
-    near = table.filter(time.is_between(pl.lit(first - back[-1]), pl.lit(last))).collect()
-    return [near.filter(time.is_between(first - week, last - week)) for week in back]
+    near = table.filter(pl.col(time).is_between(pl.lit(first - back[-1]), pl.lit(last))).sort(time).collect()
+    starts, ends = (pl.Series([edge - week for week in back], dtype=schema.dtypes[time]) for edge in (first, last))
+    starts, ends = near[time].search_sorted(starts, side="left"), near[time].search_sorted(ends, side="right")
+    return [near[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | ContractBreach) -> Batch:
@@ -294,7 +280,9 @@ def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | Con
     )
 
 
-def _quarantined(workspace: Workspace, batch: Batch, judged: BatchReport | ContractBreach | None) -> Batch:
+def _quarantined(
+    workspace: Workspace, batch: Batch, judged: BatchReport | ContractBreach | None, *, now: datetime
+) -> Batch:
     """Keep the rejected rows with the rules that they break, and the reasons, in a folder of the batch's own."""
     folder = workspace.settings.quarantine / batch.table / f"{Path(batch.name).stem}-{batch.id[:8]}"
     target = workspace.path(folder)
@@ -302,7 +290,8 @@ def _quarantined(workspace: Workspace, batch: Batch, judged: BatchReport | Contr
     if isinstance(judged, BatchReport):
         judged.rejected.write_parquet(target / OURS[0])
     kept = replace(batch, quarantine=folder.as_posix())
-    (target / OURS[1]).write_text(json.dumps(asdict(kept), indent=2), encoding="utf-8", newline="\n")
+    reasons = json.dumps(asdict(kept) | {"arrived": now.isoformat()}, indent=2)
+    (target / OURS[1]).write_text(reasons, encoding="utf-8", newline="\n")
     return kept
 
 

@@ -43,17 +43,31 @@ class Promoted:
         return f"{self.verdict}\nversion {self.verdict.version} is champion, refitted on {self.rows} rows"
 
 
-def promote(workspace: Workspace, *, version: int | None = None, now: datetime | None = None) -> Promoted:
+def promote(
+    workspace: Workspace, *, version: int | None = None, now: datetime | None = None, dirty: bool = False
+) -> Promoted:
     """Judge a challenger; where it passes, refit it on everything that it could know, and release it.
+
+    Args:
+        workspace: The workspace.
+        version: Which one; without it, the challenger.
+        now: The time it is; without it, the setting `clock` says.
+        dirty: Whether it may be released from files that differ from the last commit.
 
     Raises:
         BadInput: There is no challenger, or no such version.
-        Refused: The code is no longer the challenger's, or the refitted model fails its own checks.
+        Refused: It was trained from files that differ from the last commit, the code is no longer the challenger's, or
+            the refitted model fails its own checks.
     """
     verdict = judge(workspace, version=version)
     if not verdict.ok:
         return Promoted(verdict, None)
     judged = challenger(workspace, verdict.version)
+    if workspace.registry.tags(judged.run_id)["dirty"] == "true":
+        if not dirty:
+            msg = f"version {judged.number} was trained from files that differ from the last commit"
+            raise Refused(f"{msg}: commit them and train again, or release it with --dirty")
+        workspace.registry.tag(judged, {"dirty": "true"})
     release, rows = _refitted(workspace, judged, now=workspace.now(now))
     release.check()
     with workspace.registry.resumed(judged.run_id) as run:
@@ -126,6 +140,7 @@ def _refitted(workspace: Workspace, version: Version, *, now: datetime) -> tuple
     as_of, tables = datetime.fromisoformat(tags["as_of"]), json.loads(tags["tables"])
     parameters = problem.recipe().parameters.model_validate_json(tags["parameters"])
     rows = dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
+    rows = dataset.within(rows, int(tags["train_days"]))
     log.info("promote   refit on %d rows", len(rows))
     fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
     champion = workspace.releases.champion()

@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.shared.evaluation import Answers, calibrati
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
 from {{cookiecutter.__package_name}}.shared.release import Predictor, text_features
-from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -76,6 +76,8 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
     before, held = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
     _require(workspace, before, held)
     _require_no_leak(workspace, rows, as_of, tables)
+    days = _best_length(workspace, before)
+    before = dataset.within(before, days)
     log.info("train     on %d rows; %d rows of the newest window are held back", len(before), len(held))
     fitted = training.fit(problem, parameters, before, check=held)
     predictions = {"model": fitted.predictor.predict(held)}
@@ -91,6 +93,7 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
         "features": json.dumps(list(problem.features)),
         "parameters": parameters.model_dump_json(),
         "classes": json.dumps(fitted.classes),
+        "train_days": str(days),
     }
     with workspace.registry.run("train", parameters.model_dump(), tags) as run:
         for name, values in figures.items():
@@ -104,6 +107,22 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
     return Trained(version.number, run.id, as_of, len(before), len(held), figures, fitted.parity)
 
 
+def _best_length(workspace: Workspace, rows: pl.DataFrame) -> int:
+    """The length of training that does best on the newest window of the rows; 0 is all there is."""
+    problem, lengths = workspace.problem, workspace.acceptance.retrain.train_days
+    newest = rows[KNOWN].max()
+    if len(lengths) == 1 or not isinstance(newest, datetime):
+        return lengths[0]
+    earlier, tried = dataset.split(problem, rows, workspace.acceptance.window, as_of=newest)
+    found = {}
+    for days in lengths:
+        fitted = training.fit(problem, workspace.parameters, dataset.within(earlier, days), check=tried)
+        prediction = fitted.predictor.predict(tried)
+        found[days] = float(losses(training.answers(problem, tried, prediction, fitted.classes)).mean())
+        log.info("train     on %s: loss %.4f", f"{days} days" if days else "all rows", found[days])
+    return min(found, key=lambda days: found[days])
+
+
 def _require(workspace: Workspace, before: pl.DataFrame, held: pl.DataFrame) -> None:
     need = workspace.acceptance.window.rows
     if len(before) < need or len(held) < need:
@@ -115,6 +134,8 @@ def _require(workspace: Workspace, before: pl.DataFrame, held: pl.DataFrame) -> 
 
 
 def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, tables: Mapping[str, int]) -> None:
+    if workspace.problem.schema.event_time and (early := len(rows.filter(pl.col(KNOWN) < pl.col(AT)))):
+        raise Refused(f"{early} labels are known before their row is predicted: the column with Known() is wrong")
     history = dataset.known(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
     if leaking := dataset.leaks(workspace.problem, rows, history):
         msg = f"features know what was not known yet: {', '.join(leaking)} change when the future is taken away"

@@ -68,16 +68,21 @@ def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFra
     return built
 
 
-def training_set(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> pl.DataFrame:
+def training_set(
+    problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None, since: datetime | None = None
+) -> pl.DataFrame:
     """All rows whose label was known as of a time, with their features, `_at`, `_known` and `_target`.
 
-    They are in the order of prediction and key, however they arrived.
+    They are in the order of prediction and key, however they arrived; with `since`, only those predicted after it.
 
     Raises:
         Refused: No label was known by then.
     """
     history = known(problem, lake, as_of=as_of, versions=versions)
-    rows = with_features(problem, _labelled(problem, history), history)
+    labelled = _labelled(problem, history)
+    if since:
+        labelled, history = labelled.filter(nw.col(AT) > since), recent(problem, history, since=since)
+    rows = with_features(problem, labelled, history)
     if rows.is_empty():
         raise Refused(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
     order = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
@@ -124,6 +129,12 @@ def split(
         names = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
         held = pl.Series([_share(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean)
     return rows.filter(~held), rows.filter(held)
+
+
+def within(rows: pl.DataFrame, days: int) -> pl.DataFrame:
+    """The rows whose label became known in the newest days of them; all of them for 0 days."""
+    newest = rows[KNOWN].max()
+    return rows.filter(pl.col(KNOWN) > newest - timedelta(days=days)) if days and isinstance(newest, datetime) else rows
 
 
 def _share(row: tuple[object, ...]) -> float:

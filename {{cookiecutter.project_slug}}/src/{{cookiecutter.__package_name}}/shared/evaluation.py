@@ -77,10 +77,17 @@ def metrics(answers: Answers, decision: Decision) -> dict[str, float]:
 
 def cost(answers: Answers, decision: Decision, *, threshold: float | None = None) -> float:
     """What decisions by a threshold, without it the cheapest, cost per 100 rows of a binary task."""
+    return float(100 * costs(answers, decision, threshold=threshold).mean())
+
+
+def costs(answers: Answers, decision: Decision, *, threshold: float | None = None) -> Floats:
+    """What the decision on each row costs; for a task without decisions, its loss."""
+    if answers.task is not Task.BINARY:
+        return losses(answers)
     alert = answers.prediction >= (decision.threshold if threshold is None else threshold)
     happened = answers.target == 1
-    false_alerts, misses = (alert & ~happened).mean(), (~alert & happened).mean()
-    return float(100 * (false_alerts * decision.false_alert + misses * decision.miss))
+    price: Floats = (alert & ~happened) * decision.false_alert + (~alert & happened) * decision.miss
+    return price
 
 
 def calibration(answers: Answers, bins: int = BINS) -> pl.DataFrame:

@@ -5,7 +5,7 @@ Delta Lake under one address, a local folder or object storage; whose rows they 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,8 +14,9 @@ import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, DTYPES, Schema
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
 
+FILES = 14  # of a table, before they are joined
 ATTEMPTS = 20  # at a commit, when others append at the same moment
 
 Version = int | datetime | None
@@ -67,11 +68,11 @@ class Lake:
         raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
 
     def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
-        """A contract's table as of a version or a commit time, with each row's batch and arrival.
+        """A contract's table as of a version or a commit time, with each row's arrival, batch and contract.
 
         A column that the contract gained is missing in the rows from before.
         """
-        stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String()}
+        stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
         rows = self.read(schema.name, stored, version=version)
         gained = stored.keys() - set(rows.collect_schema().names())
         return rows.with_columns(pl.lit(None, dtype=stored[name]).alias(name) for name in sorted(gained))
@@ -97,6 +98,20 @@ class Lake:
         """Whether the table has seen this batch."""
         opened = self._open(table)
         return opened is not None and opened.transaction_version(batch) is not None
+
+    def tidy(self, *, keep: timedelta) -> None:
+        """Join the many small files of tables into few, and remove files that no version needs since `keep`.
+
+        Raises:
+            BadInput: A table can't be read or written.
+        """
+        for table, opened in self._opened.items():
+            try:
+                if len(opened.file_uris()) > FILES:
+                    opened.optimize.compact()
+                    opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
+            except (DeltaError, OSError) as error:
+                raise self._unreadable(table, error) from error
 
     def _open(self, table: str) -> deltalake.DeltaTable | None:
         """The table at its newest version; what was opened before only reads the commits since."""

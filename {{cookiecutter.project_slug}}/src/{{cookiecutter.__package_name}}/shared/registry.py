@@ -111,6 +111,21 @@ class Registry:
             found = client.search_model_versions(f"name = '{self.model}'")
             return next((_version(version) for version in found if int(version.version) == number), None)
 
+    def newest(self) -> Version | None:
+        """The version that was registered last, if any."""
+        with self._client() as client:
+            found = client.search_model_versions(f"name = '{self.model}'")
+            return max((_version(version) for version in found), key=lambda version: version.number, default=None)
+
+    def close_left_runs(self) -> None:
+        """Mark trainings that a killed process left as killed; only where no other process trains."""
+        with self._client() as client:
+            left = client.search_runs(
+                [self._experiment(client)], "attributes.status = 'RUNNING' and tags.kind = 'train'"
+            )
+            for run in left:
+                client.set_terminated(run.info.run_id, "KILLED")
+
     def move(self, alias: str, version: int) -> None:
         """Let an alias name this version."""
         with self._client() as client:
@@ -188,10 +203,16 @@ def provenance(root: Path) -> dict[str, str]:
     lock = root / "uv.lock"
     return {
         "commit": _git(root, "rev-parse", "HEAD"),
-        "dirty": json.dumps(bool(_git(root, "status", "--porcelain"))),
+        "dirty": json.dumps(bool(changed_files(root))),
         "code": code_hash(),
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
     }
+
+
+def changed_files(root: Path) -> list[str]:
+    """What a model is made of and differs from the last commit: code, configuration, lock; empty without Git."""
+    lines = _git(root, "status", "--porcelain", "--", "src", "config", "pyproject.toml", "uv.lock").splitlines()
+    return [line.split(maxsplit=1)[-1] for line in lines]
 
 
 def code_hash() -> str:

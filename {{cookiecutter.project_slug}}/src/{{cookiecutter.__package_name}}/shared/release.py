@@ -175,10 +175,13 @@ class Releases:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
+        self._seen: tuple[int, Release | None] = (-1, None)
 
     def champion(self) -> Release | None:
-        """What serves now; none before the first promotion."""
-        return next(iter(self.newest(1)), None)
+        """What serves now; none before the first promotion. It is read again when the table has changed."""
+        if (version := self._lake.version(TABLE)) != self._seen[0]:
+            self._seen = (version, next(iter(self.newest(1)), None))
+        return self._seen[1]
 
     def newest(self, n: int) -> list[Release]:
         """The newest releases, the newest first."""

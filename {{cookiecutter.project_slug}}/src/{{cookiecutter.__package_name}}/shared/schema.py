@@ -24,6 +24,7 @@ KNOWN = "_known"  # when a row's label became known
 TARGET = "_target"  # the label, under a name that no feature uses
 ARRIVED = "_arrived"  # when a row reached the lake
 BATCH = "_batch"  # the batch it came in
+CONTRACT = "_contract"  # and the version of the contract that it kept
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Table(BaseModel):
 
     Attributes:
         table: Its name.
-        version: Of the contract, recorded with each batch: raise it when columns change.
+        version: Of the contract, recorded with each row: raise it when columns change.
         rules: Conditions across columns, by name.
         span: How far the times of a batch's rows may lie apart. None: any.
         volume: The least share of the rows that the same days had in the fullest of the weeks before. None: any.

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     archive: Path = Field(default=Path("data/archive"), description="batches that went into the lake")
     quarantine: Path = Field(default=Path("data/quarantine"), description="what broke the contract, with reasons")
     reports: Path = Field(default=Path("reports"), description="pictures and predictions")
+    keep_days: int = Field(default=365, gt=6, description="how long the tables can be read as they were")
     tracking: str = Field(default="mlruns", description="MLflow: a folder with a SQLite file, or a server's address")
     clock: Literal["wall", "data"] = Field(
         default="wall", description="what now is: the wall clock, or the newest value in the data"
@@ -80,10 +81,32 @@ class Slices(Closed):
     at_most: dict[str, float] = Field(default={}, description="highest value of a metric in a slice")
 
 
-class Retrain(Closed):
-    """When a new challenger is due."""
+class Groups(Closed):
+    """Groups of rows that must not be served much worse than others."""
 
-    every_days: float = Field(default=28, gt=0, description="age of the champion's newest label")
+    columns: tuple[str, ...] = Field(default=(), description="a group for each value of each of these columns")
+    rows: int = Field(default=100, gt=1, description="smaller groups are not judged")
+    gap: dict[str, float] = Field(default={}, description="largest difference of a metric between two groups")
+
+
+class Retrain(Closed):
+    """When a new challenger is due, and on which rows it may be trained."""
+
+    every_days: float = Field(default=28, gt=0, description="since the last one, at the latest")
+    window_days: int = Field(default=7, gt=0, description="live quality is judged window by window")
+    windows: int = Field(default=4, gt=0, description="so many windows are looked at")
+    broken: int = Field(default=2, gt=0, description="in so many of them, the latest too, limits broke: one is due")
+    train_days: tuple[int, ...] = Field(
+        default=(0,), min_length=1, description="lengths of training that compete for the best; 0 is all there is"
+    )
+
+
+class Monitoring(Closed):
+    """When a person must look."""
+
+    stale_days: float | None = Field(default=None, gt=0, description="age from which a champion does badly")
+    silent_days: float | None = Field(default=None, gt=0, description="age from which a table's newest row is too old")
+    drift: float = Field(default=0.25, gt=0, description="population stability index of a feature that is a warning")
 
 
 class Acceptance(Closed):
@@ -95,7 +118,9 @@ class Acceptance(Closed):
     at_most: dict[str, float] = Field(default={}, description="highest value of a metric")
     confidence: Share = Field(default=0.95, description="of being better than baselines and champion")
     slices: Slices = Slices()
+    groups: Groups = Groups()
     retrain: Retrain = Retrain()
+    monitor: Monitoring = Monitoring()
 
 
 def project_root() -> Path:

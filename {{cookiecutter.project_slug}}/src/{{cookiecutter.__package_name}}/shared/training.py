@@ -147,7 +147,7 @@ def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed:
     )
     regression = problem.task is Task.REGRESSION
     dummy = DummyRegressor() if regression else DummyClassifier(strategy="prior")
-    linear = Ridge() if regression else LogisticRegression(max_iter=300, random_state=seed)
+    linear = Ridge() if regression else LogisticRegression(solver="newton-cholesky", random_state=seed)
     models = {"dummy": dummy, "linear": make_pipeline(encode, linear)}
     x, y, new = model_inputs(rows, features), _labels(problem, rows), model_inputs(held, features)
     return {name: predicted(problem.task, model.fit(x, y), new) for name, model in models.items()}

@@ -1,0 +1,282 @@
+"""Whether all is well: the data, the champion's age, and its quality on labels that came later.
+
+What is known to break predictions is an alarm; drift alone is a warning, since it fires on days without harm.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.production.gate import limits
+from {{cookiecutter.__package_name}}.production.predict import TABLE as PREDICTIONS
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.evaluation import Floats, by_slice, metrics
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET, Task
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+RECENT = timedelta(days=28)
+EARLIER = timedelta(days=3)  # a row is predicted at most so long before its label is known
+BINS = 10
+
+
+class State(StrEnum):
+    """How urgent a finding is."""
+
+    FINE = "fine"
+    WARNING = "warning"
+    ALARM = "alarm"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    detail: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.state:<8} {self.name}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Period:
+    """A window of live quality beside what was measured before the release.
+
+    Attributes:
+        until: Labels known by then, and since the window before, count.
+        version: The champion that had predicted.
+        rows: How many.
+        online: Metrics on them.
+        offline: The same metrics in training, on the newest window of then.
+        broken: The limits of `config/acceptance.toml` that they miss.
+    """
+
+    until: datetime
+    version: int
+    rows: int
+    online: dict[str, float]
+    offline: dict[str, float]
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the monitor found."""
+
+    at: datetime
+    findings: tuple[Finding, ...]
+    periods: tuple[Period, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nobody has to act."""
+        return not self.urgent
+
+    @property
+    def urgent(self) -> list[Finding]:
+        """The alarms."""
+        return [finding for finding in self.findings if finding.state is State.ALARM]
+
+    def __str__(self) -> str:
+        """The findings for people, the urgent first, then live quality by period."""
+        order = (State.ALARM, State.WARNING, State.FINE)
+        lines = [str(finding) for finding in sorted(self.findings, key=lambda finding: order.index(finding.state))]
+        for period in self.periods:
+            figures = ", ".join(
+                f"{name} {value:.4g} (training {period.offline.get(name, float('nan')):.4g})"
+                for name, value in period.online.items()
+            )
+            lines.append(f"until {period.until:%Y-%m-%d}, version {period.version}, {period.rows} rows: {figures}")
+        return "\n".join(lines)
+
+
+def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = True) -> Health:
+    """Look at data, champion and live quality.
+
+    Args:
+        workspace: The workspace.
+        now: The time it is; without it, the setting `clock` says.
+        deep: Whether to hold the lake's newest rows against the contract again, and to look for drift.
+    """
+    moment, champion = workspace.now(now), workspace.releases.champion()
+    findings = [*_refused(workspace, moment), *_silent(workspace, moment)]
+    if deep:
+        findings += _invariants(workspace, moment)
+    if champion is None:
+        findings.append(Finding("champion", State.ALARM, "none serves: run, and read why a challenger was refused"))
+        return Health(moment, tuple(findings), ())
+    periods = live_quality(workspace, champion, now=moment, windows=1)
+    if deep or any(period.broken for period in periods):  # only then do the windows before matter
+        periods = live_quality(workspace, champion, now=moment, windows=workspace.acceptance.retrain.windows)
+    findings += [_age(workspace, champion, moment), _quality(workspace, periods)]
+    if deep:
+        rows = _newest_labels(workspace, champion, now=moment, back=RECENT)
+        findings += [*_slices(workspace, champion, rows), *_drift(workspace, champion, moment)]
+        findings += predicted_ahead(workspace, champion, now=moment)
+    return Health(moment, tuple(findings), periods)
+
+
+def live_quality(workspace: Workspace, release: Release, *, now: datetime, windows: int) -> tuple[Period, ...]:
+    """Quality of a release in so many newest windows of labels that it was not trained on, the oldest first.
+
+    It answers each row as of the row's time of prediction; windows with few labels are left out.
+    """
+    ask, length = workspace.acceptance, timedelta(days=workspace.acceptance.retrain.window_days)
+    rows = _newest_labels(workspace, release, now=now, back=windows * length)
+    if rows.is_empty():
+        return ()
+    answers = training.answers(workspace.problem, rows, release.predictor.predict(rows), release.classes)
+    periods = []
+    for n in reversed(range(windows)):
+        until = now - n * length
+        part = ((rows[KNOWN] > until - length) & (rows[KNOWN] <= until)).to_numpy()
+        if part.sum() >= ask.window.rows:
+            online = metrics(answers[part], ask.decision)
+            broken = tuple(str(c) for c in limits("", online, ask.at_least, ask.at_most) if not c.passed)
+            periods.append(Period(until, release.version, int(part.sum()), online, release.metrics, broken))
+    return tuple(periods)
+
+
+def _newest_labels(workspace: Workspace, release: Release, *, now: datetime, back: timedelta) -> pl.DataFrame:
+    """Rows with their features whose label became known lately, and after the release's training."""
+    since = max(now - back, release.trained_until)
+    try:
+        rows = dataset.training_set(workspace.problem, workspace.lake, as_of=now, since=since - EARLIER)
+    except Refused:  # no label
+        return pl.DataFrame()
+    return rows.filter(pl.col(KNOWN) > since)
+
+
+def has_broken(workspace: Workspace, periods: tuple[Period, ...], *, now: datetime) -> bool:
+    """Whether the limits broke in the latest window, and in so many of the windows before that it is no chance."""
+    retrain = workspace.acceptance.retrain
+    latest = next((period for period in periods if period.until == now), None)
+    return latest is not None and bool(latest.broken) and sum(bool(p.broken) for p in periods) >= retrain.broken
+
+
+def stability(reference: pl.Series, recent: pl.Series) -> float:
+    """The population stability index between two samples of a feature, over tenths of the first or over categories.
+
+    Source: Siddiqi, Credit Risk Scorecards (2006).
+    """
+    if reference.dtype.is_numeric():
+        cuts = np.unique(np.quantile(reference.drop_nulls().to_numpy(), np.linspace(0, 1, BINS + 1)[1:-1]))
+        first, second = (np.searchsorted(cuts, part.fill_null(np.inf).to_numpy()) for part in (reference, recent))
+        shares = [np.bincount(part, minlength=len(cuts) + 1) / len(part) for part in (first, second)]
+    else:
+        values = reference.unique().to_list()
+        shares = [np.array([(part == value).sum() for value in values]) / len(part) for part in (reference, recent)]
+    expected, found = (np.clip(share, 1e-4, None) for share in shares)
+    return float(((found - expected) * np.log(found / expected)).sum())
+
+
+def predicted_ahead(workspace: Workspace, release: Release, *, now: datetime) -> Iterator[Finding]:
+    """What a release had answered before the outcome, as it stands in the table `predictions`, against the labels."""
+    problem, lake, ask = workspace.problem, workspace.lake, workspace.acceptance
+    schema, labels = problem.schema, problem.labels
+    key = {name: schema.dtypes[name] for name in schema.key}
+    made = lake.read(PREDICTIONS, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
+    target = nw.col(problem.target.name).alias(TARGET)
+    known = nw.from_native(lake.scan(labels)).select(*schema.key, target, labels.known.alias(KNOWN)).to_native()
+    came = known.filter(pl.col(KNOWN) > now - RECENT, pl.col(KNOWN) <= now).drop_nulls(TARGET)
+    rows = made.join(came, on=schema.key).collect() if schema.key else pl.DataFrame()
+    if len(rows) < ask.window.rows:
+        return
+    if problem.task is Task.MULTICLASS:
+        prediction: Floats = rows.select(f"probability_{name}" for name in release.classes).to_numpy()
+    else:
+        prediction = rows["probability" if problem.task is Task.BINARY else "prediction"].to_numpy()
+    figures = metrics(training.answers(problem, rows, prediction, release.classes), ask.decision)
+    broken = [str(c) for c in limits("", figures, ask.at_least, ask.at_most) if not c.passed]
+    detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    yield Finding("predicted ahead", State.WARNING if broken else State.FINE, f"{detail} ({len(rows)} labels)")
+
+
+def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
+    """Batches that were breached as a whole lately, and still lie in quarantine."""
+    folder = workspace.path(workspace.settings.quarantine)
+    for path in sorted(folder.glob("*/*/reasons.json")):
+        batch = json.loads(path.read_text(encoding="utf-8"))
+        if batch["breaches"] and moment - RECENT < datetime.fromisoformat(batch["arrived"]) <= moment:
+            detail = f"{'; '.join(batch['breaches'])}: mend it, then delete {path.parent.relative_to(workspace.root)}"
+            yield Finding(f"batch {batch['table']}/{batch['name']}", State.ALARM, detail)
+
+
+def _silent(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
+    """Tables in which nothing new has become known for long."""
+    limit = workspace.acceptance.monitor.silent_days
+    for name, schema in workspace.problem.schemas.items():
+        if limit is None or schema.time is None:
+            continue
+        newest = workspace.lake.scan(schema).select(pl.col(schema.time).max()).collect().item()
+        days = (moment - newest) / timedelta(days=1) if newest else float("inf")
+        state = State.ALARM if days > limit else State.FINE
+        yield Finding(f"table {name}", state, f"its newest row is {max(days, 0):.1f} days old (at most {limit:g})")
+
+
+def _invariants(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
+    """The contract on the newest rows of the lake: it may have changed since they came."""
+    for name, schema in workspace.problem.schemas.items():
+        table = workspace.lake.scan(schema)
+        recent = table.filter(pl.col(schema.time) > moment - RECENT) if schema.time else table
+        rows = marked(recent.select(schema.names).collect(), schema)
+        broken = rows.filter(pl.col(RULES).list.len() > 0)[RULES].explode().unique().sort().to_list()
+        detail = f"{len(rows)} newest rows keep it" if not broken else f"newest rows break {', '.join(broken)}"
+        yield Finding(f"contract of {name}", State.ALARM if broken else State.FINE, detail)
+
+
+def _age(workspace: Workspace, champion: Release, moment: datetime) -> Finding:
+    days, limit = (moment - champion.trained_until) / timedelta(days=1), workspace.acceptance.monitor.stale_days
+    stale = limit is not None and days > limit
+    detail = f"version {champion.version} knows labels until {days:.0f} days ago"
+    return Finding("age", State.ALARM if stale else State.FINE, f"{detail} (at most {limit:g})" if limit else detail)
+
+
+def _quality(workspace: Workspace, periods: tuple[Period, ...]) -> Finding:
+    if not periods:
+        return Finding("live quality", State.FINE, "too few labels since the champion's training")
+    latest = periods[-1]
+    if has_broken(workspace, periods, now=latest.until):
+        return Finding("live quality", State.ALARM, f"{'; '.join(latest.broken)}: run trains a challenger")
+    if latest.broken:
+        return Finding("live quality", State.WARNING, f"{'; '.join(latest.broken)}, in the latest window alone")
+    return Finding("live quality", State.FINE, f"keeps its limits on the {latest.rows} newest labels")
+
+
+def _slices(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Iterator[Finding]:
+    ask = workspace.acceptance
+    columns = [name for name in ask.slices.columns if name in rows.columns]
+    if not columns:
+        return
+    answers = training.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
+    for part in by_slice(answers, rows, columns, ask.decision, at_least=ask.slices.rows):
+        name = f"{part.column} {part.value}"
+        bad = [str(c) for c in limits("", part.metrics, ask.slices.at_least, ask.slices.at_most) if not c.passed]
+        yield Finding(name, State.WARNING if bad else State.FINE, "; ".join(bad) or f"{part.rows} labels")
+
+
+def _drift(workspace: Workspace, champion: Release, moment: datetime) -> Iterator[Finding]:
+    """Features whose distribution since the champion's training is another than just before it."""
+    problem, limit = workspace.problem, workspace.acceptance.monitor.drift
+    if not problem.schema.event_time:
+        return
+    rows = dataset.training_set(problem, workspace.lake, as_of=moment, since=champion.trained_until - RECENT)
+    new = rows[KNOWN] > champion.trained_until
+    before, after = rows.filter(~new), rows.filter(new)
+    if min(len(before), len(after)) < workspace.acceptance.window.rows:
+        yield Finding("drift", State.FINE, "too few labels since the champion's training")
+        return
+    found = {name: stability(before[name], after[name]) for name in champion.features}
+    moved = [f"{name} {value:.2f}" for name, value in sorted(found.items(), key=lambda f: -f[1]) if value > limit]
+    detail = f"{', '.join(moved)} (stability index; at most {limit:g})" if moved else "no feature has moved"
+    yield Finding("drift", State.WARNING if moved else State.FINE, detail)

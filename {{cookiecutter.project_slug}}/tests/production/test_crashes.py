@@ -1,0 +1,189 @@
+"""`run` killed at any point, and started again: the same tables, the same champion, no duplicate, no orphan.
+
+A child process runs and kills itself inside the n-th write: of a table, a file, or the registry. Three points are tried
+by default, twenty with `-m slow`.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.predict import TABLE
+from {{cookiecutter.__package_name}}.shared.release import COLUMNS
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+
+PACKAGE = lifecycle.__name__.partition(".")[0]
+START = datetime(2013, 3, 1, tzinfo=UTC)  # after two months of data
+
+# The n-th write is begun and not ended: a table's commit in a thread of its own, a file by half, the registry before.
+CHILD = """
+import os, shutil, signal, sys, threading
+from datetime import datetime
+from pathlib import Path
+
+import deltalake
+import mlflow
+import polars as pl
+
+NTH, NOW = int(sys.argv[1]), datetime.fromisoformat(sys.argv[2])
+count = 0
+
+
+def die(what):
+    Path("killed-in").write_text(what)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def counted(owner, name, begin):
+    write = getattr(owner, name)
+
+    def writing(*arguments, **options):
+        global count
+        count += 1
+        if count == NTH:
+            begin(lambda: write(*arguments, **options), *arguments)
+            die(name)
+        return write(*arguments, **options)
+
+    setattr(owner, name, writing)
+
+
+def raced(write, *_):
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    thread.join(0.004)
+
+
+def halved(write, path, content, *_):
+    with open(path, "wb") as file:
+        file.write(content[: len(content) // 2])
+
+
+def before(write, *_):
+    pass
+
+
+def after(write, *_):
+    write()
+
+
+counted(deltalake, "write_deltalake", raced)
+counted(Path, "write_bytes", halved)
+counted(Path, "replace", before)
+counted(shutil, "move", after)
+for name in ("create_run", "log_artifact", "create_model_version", "set_registered_model_alias", "set_terminated"):
+    counted(mlflow.MlflowClient, name, before)
+
+from PACKAGE.production import lifecycle
+from PACKAGE.shared.workspace import open_workspace
+
+workspace = open_workspace()
+with workspace.alone():
+    lifecycle.run(workspace, now=NOW)
+print(count)
+""".replace("PACKAGE", PACKAGE)
+
+
+def child(folder: Path, nth: int) -> subprocess.CompletedProcess[str]:
+    """`run` in a process of its own, which dies in its n-th write."""
+    line = [sys.executable, "-c", CHILD, str(nth), START.isoformat()]
+    return subprocess.run(line, cwd=folder, capture_output=True, encoding="utf-8", check=False)
+
+
+def state(workspace: Workspace) -> dict[str, Any]:
+    """All that a run leaves: the rows of each table, the champion, runs and versions."""
+    lake, problem = workspace.lake, workspace.problem
+    rows = {
+        name: lake.scan(schema).select(schema.names).collect().sort(schema.names).write_json()
+        for name, schema in problem.schemas.items()
+    }
+    predictions = lake.read(TABLE, {}).drop("made").collect()
+    champion = workspace.releases.champion()
+    with workspace.registry._client() as client:
+        experiment = client.get_experiment_by_name(workspace.registry.model)
+        runs = client.search_runs([experiment.experiment_id]) if experiment else []
+        versions = client.search_model_versions(f"name = '{workspace.registry.model}'")
+    return {
+        "rows": rows,
+        "predictions": predictions.sort(predictions.columns).write_json(),
+        "releases": lake.read("releases", COLUMNS).collect().height,
+        "model": champion.onnx if champion else None,
+        "unfinished": [run.info.run_id for run in runs if run.info.status == "RUNNING"],
+        "versions": len(versions),
+        "inbox": [path for path in workspace.path(workspace.settings.inbox).rglob("*.p*") if path.is_file()],
+    }
+
+
+@pytest.fixture
+def small(empty: Workspace) -> Workspace:
+    """A project of two months' data in which nothing has run, and training takes little time."""
+    for file in empty.path("data/example").glob("*/2013-0[345].parquet"):
+        file.unlink()
+    (empty.root / "config" / "params.toml").write_text("max_iter = 30\nlearning_rate = 0.2\n")
+    (empty.root / "config" / "acceptance.toml").write_text("[decision]\nmiss = 4\n")
+    return empty
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    """What a run leaves that nobody kills; filled by the first test that asks."""
+    return {}
+
+
+def whole(workspace: Workspace, expected: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a run leaves that nobody kills."""
+    if not expected:
+        shutil.copytree(workspace.root, folder)
+        os.chdir(folder)
+        own = open_workspace(root=folder)
+        lifecycle.run(own, now=START)
+        expected.update(state(own))
+        os.chdir(workspace.root)
+    return expected
+
+
+def survives(workspace: Workspace, nth: int, expected: dict[str, Any]) -> str:
+    """Kill a run in its n-th write and run again; return what it was killed in."""
+    killed = child(workspace.root, nth)
+    assert killed.returncode != 0, f"there are fewer writes than {nth}: {killed.stdout}"
+    assert killed.returncode in {-getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM}, killed.stderr
+    lifecycle.run(workspace, now=START)
+    again = state(workspace)
+    assert {name: again[name] == value for name, value in expected.items()} == dict.fromkeys(expected, True)
+    lifecycle.run(workspace, now=START)
+    assert state(workspace) == again, "a run more changes nothing"
+    return (workspace.root / "killed-in").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("nth", [3, 38, 45])
+def test_a_killed_run_is_mended_by_the_next(
+    small: Workspace, expected: dict[str, Any], tmp_path: Path, nth: int
+) -> None:
+    assert survives(small, nth, whole(small, expected, tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_twenty_killed_runs_are_mended_most_of_them_killed_in_a_write(
+    small: Workspace, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    left = whole(small, expected, tmp_path / "whole")
+    shutil.copytree(small.root, tmp_path / "counted")
+    writes = int(child(tmp_path / "counted", 0).stdout)
+    killed = []
+    for nth in random.Random(0).sample(range(1, writes + 1), 20):  # noqa: S311 - a sample, no secret
+        folder = tmp_path / str(nth)
+        shutil.copytree(small.root, folder)
+        os.chdir(folder)
+        killed.append(survives(open_workspace(root=folder), nth, left))
+    inside = [what for what in killed if what in {"write_deltalake", "write_bytes", "replace", "log_artifact"}]
+    assert len(inside) > 10, json.dumps(killed)

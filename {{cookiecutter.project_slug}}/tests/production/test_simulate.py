@@ -1,0 +1,92 @@
+"""The past played again: three policies on the same rows, in a workspace of their own."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from {{cookiecutter.__package_name}}.production import lifecycle, simulate
+from {{cookiecutter.__package_name}}.production.simulate import Simulated
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset
+from {{cookiecutter.__package_name}}.shared.schema import AT
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+FROM, TO = datetime(2013, 3, 1, tzinfo=UTC), datetime(2013, 3, 9, tzinfo=UTC)
+START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
+CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 4\n[window]\ndays = 7\n"
+
+
+@pytest.fixture
+def quick(trained: Workspace) -> Workspace:
+    """The trained project with small models, of which two are tried in a month."""
+    (trained.root / "config" / "params.toml").write_text("max_iter = 10\n")
+    (trained.root / "config" / "acceptance.toml").write_text(CONFIG)
+    return trained
+
+
+def state(workspace: Workspace) -> dict[str, int]:
+    return {name: workspace.lake.version(name) for name in (*workspace.problem.schemas, "releases", "decisions")}
+
+
+def test_a_month_is_replayed_compared_and_gone_on_with(quick: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state(quick)
+    half = simulate.simulate(quick, start=FROM, end=FROM + timedelta(days=5))
+    moments: list[datetime] = []
+    run = lifecycle.run
+
+    def watched(own: Workspace, *, now: datetime, **options: bool) -> lifecycle.Done:
+        moments.append(now)
+        return run(own, now=now, **options)
+
+    monkeypatch.setattr(lifecycle, "run", watched)
+    found = simulate.simulate(quick, start=FROM, end=TO)
+    assert moments == [FROM + timedelta(days=n) for n in range(6, 9)], "what was replayed is not replayed again"
+    assert state(quick) == before, "the project's own tables stay as they are"
+    assert isinstance(found, Simulated)
+    assert (half.rows, found.rows) == tuple(
+        len(dataset.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(AT) > FROM))
+        for end in (FROM + timedelta(days=5), TO)
+    )
+    assert found.tried == 2
+    assert [month.month for month in found.months] == ["2013-03"]
+    assert found.total["static"] != found.total["periodic"]
+    assert found.saved_share == pytest.approx(1 - found.total["gated"]["cost"] / found.total["static"]["cost"])
+    assert found.against_periodic == pytest.approx(found.total["gated"]["cost"] / found.total["periodic"]["cost"])
+    page = Path(found.report).read_text(encoding="utf-8")
+    assert f"gated costs {found.saved_share:.1%} less than static" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert Path(found.report).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(Path(found.report).with_suffix(".json").read_text(encoding="utf-8"))["tried"] == 2
+    assert "report: reports/simulation-20130301-20130309.html" in str(found)
+
+
+def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Workspace) -> None:
+    rows = dataset.training_set(trained.problem, trained.lake, as_of=FROM).tail(30)
+    first, second = rows[AT][10], rows[AT][20]
+
+    class Constant:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def predict(self, some: pl.DataFrame) -> np.ndarray:
+            return np.full(len(some), self.value)
+
+    turns = [(first, Constant(0.1)), (second, Constant(0.2))]
+    answers = simulate._in_turn(trained, rows, turns)  # type: ignore[arg-type]
+    expected = np.where(rows[AT].to_numpy() > np.datetime64(second.replace(tzinfo=None)), 0.2, 0.1)
+    assert answers.prediction.tolist() == expected.tolist()
+    assert 0 < (expected == 0.2).sum() < 20
+
+
+def test_without_labels_there_is_nothing_to_replay(empty: Workspace) -> None:
+    with pytest.raises(BadInput, match=r"the lake has no labels; run first$"):
+        simulate.simulate(empty)
+
+
+def test_what_is_replayed_lies_within_the_labels(quick: Workspace) -> None:
+    for start, end in ((FROM, FROM), (START, START + timedelta(days=10))):
+        with pytest.raises(BadInput, match="the lake has labels from 2013-01-01 to 2013-0"):
+            simulate.simulate(quick, start=start, end=end)
