@@ -74,6 +74,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def reliability(session: nox.Session) -> None:
+    """Plant faults, kills and spoiled challengers in a project, and write docs/reference/reliability.md."""
+    uv(session, "python", "tools/reliability.py", *session.posargs)
+
+
+@nox.session(default=False)
 def mutate(session: nox.Session) -> None:
     """Flip signs and comparisons of the generated project, and see whether its tests notice."""
     uv(session, "python", "tools/mutate.py", *session.posargs)

@@ -90,6 +90,7 @@ def measure(folder: Path) -> list[Row]:
     rows.append(
         Row("a day's batches on tables of a year, against the first day", times, "at most 2x", days["ratio"] <= 2)
     )
+    rows += life(figures)
     ours, bare = update(folder)
     times = f"{ours / bare:.2f}x ({ours:.2f} s against {bare:.2f} s CPU)"
     rows.append(
@@ -103,6 +104,23 @@ def measure(folder: Path) -> list[Row]:
     template = timed("pytest", "--numprocesses=auto")[0]
     rows.append(Row("default tests of the template", f"{template:.0f} s", "under 600 s", template < 600))
     return rows
+
+
+def life(figures: dict[str, dict[str, float]]) -> list[Row]:
+    """The rows on continuous life."""
+    large, replay = figures["large"], figures["replay"]
+    what = f"a day's batch into a table of {large['rows']:,} rows"
+    ratio = replay["300th"] / replay["30th"]
+    times = f"{ratio:.2f}x ({replay['300th']:.2f} s against {replay['30th']:.2f} s)"
+    return [
+        Row(what, f"{large['wall']:.2f} s", "under 2 s", large["wall"] < 2),
+        Row(
+            "a day's `run` without training, the slowest", f"{replay['plain']:.1f} s", "under 5 s", replay["plain"] < 5
+        ),
+        Row("a day's `run` that trains, the slowest", f"{replay['trains']:.1f} s", "under 20 s", replay["trains"] < 20),
+        Row("the 300th day of a replay, against the 30th", times, "at most 2x", ratio <= 2),
+        Row("`simulate` from March to December", f"{replay['wall']:.0f} s", "under 180 s", replay["wall"] < 180),
+    ]
 
 
 def page(rows: list[Row]) -> str:

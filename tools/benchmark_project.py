@@ -137,6 +137,69 @@ def days() -> dict[str, float]:
     return {"first": statistics.median(first), "late": statistics.median(late), "ratio": statistics.median(ratios)}
 
 
+def replay() -> dict[str, float]:
+    """Wall seconds of the replay of March to December, and of its days: the 30th, the 300th, those that train."""
+    simulate, lifecycle = module("production.simulate"), module("production.lifecycle")
+    workspace = module("shared.workspace").open_workspace()
+    run, took = lifecycle.run, []
+
+    def timed(own: Any, **options: Any) -> Any:  # noqa: ANN401 - the project's own classes
+        start = time.perf_counter()
+        done = run(own, **options)
+        took.append((time.perf_counter() - start, done.trained is not None))
+        return done
+
+    lifecycle.run = timed
+    start = time.perf_counter()
+    simulate.simulate(workspace, start=datetime(2013, 3, 1, tzinfo=UTC), end=datetime(2013, 12, 31, tzinfo=UTC))
+    wall = time.perf_counter() - start
+    lifecycle.run = run
+    plain = [seconds for seconds, trained in took if not trained]
+    early, late = (statistics.median([s for s, trained in took[n - 7 : n + 6] if not trained]) for n in (30, 300))
+    return {
+        "wall": wall,
+        "plain": max(plain),
+        "trains": max(seconds for seconds, trained in took if trained),
+        "30th": early,
+        "300th": late,
+    }
+
+
+def large() -> dict[str, float]:
+    """Wall seconds of a day's batch into a table of ten million rows."""
+    ingest, schema = module("production.ingest"), module("shared.problem").PROBLEM.schemas["departures"]
+    rows, part, day = 10_000_000, 1_000_000, timedelta(days=1)
+    end = datetime(2013, 12, 10, 5, tzinfo=UTC)
+
+    def departures(first: int, n: int, since: datetime, until: datetime) -> pl.DataFrame:
+        step = (until - since) / n
+        times = pl.Series([0]).extend_constant(0, n - 1).cum_count() * step + since
+        return pl.select(
+            leg=pl.int_range(first + 1, first + n + 1),
+            carrier=pl.lit("DL"),
+            departed=times.cast(schema.dtypes["departed"]),
+            delay=pl.int_range(n) % 60,
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        own = _workspace(module("shared.workspace"), module("shared.settings"), Path(folder))
+        for n in range(rows // part):
+            since = end - (rows // part - n) * 365 * day
+            made = departures(n * part, part, since, since + 365 * day)
+            stamped = made.with_columns(
+                _arrived=pl.lit(end), _batch=pl.lit(str(n)), _contract=pl.lit(1, dtype=pl.Int64)
+            )
+            own.lake.append("departures", stamped.cast({"_arrived": schema.dtypes["departed"]}), batch=str(n))
+        file = Path(folder, "day.parquet")
+        departures(rows, 2700, end, end + day).write_parquet(file)
+        start = time.perf_counter()
+        batch = ingest.ingest_file(own, file, table="departures", now=end + 2 * day)
+        wall = time.perf_counter() - start
+    if batch.accepted != 2700:
+        sys.exit(f"the day's batch was not taken: {batch}")
+    return {"rows": rows, "wall": wall}
+
+
 def _workspace(workspaces: Any, settings: Any, folder: Path) -> Any:  # noqa: ANN401 - the project's own classes
     where = {name: str(folder / name) for name in ("lake", "inbox", "archive", "quarantine", "tracking")}
     return workspaces.Workspace(Path.cwd(), settings.Settings(**where), module("shared.problem").PROBLEM)
@@ -144,4 +207,4 @@ def _workspace(workspaces: Any, settings: Any, folder: Path) -> Any:  # noqa: AN
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    print(json.dumps({"features": features(), "days": days()}))
+    print(json.dumps({"features": features(), "days": days(), "large": large(), "replay": replay()}))

@@ -1,0 +1,61 @@
+"""Plant faults, kills and spoiled challengers in a generated project, and count what is survived; figures as JSON.
+
+Run in the project: `uv run python tools/reliability_project.py`, from the template's folder of tools.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import polars as pl
+
+
+def planted() -> dict[str, object]:
+    """On how many of twelve days each fault is blocked, clean days that are, and the CPU seconds of a batch."""
+    sys.path.insert(0, str(Path.cwd()))
+    faults = import_module("tests.shared.test_faults")  # the project's own
+    tables = {table: pl.read_parquet(Path("data/example") / table / "*.parquet") for table in faults.KNOWN}
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = faults.open_workspace(root=Path(folder))
+        passed = faults.tried(workspace, tables, faults.DAYS)
+        clean = [
+            (name, faults.between(rows, name, day, day + faults.DAY))
+            for name, rows in tables.items()
+            for day in faults.DAYS
+        ]
+        start = time.process_time()
+        for name, batch in clean:
+            faults.judged(workspace, batch, name, faults.DAYS[-1] + faults.DAY)
+        cpu = (time.process_time() - start) / len(clean)
+    n = len(faults.DAYS)
+    kinds = {name: n - len(days) for name, days in passed.items() if name not in tables}
+    return {"kinds": kinds, "days": n, "alarms": sum(len(passed[name]) for name in tables), "cpu": cpu}
+
+
+def tests(path: str, names: str) -> dict[str, int]:
+    """How many of a file's tests of these names pass, slow ones too."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        line = ["pytest", "-q", path, "-k", names, "-m", "slow or not slow", f"--junitxml={report}"]
+        subprocess.run([sys.executable, "-m", *line], check=False, stdout=subprocess.DEVNULL)
+        suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - pytest wrote it
+    if suite is None:
+        sys.exit(f"pytest wrote no report on {path}")
+    ran = int(suite.get("tests", 0))
+    return {"tried": ran, "passed": ran - int(suite.get("failures", 0)) - int(suite.get("errors", 0))}
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found = {
+        "faults": planted(),
+        "spoiled": tests("tests/production/test_gate.py", "spoiled_data"),
+        "crashes": tests("tests/production/test_crashes.py", "killed_run_is_mended or twenty_killed"),
+    }
+    print(json.dumps(found))
