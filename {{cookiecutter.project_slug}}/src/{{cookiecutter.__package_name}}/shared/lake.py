@@ -16,7 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
 
-FILES = 14  # of a table, before they are joined
+FILES = 14  # commits, after which a table's files are looked at, and joined where they are many
 ATTEMPTS = 20  # at a commit, when others append at the same moment
 
 Version = int | datetime | None
@@ -48,19 +48,21 @@ class Lake:
         Raises:
             BadInput: The table can't be read or written.
         """
+        opened = self._opened.get(table) or self._open(table)
         for _ in range(ATTEMPTS):
-            if self.has(table, batch):
+            if opened is not None and opened.transaction_version(batch) is not None:
                 return False
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
                 deltalake.write_deltalake(
-                    self._opened.get(table) or self._address(table),
+                    opened or self._address(table),
                     rows,
                     mode="append",
                     schema_mode="merge" if gains else None,
                     commit_properties=once,
                 )
-            except CommitFailedError:
+            except CommitFailedError:  # others have committed since the table was opened
+                opened = self._open(table)
                 continue
             except (DeltaError, OSError) as error:
                 raise self._unreadable(table, error) from error
@@ -107,7 +109,7 @@ class Lake:
         """
         for table, opened in self._opened.items():
             try:
-                if len(opened.file_uris()) > FILES:
+                if opened.version() % FILES >= FILES - 3 and len(opened.file_uris()) > FILES // 2:
                     opened.optimize.compact()
                     opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
             except (DeltaError, OSError) as error:
