@@ -76,7 +76,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def reliability(session: nox.Session) -> None:
     """Plant faults, kills and spoiled challengers in a project, and write docs/reference/reliability.md."""
-    uv(session, "python", "tools/reliability.py", *session.posargs)
+    uv(session, "python", "-m", "tools.reliability", *session.posargs)
 
 
 @nox.session(default=False)

@@ -83,6 +83,14 @@ def test_live_quality_is_the_champions_on_labels_that_came_after_its_training(la
         assert (period.offline, period.version) == (release.metrics, 1)
 
 
+def test_labels_since_a_time_have_the_features_that_they_have_among_all(later: Workspace) -> None:
+    everything = dataset.training_set(later.problem, later.lake, as_of=LATER)
+    for since in (START, LATER - timedelta(hours=1)):
+        rows = dataset.training_set(later.problem, later.lake, as_of=LATER, since=since)
+        assert rows.equals(everything.filter(pl.col(KNOWN) > since))
+        assert len(rows) > 5
+
+
 def test_limits_that_a_window_misses_are_named(later: Workspace) -> None:
     strict = asking(later, at_least={"auc": 0.99}, at_most={"log_loss": 0.01})
     periods = live_quality(strict, champion(strict), now=LATER, windows=4)

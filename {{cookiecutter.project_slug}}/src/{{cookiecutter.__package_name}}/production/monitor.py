@@ -20,10 +20,10 @@ from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats, by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET, Task
+from {{cookiecutter.__package_name}}.shared.settings import Acceptance, Slices
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)
-EARLIER = timedelta(days=3)  # a row is predicted at most so long before its label is known
 BINS = 10
 
 
@@ -115,9 +115,10 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = T
     if champion is None:
         findings.append(Finding("champion", State.ALARM, "none serves: run, and read why a challenger was refused"))
         return Health(moment, tuple(findings), ())
-    periods = live_quality(workspace, champion, now=moment, windows=1)
-    if deep or any(period.broken for period in periods):  # only then do the windows before matter
-        periods = live_quality(workspace, champion, now=moment, windows=workspace.acceptance.retrain.windows)
+    windows = workspace.acceptance.retrain.windows
+    periods = live_quality(workspace, champion, now=moment, windows=windows if deep else 1)
+    if not deep and any(period.broken for period in periods):  # only then do the windows before matter
+        periods = live_quality(workspace, champion, now=moment, windows=windows)
     findings += [_age(workspace, champion, moment), _quality(workspace, periods)]
     if deep:
         rows = _newest_labels(workspace, champion, now=moment, back=RECENT)
@@ -142,7 +143,7 @@ def live_quality(workspace: Workspace, release: Release, *, now: datetime, windo
         part = ((rows[KNOWN] > until - length) & (rows[KNOWN] <= until)).to_numpy()
         if part.sum() >= ask.window.rows:
             online = metrics(answers[part], ask.decision)
-            broken = tuple(str(c) for c in limits("", online, ask.at_least, ask.at_most) if not c.passed)
+            broken = _missed(online, ask)
             periods.append(Period(until, release.version, int(part.sum()), online, release.metrics, broken))
     return tuple(periods)
 
@@ -151,10 +152,14 @@ def _newest_labels(workspace: Workspace, release: Release, *, now: datetime, bac
     """Rows with their features whose label became known lately, and after the release's training."""
     since = max(now - back, release.trained_until)
     try:
-        rows = dataset.training_set(workspace.problem, workspace.lake, as_of=now, since=since - EARLIER)
+        return dataset.training_set(workspace.problem, workspace.lake, as_of=now, since=since)
     except Refused:  # no label
         return pl.DataFrame()
-    return rows.filter(pl.col(KNOWN) > since)
+
+
+def _missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
+    """The limits that figures miss."""
+    return tuple(str(check) for check in limits("", figures, ask.at_least, ask.at_most) if not check.passed)
 
 
 def has_broken(workspace: Workspace, periods: tuple[Period, ...], *, now: datetime) -> bool:
@@ -197,7 +202,7 @@ def predicted_ahead(workspace: Workspace, release: Release, *, now: datetime) ->
     else:
         prediction = rows["probability" if problem.task is Task.BINARY else "prediction"].to_numpy()
     figures = metrics(training.answers(problem, rows, prediction, release.classes), ask.decision)
-    broken = [str(c) for c in limits("", figures, ask.at_least, ask.at_most) if not c.passed]
+    broken = _missed(figures, ask)
     detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
     yield Finding("predicted ahead", State.WARNING if broken else State.FINE, f"{detail} ({len(rows)} labels)")
 
@@ -208,7 +213,7 @@ def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
     for path in sorted(folder.glob("*/*/reasons.json")):
         batch = json.loads(path.read_text(encoding="utf-8"))
         if batch["breaches"] and moment - RECENT < datetime.fromisoformat(batch["arrived"]) <= moment:
-            detail = f"{'; '.join(batch['breaches'])}: mend it, then delete {path.parent.relative_to(workspace.root)}"
+            detail = f"{'; '.join(batch['breaches'])}: mend it, then delete {batch['quarantine']}"
             yield Finding(f"batch {batch['table']}/{batch['name']}", State.ALARM, detail)
 
 
@@ -261,7 +266,7 @@ def _slices(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Iter
     answers = training.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
     for part in by_slice(answers, rows, columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value}"
-        bad = [str(c) for c in limits("", part.metrics, ask.slices.at_least, ask.slices.at_most) if not c.passed]
+        bad = _missed(part.metrics, ask.slices)
         yield Finding(name, State.WARNING if bad else State.FINE, "; ".join(bad) or f"{part.rows} labels")
 
 

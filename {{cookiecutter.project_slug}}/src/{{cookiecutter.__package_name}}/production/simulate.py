@@ -4,7 +4,6 @@ The replay has a workspace and a clock of its own, and takes its batches from th
 """
 
 import base64
-import gc
 import json
 import logging
 import sys
@@ -166,9 +165,9 @@ def simulate(workspace: Workspace, *, start: datetime | None = None, end: dateti
         _replay(own, start, end)
         served = rows.filter(pl.col(AT) > start)
         answers = {
-            "static": _static(own, served),
+            "static": _in_turn(own, served, _releases(own)[:1]),
             "periodic": _in_turn(own, served, periodic.result()),
-            "gated": _gated(own, served),
+            "gated": _in_turn(own, served, _releases(own)),
         }
     return _report(own, served, answers, start, end)
 
@@ -216,10 +215,7 @@ def _replay(own: Workspace, start: datetime, end: datetime) -> None:
         with own.alone(), click.progressbar(days, label="replay", file=sys.stderr) as bar:
             for day in bar:
                 lifecycle.run(own, now=day, dirty=True, answers=False)
-                if day == first:
-                    gc.freeze()  # what is imported by now stays: looking at it again takes a quarter of a day's time
     finally:
-        gc.unfreeze()
         machinery.setLevel(level)
     if own.releases.champion() is None:
         raise Refused(f"no challenger passed the gate between {start:%Y-%m-%d} and {end:%Y-%m-%d}: nothing to compare")
@@ -240,14 +236,6 @@ def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: da
 
 def _releases(own: Workspace) -> list[Turn]:
     return [(release.released, release.predictor) for release in reversed(own.releases.newest(1000))]
-
-
-def _static(own: Workspace, rows: pl.DataFrame) -> Answers:
-    return _in_turn(own, rows, _releases(own)[:1])
-
-
-def _gated(own: Workspace, rows: pl.DataFrame) -> Answers:
-    return _in_turn(own, rows, _releases(own))
 
 
 def _in_turn(own: Workspace, rows: pl.DataFrame, turns: list[Turn]) -> Answers:

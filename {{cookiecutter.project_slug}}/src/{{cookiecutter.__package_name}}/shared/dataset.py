@@ -73,7 +73,8 @@ def training_set(
 ) -> pl.DataFrame:
     """All rows whose label was known as of a time, with their features, `_at`, `_known` and `_target`.
 
-    They are in the order of prediction and key, however they arrived; with `since`, only those predicted after it.
+    They are in the order of prediction and key, however they arrived; with `since`, only those whose label became known
+    after it.
 
     Raises:
         Refused: No label was known by then.
@@ -81,7 +82,9 @@ def training_set(
     history = known(problem, lake, as_of=as_of, versions=versions)
     labelled = _labelled(problem, history)
     if since:
-        labelled, history = labelled.filter(nw.col(AT) > since), recent(problem, history, since=since)
+        labelled = labelled.filter(nw.col(KNOWN) > since)
+        first = labelled.select(nw.col(AT).min()).collect().item()
+        history = recent(problem, history, since=first or since)
     rows = with_features(problem, labelled, history)
     if rows.is_empty():
         raise Refused(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
