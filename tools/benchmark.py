@@ -17,6 +17,7 @@ HERE = Path(__file__).parents[1]
 PAGE = HERE / "docs" / "reference" / "benchmarks.md"
 SLUG, PACKAGE = "my-ml-project", "my_ml_project"
 ROUNDS = 5
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second process reads what the first compiled
 
 
 @dataclass(frozen=True)

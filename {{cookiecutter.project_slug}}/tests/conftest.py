@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]
@@ -31,6 +32,14 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("ML_", "MLFLOW_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def no_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's folder with MLflow's tables and nothing in them: making them anew takes seconds."""
+    folder = tmp_path_factory.mktemp("registry") / "mlruns"
+    assert Registry(str(folder), "none").newest() is None
+    return folder
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -127,6 +128,13 @@ columns = ["oven"]
 rows = 10
 at_most = { rmse = 15.0 }
 """
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, no_runs: Path) -> Path:
+    """A folder of the test's own, with a registry in which nothing has run."""
+    shutil.copytree(no_runs, tmp_path / "mlruns")
+    return tmp_path
 
 
 def opened(folder: Path, problem: Problem, acceptance: str = "", params: str = "trees = 60") -> Workspace:
@@ -279,9 +287,11 @@ def loans() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def bank(tmp_path_factory: pytest.TempPathFactory, no_runs: Path) -> Workspace:
     """A champion for loans."""
-    workspace = opened(tmp_path_factory.mktemp("bank"), LENDING, "[window]\ndays = 4")
+    folder = tmp_path_factory.mktemp("bank")
+    shutil.copytree(no_runs, folder / "mlruns")
+    workspace = opened(folder, LENDING, "[window]\ndays = 4")
     asked, ended = loans()
     ingested(workspace, asked, "loans")
     ingested(workspace, ended, "repayments")
