@@ -42,6 +42,11 @@ DIRTY = click.option("--dirty", is_flag=True, help="Release also from files that
 VERSION = click.option("--version", type=int, metavar="N", help="Which version; else the challenger.")
 START = click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
 END = click.option("--to", "end", type=TIME, metavar="TIME", help="Until when, UTC; else the newest label.")
+HOST = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+PORT = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+)
+CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
@@ -115,6 +120,7 @@ COMMANDS = {
     ),
     "rollback": Command("Model", "promote:rollback", "Let the version before serve again.", (NOW,), writes=True),
     "predict": Command("Answers", "predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)),
+    "serve": Command("Answers", "service.serve:serve", "Answer requests over HTTP.", (HOST, PORT, NOW, CANDIDATE)),
     "explain": Command("Answers", "explain:explain", "Show the row with a KEY through every stage.", (KEY, NOW)),
 }
 

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import train as train_module
 from {{cookiecutter.__package_name}}.production.gate import Check, Verdict, judge
-from {{cookiecutter.__package_name}}.production.train import CANDIDATE, EVIDENCE, MODEL, train
+from {{cookiecutter.__package_name}}.production.train import CANDIDATE, EVIDENCE, train
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version, code_hash
-from {{cookiecutter.__package_name}}.shared.release import Predictor, text_features
+from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame, Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace

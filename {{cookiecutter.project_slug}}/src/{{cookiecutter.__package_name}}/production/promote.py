@@ -9,17 +9,15 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge
 from {{cookiecutter.__package_name}}.production.predict import features_for
-from {{cookiecutter.__package_name}}.production.train import MODEL
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
-from {{cookiecutter.__package_name}}.shared.release import Golden, Release, model_inputs
+from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Golden, Release, model_inputs
 from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.training import predicted
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-CARD = "release.json"
 GOLDEN = 20
 
 
@@ -88,13 +86,10 @@ def repair(workspace: Workspace, *, now: datetime) -> int | None:
     named, serving = workspace.registry.aliased(CHAMPION), workspace.releases.champion()
     if named is None or (serving is not None and serving.version == named.number):
         return None
-    card = json.loads(workspace.registry.read(named.run_id, CARD))
-    onnx = workspace.registry.read(named.run_id, MODEL)
+    card, onnx = (workspace.registry.read(named.run_id, name) for name in (CARD, MODEL))
     number = serving.number + 1 if serving else 1
     reason = "rolled back" if named.number in workspace.releases.versions() else "promoted"
-    workspace.releases.append(
-        Release.model_validate(card | {"onnx": onnx, "number": number, "released": now, "reason": reason})
-    )
+    workspace.releases.append(Release.read(card, onnx, number=number, released=now, reason=reason))
     log.warning("repaired  version %d is champion in the registry and serves now", named.number)
     return named.number
 

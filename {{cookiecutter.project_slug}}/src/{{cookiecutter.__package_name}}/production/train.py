@@ -18,14 +18,14 @@ from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, calibration, cost, losses, metrics
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
-from {{cookiecutter.__package_name}}.shared.release import Predictor, text_features
+from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-EVIDENCE, CANDIDATE, MODEL = "evidence.parquet", "candidate.onnx", "model.onnx"
+EVIDENCE, CANDIDATE = "evidence.parquet", "candidate.onnx"
 MODELS = ("model", "linear", "dummy")
 
 

@@ -171,13 +171,19 @@ def _without_repeats(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -
 
 def marked(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Rows that conform, with the names of the rules that each of them breaks in the column `RULES`."""
-    conditions = schema.conditions()
-    kept = nw.from_native(rows).select(
-        *(condition.fill_null(value=True).alias(name) for name, condition in conditions.items())
+    return with_rules(rows.lazy(), schema).collect()
+
+
+def with_rules(rows: pl.LazyFrame, schema: Schema) -> pl.LazyFrame:
+    """The same for rows that are still to come."""
+    conditions = {f"{RULES} {name}": (name, condition) for name, condition in schema.conditions().items()}
+    kept: pl.LazyFrame = (
+        nw.from_native(rows)
+        .with_columns(condition.fill_null(value=True).alias(column) for column, (_, condition) in conditions.items())
+        .to_native()
     )
-    broken = [pl.when(~pl.col(name)).then(pl.lit(name)) for name in conditions]
-    rules = kept.to_native().select(pl.concat_list(broken).list.drop_nulls().alias(RULES))
-    return rows.with_columns(rules.to_series())
+    broken = [pl.when(~pl.col(column)).then(pl.lit(name)) for column, (name, _) in conditions.items()]
+    return kept.with_columns(pl.concat_list(broken).list.drop_nulls().alias(RULES)).drop(list(conditions))
 
 
 def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:

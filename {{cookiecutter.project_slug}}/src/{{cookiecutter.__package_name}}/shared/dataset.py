@@ -4,7 +4,7 @@ A row's features know what was known when it was predicted, a training set what 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import narwhals as nw
@@ -53,8 +53,17 @@ def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFra
     Raises:
         Refused: The problem's own `build` asks for a column that is not there, or does not give a feature.
     """
+    return collected(problem, lambda: problem.build(rows, history).collect(backend="polars").to_native())
+
+
+def collected(problem: Problem, build: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """What the problem's own `build` gives.
+
+    Raises:
+        Refused: It asks for a column that is not there, or does not give a feature.
+    """
     try:
-        built: pl.DataFrame = problem.build(rows, history).collect(backend="polars").to_native()
+        built = build()
     except (ColumnNotFoundError, PolarsColumnNotFound) as error:
         column = str(error).splitlines()[0]
         msg = (
@@ -104,12 +113,13 @@ def _labelled(problem: Problem, history: History) -> Frame:
     return rows.filter(~nw.col(TARGET).is_null()).with_columns(subject.predicted.alias(AT))
 
 
-def requests(problem: Problem, rows: pl.DataFrame, *, now: datetime) -> Frame:
+def requests(problem: Problem, rows: pl.DataFrame | pl.LazyFrame, *, now: datetime | nw.Expr) -> Frame:
     """Rows to be predicted: at their time of prediction, or now where that is still to come or there is none."""
     frame = nw.from_native(rows.lazy()).drop(problem.schema.closed, strict=False)
+    moment = nw.lit(now, dtype=nw.Datetime("us", "UTC")) if isinstance(now, datetime) else now
     if not problem.schema.event_time:
-        return frame.with_columns(nw.lit(now, dtype=nw.Datetime("us", "UTC")).alias(AT))
-    at, moment = problem.schema.predicted, nw.lit(now, dtype=nw.Datetime("us", "UTC"))
+        return frame.with_columns(moment.alias(AT))
+    at = problem.schema.predicted
     return frame.with_columns(nw.when(at > moment).then(moment).otherwise(at).alias(AT))
 
 

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import annotated_types as at
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
 
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -36,10 +36,35 @@ EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
 
 
 def request_model(table: type[Table]) -> type[BaseModel]:
-    """The table's class without its target: what one asks a prediction for."""
-    columns = schema_of(table).request.columns
-    fields: dict[str, Any] = {column.name: (column.field.annotation, column.field) for column in columns}
-    return create_model(f"{table.__name__}Request", __config__=table.model_config, __doc__=table.__doc__, **fields)
+    """The table's class without its target, what one asks a prediction for: JSON is taken as it stands.
+
+    What features never see, personal and forbidden columns, may be left out.
+    """
+    schema = schema_of(table)
+    fields: dict[str, Any] = {
+        column.name: _field(column, needed=not column.optional and column.name not in schema.closed)
+        for column in schema.request.columns
+    }
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return create_model(f"{table.__name__}Request", __config__=config, __doc__=table.__doc__, **fields)
+
+
+def _field(column: Column, *, needed: bool) -> tuple[Any, Any]:
+    said = {"description": column.field.description, "examples": column.field.examples}
+    return _asked(column), Field(... if needed else None, **said)
+
+
+def _asked(column: Column) -> Any:  # noqa: ANN401 - a type
+    """The type of a column in JSON: what the lake can't store, or can't tell the time of, is no value."""
+    category = column.role(Category)
+    kind: Any = AwareDatetime if column.kind is datetime else column.kind
+    if category and not category.grows:
+        kind = Literal[category.values]
+    limits = [limit for limit in column.field.metadata if isinstance(limit, at.Gt | at.Ge | at.Lt | at.Le)]
+    if column.kind is int:
+        limits += [at.Ge(-(2**63)), at.Le(2**63 - 1)]
+    asked = Annotated[kind, *limits] if limits else kind
+    return asked | None if column.optional else asked
 
 
 def data_dictionary(tables: tuple[type[Table], ...]) -> str:

@@ -70,6 +70,7 @@ class Predictor:
 
 
 TABLE = "releases"
+CARD, MODEL = "release.json", "model.onnx"  # as files: beside a run, and for the canary
 TOLERANCE = 1e-5
 COLUMNS = {
     "number": pl.Int64(),
@@ -131,6 +132,11 @@ class Release(BaseModel):
     golden: Golden
     onnx: bytes = Field(exclude=True, repr=False)
 
+    @classmethod
+    def read(cls, card: str | bytes, onnx: bytes, **changes: object) -> "Release":
+        """A release from its card, as `model_dump_json` writes it, and its model."""
+        return cls.model_validate(json.loads(card) | {"onnx": onnx} | changes)
+
     @cached_property
     def predictor(self) -> Predictor:
         """The model, loaded when first asked."""
@@ -186,7 +192,7 @@ class Releases:
     def newest(self, n: int) -> list[Release]:
         """The newest releases, the newest first."""
         rows = self._lake.read(TABLE, COLUMNS).sort("number", descending=True).head(n).collect()
-        return [Release.model_validate(json.loads(row["card"]) | {"onnx": row["onnx"]}) for row in rows.to_dicts()]
+        return [Release.read(row["card"], row["onnx"]) for row in rows.to_dicts()]
 
     def versions(self) -> set[int]:
         """The versions that serve or served."""

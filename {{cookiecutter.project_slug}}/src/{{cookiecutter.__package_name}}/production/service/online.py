@@ -1,0 +1,188 @@
+"""The champion, ready to answer requests: contract, features and model of the batch path, prepared once.
+
+The history that features look back to is held in memory; the plan from a request to its features is made when history
+or champion change, and only run when a request comes.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared.checks import RULES, with_rules
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+ROW, NOW = "_row", "_now"
+AHEAD = timedelta(minutes=30)  # history is read again, at the latest, before what it knows ahead has come
+NO_NUMBER = "the model gives no number"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of some rows, in their order.
+
+    Attributes:
+        rows: The rows without personal and forbidden columns, with `_at`, their features and, in `_rules`, the rules
+            that each breaks.
+        answers: What the champion says; a row that breaks a rule has no meaningful one.
+    """
+
+    rows: pl.DataFrame
+    answers: pl.DataFrame
+
+    @property
+    def broken(self) -> list[list[str]]:
+        """The rules that each row breaks."""
+        return self.rows[RULES].to_list()
+
+
+class _Rows:
+    """Where a plan takes its rows from: those of the requests at hand."""
+
+    def __init__(self, schema: dict[str, pl.DataType]) -> None:
+        self.schema, self.now = schema, pl.DataFrame(schema=schema)
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows, still to come."""
+        return register_io_source(self._read, schema=self.schema, validate_schema=True)
+
+    def _read(
+        self, columns: list[str] | None, predicate: pl.Expr | None, n: int | None, _: int | None
+    ) -> Iterator[pl.DataFrame]:
+        rows = self.now if columns is None else self.now.select(columns)
+        rows = rows if predicate is None else rows.filter(predicate)
+        yield rows if n is None else rows.head(n)
+
+
+class Prepared:
+    """One champion with the history of one moment; it answers one call at a time.
+
+    Args:
+        workspace: The workspace.
+        release: The champion.
+        now: The time it is.
+
+    Attributes:
+        versions: Of the tables that it has read.
+        newest: When the newest row of each table became known; none where it is older than features look back.
+        until: From then on its history is too old.
+    """
+
+    def __init__(self, workspace: Workspace, release: Release, *, now: datetime) -> None:
+        problem, lake = workspace.problem, workspace.lake
+        self._problem, self.release = problem, release
+        self.until = now + AHEAD
+        self._oldest = now - timedelta(days=workspace.settings.serve_past_days)
+        self.versions = dataset.versions(problem, lake)
+        known = dataset.known(problem, lake, as_of=now + 2 * AHEAD, versions=self.versions)
+        recent = dataset.recent(problem, known, since=self._oldest)
+        self.history: dict[str, pl.DataFrame] = {
+            name: frame.collect(backend="polars").to_native() for name, frame in recent.items()
+        }
+        self.newest = {name: self._newest(name, rows, now) for name, rows in self.history.items()}
+        request = problem.schema.request
+        self._rows = _Rows({ROW: pl.UInt32(), **request.dtypes, NOW: DTYPES[datetime]})
+        asked = dataset.requests(problem, with_rules(self._rows.scan(), request), now=nw.col(NOW))
+        history = {name: nw.from_native(rows.lazy()) for name, rows in self.history.items()}
+        self._plan = problem.build(asked, history)
+
+    def answer(self, rows: pl.DataFrame, *, now: datetime) -> Answered:
+        """Answer rows of the subject, in their order."""
+        self._rows.now = rows.with_row_index(ROW).with_columns(pl.lit(now, dtype=DTYPES[datetime]).alias(NOW))
+        built = dataset.collected(self._problem, lambda: self._plan.collect(backend="polars").to_native()).sort(ROW)
+        if event := self._problem.schema.event_time:
+            reason = f"{event} is not long past: predict FILE answers for older rows"
+            late = pl.when(pl.col(AT) < self._oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
+            built = built.with_columns(late.otherwise(pl.col(RULES)))
+        return Answered(built.drop(ROW, NOW), self.answer_features(built))
+
+    def warm(self) -> None:
+        """Run the plan once without rows: what it can't do, it says now."""
+        self._rows.now = pl.DataFrame(schema=self._rows.schema)
+        dataset.collected(self._problem, lambda: self._plan.collect(backend="polars").to_native())
+
+    def answer_features(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Answer rows that have their features; one for which the model gives no number has a null."""
+        predictions = self.release.predictor.predict(rows)
+        sound = np.isfinite(predictions.reshape(len(rows), -1)).all(axis=1)
+        answers = self.release.answers(predictions)
+        return answers if sound.all() else answers.select(pl.when(pl.Series(sound)).then(pl.all()))
+
+    def ages(self, now: datetime) -> dict[str, float | None]:
+        """How long ago, in seconds, the newest row of each table became known."""
+        return {name: at and (now - at) / timedelta(seconds=1) for name, at in self.newest.items()}
+
+    def _newest(self, table: str, rows: pl.DataFrame, now: datetime) -> datetime | None:
+        known = self._problem.schemas[table].known
+        found = nw.from_native(rows.lazy()).select(known.alias(AT)).filter(nw.col(AT) <= now)
+        newest = found.select(nw.col(AT).max()).collect().item()
+        return newest if isinstance(newest, datetime) else None
+
+
+class Online:
+    """Follows champion and history; what serves is swapped whole, and stays where the new one is broken.
+
+    Args:
+        workspace: The workspace.
+        release: Serve this one in place of the champion, whatever is promoted.
+        now: The time it is; without it, the setting `clock` says.
+
+    Attributes:
+        prepared: What answers; none before the first promotion.
+        failures: How often a new version could not be taken.
+    """
+
+    def __init__(self, workspace: Workspace, *, release: Release | None = None, now: datetime | None = None) -> None:
+        self._workspace, self._fixed, self._given = workspace, release, now
+        self._broken: int | None = None
+        self.prepared: Prepared | None = None
+        self.failures = 0
+        self._clock: datetime | None = None
+
+    def now(self) -> datetime:
+        """The time it is."""
+        if self._given or self._workspace.settings.clock == "wall":
+            return self._workspace.now(self._given)
+        return self._clock or self._workspace.now()
+
+    def refresh(self) -> bool:
+        """Take a new champion or new history, where there is one; return whether it did."""
+        try:
+            return self._take()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, what serves goes on
+            self.failures += 1
+            reason = str(error).partition("\n")[0]
+            log.warning("serve     goes on as it is: %s", reason)
+            return False
+
+    def _take(self) -> bool:
+        current, newest = self.prepared, self._fixed or self._workspace.releases.champion()
+        if newest is None or (current is None and newest.number == self._broken):
+            return False
+        if current and newest.number in {current.release.number, self._broken}:
+            if not self._moved(current):
+                return False
+            newest = current.release
+        else:
+            self._broken = newest.number  # until it is tried
+            newest.check()
+        if self._workspace.settings.clock == "data":
+            self._clock = self._workspace.now(self._given)
+        prepared = Prepared(self._workspace, newest, now=self.now())
+        prepared.warm()
+        self.prepared, self._broken = prepared, self._broken if newest.number != self._broken else None
+        return True
+
+    def _moved(self, current: Prepared) -> bool:
+        tables = dataset.versions(self._workspace.problem, self._workspace.lake)
+        return tables != current.versions or self.now() > current.until

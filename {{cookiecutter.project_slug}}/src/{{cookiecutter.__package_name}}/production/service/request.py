@@ -1,0 +1,145 @@
+"""What a request may say: rows or columns as JSON, held against their types before anything is computed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import chain
+from typing import Annotated, Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+SHOWN = 100  # errors of one request
+
+Error = dict[str, Any]  # where, what and of which kind, as pydantic says it
+
+
+class Layout(StrEnum):
+    """How a request has its values, and its answer too."""
+
+    ROWS = "rows"
+    COLUMNS = "columns"
+
+
+class Unfit(Exception):
+    """A request that is not understood, with its errors."""
+
+    def __init__(self, errors: list[Error]) -> None:
+        super().__init__("; ".join(error["msg"] for error in errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that is understood: its values by column, all of one length."""
+
+    layout: Layout
+    columns: dict[str, list[Any]]
+    height: int
+
+
+class Reader:
+    """Reads requests for rows of one kind.
+
+    Args:
+        row: The model of one row.
+        dtypes: The types of its columns in a frame.
+        most: So many rows at most.
+    """
+
+    def __init__(self, row: type[BaseModel], dtypes: Mapping[str, pl.DataType], *, most: int) -> None:
+        self.row, self.dtypes, self.most = row, dict(dtypes), most
+        lists: dict[str, Any] = {
+            name: (_list_of(field), ... if field.is_required() else None) for name, field in row.model_fields.items()
+        }
+        self.columns = create_model(f"{row.__name__}Columns", __config__=row.model_config, **lists)
+        self._body = create_model(
+            f"{row.__name__}Body",
+            __config__=ConfigDict(extra="forbid"),
+            rows=(Annotated[list[row], Field(min_length=1, max_length=most)] | None, None),  # type: ignore[valid-type]
+            columns=(self.columns | None, None),
+        )
+
+    def read(self, body: bytes) -> Asked:
+        """A request's values.
+
+        Raises:
+            Unfit: It is no JSON, has other fields, or a value that its column can't have.
+        """
+        try:
+            said = self._body.model_validate_json(body)
+        except ValidationError as error:
+            raise Unfit(list(_errors(error))) from error
+        rows, columns = getattr(said, Layout.ROWS), getattr(said, Layout.COLUMNS)
+        if (rows is None) == (columns is None):
+            raise Unfit([_error("give either rows or columns", "layout")])
+        if rows is not None:
+            return Asked(Layout.ROWS, {name: [getattr(row, name) for row in rows] for name in self.dtypes}, len(rows))
+        given = {name: values for name in self.dtypes if (values := getattr(columns, name)) is not None}
+        heights = {name: len(values) for name, values in given.items()}
+        height = max(heights.values(), default=0)
+        if set(heights.values()) != {height} or not 0 < height <= self.most:
+            raise Unfit([_error(f"columns have one length of 1 to {self.most}, not {heights}", "length")])
+        missing = {name: [None] * height for name in self.dtypes.keys() - given.keys()}
+        return Asked(Layout.COLUMNS, given | missing, height)
+
+    def frame(self, asked: Iterable[Asked]) -> pl.DataFrame:
+        """The rows of several requests, one after the other."""
+        asked = list(asked)
+        return pl.DataFrame(
+            [
+                _series(name, list(chain.from_iterable(one.columns[name] for one in asked)), dtype)
+                for name, dtype in self.dtypes.items()
+            ]
+        )
+
+    def schema(self) -> dict[str, Any]:
+        """Both layouts as JSON Schema."""
+        rows = {"type": "array", "items": self.row.model_json_schema(), "minItems": 1, "maxItems": self.most}
+        columns = self.columns.model_json_schema()
+        for column in columns["properties"].values():
+            column |= {"minItems": 1, "maxItems": self.most}
+        return {"oneOf": [_only(Layout.ROWS, rows), _only(Layout.COLUMNS, columns)]}
+
+
+def features_model(features: Mapping[str, bool]) -> type[BaseModel]:
+    """The model of a row of ready features: text where true, else a number; any may be missing."""
+    fields: dict[str, Any] = {name: (str | None if text else float | None, None) for name, text in features.items()}
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return create_model("Features", __config__=config, **fields)
+
+
+def _list_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
+    kind: Any = field.annotation
+    return list[Annotated[kind, *field.metadata]] if field.metadata else list[kind]
+
+
+def _only(layout: Layout, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "title": layout.value,
+        "type": "object",
+        "properties": {layout.value: schema},
+        "required": [layout.value],
+        "additionalProperties": False,
+    }
+
+
+def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    """Values of JSON as a column; times by their microseconds, since each may have a zone of its own."""
+    if isinstance(dtype, pl.Datetime):
+        since = [None if value is None else (value - EPOCH) // MICROSECOND for value in values]
+        return pl.Series(name, since, dtype=pl.Int64).cast(dtype)
+    return pl.Series(name, values, dtype=dtype)
+
+
+def _errors(error: ValidationError) -> Iterator[Error]:
+    """The errors without the values, which could be personal."""
+    for found in error.errors(include_url=False, include_context=False, include_input=False)[:SHOWN]:
+        yield _error(found["msg"], found["type"], *found["loc"])
+
+
+def _error(message: str, kind: str, *where: str | int) -> Error:
+    return {"loc": ["body", *where], "msg": message, "type": kind}

@@ -1,0 +1,228 @@
+"""The service: answers requests over HTTP, follows the champion, and says how it is."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from uuid import uuid4
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from {{cookiecutter.__package_name}}.production.service.answering import UNFIT, Answering, Ask, Batcher, Busy
+from {{cookiecutter.__package_name}}.production.service.measures import Measures
+from {{cookiecutter.__package_name}}.production.service.online import Online, Prepared
+from {{cookiecutter.__package_name}}.production.service.openapi import described
+from {{cookiecutter.__package_name}}.production.service.request import Unfit
+from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
+from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+TOO_LARGE, NO_JSON, UNREADY, TOO_SLOW = 413, 415, 503, 408
+LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others
+PATIENCE = 30  # seconds for a request's body to come, and for requests under way when the service ends
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A service that has ended, and what it did."""
+
+    requests: int
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.requests} requests answered"
+
+
+def serve(
+    workspace: Workspace,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    now: datetime | None = None,
+    candidate: Path | None = None,
+) -> Ended:
+    """Answer requests until told to end (SIGTERM, Ctrl-C); those under way are answered first.
+
+    Args:
+        workspace: The workspace.
+        host: The address to listen at.
+        port: And its port; 0 takes a free one.
+        now: The time it is; without it, the setting `clock` says.
+        candidate: A folder with a release that serves in place of the champion, for the canary; nothing is logged.
+
+    Raises:
+        BadInput: The address is taken, or there is none such.
+    """
+    release = _candidate(candidate) if candidate else None
+    service = Service(workspace, release=release, now=now, keeps=candidate is None)
+    service.online.refresh()
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
+    with listening:
+        prepared, (address, number) = service.online.prepared, listening.getsockname()[:2]
+        champion = f"version {prepared.release.version}" if prepared else "no champion yet"
+        log.info("serve     %s at http://%s:%d", champion, address, number)
+        config = uvicorn.Config(service.app(), log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE)
+        _Server(config).run(sockets=[listening])
+    return Ended(service.measures.requests)
+
+
+class _Server(uvicorn.Server):
+    """Ends at a signal, with what is under way answered; the process then ends as any command does."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that mean the end, while it serves."""
+        before = {name: signal.signal(name, self.handle_exit) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
+class Service:
+    """One workspace over HTTP.
+
+    Args:
+        workspace: The workspace.
+        release: Serve this one, whatever is promoted.
+        now: The time it is.
+        keeps: Whether requests and answers are kept in the lake.
+    """
+
+    def __init__(
+        self, workspace: Workspace, *, release: Release | None = None, now: datetime | None = None, keeps: bool = True
+    ) -> None:
+        self._workspace, self._settings = workspace, workspace.settings
+        self.online = Online(workspace, release=release, now=now)
+        self.log = RequestLog(workspace, most=10 * self._settings.serve_waiting) if keeps else None
+        self.measures = Measures(self.online, self.log)
+        self.answering = Answering(workspace, self.online, self.log)
+        self._batcher = Batcher(self.answering.answer, waiting=self._settings.serve_waiting)
+
+    def app(self) -> FastAPI:
+        """The service as an application."""
+        app = FastAPI(title=self._workspace.problem.schema.name, lifespan=self._lifespan)
+
+        @app.post("/predict")
+        async def predict(request: Request, *, features: bool = False) -> Response:
+            """Answer raw rows."""
+            return await self._measured(request, ready=False, shows=features)
+
+        @app.post("/predict/features")
+        async def predict_features(request: Request) -> Response:
+            """Answer rows whose features are ready."""
+            return await self._measured(request, ready=True, shows=False)
+
+        @app.get("/healthz")
+        async def healthz() -> dict[str, str]:
+            """Whether the process lives."""
+            return {"status": "alive"}
+
+        @app.get("/readyz")
+        async def readyz() -> dict[str, int]:
+            """Whether a champion answers, and which."""
+            return {"version": self._prepared().release.version}
+
+        @app.get("/metrics", response_class=Response)
+        async def metrics() -> Response:
+            """The service's figures, for Prometheus."""
+            return Response(self.measures.text(self.online.now()), media_type=CONTENT_TYPE_LATEST)
+
+        app.openapi = lambda: described(  # type: ignore[method-assign]
+            app, self._workspace, self.answering, self.online.prepared and self.online.prepared.release
+        )
+        return app
+
+    async def _measured(self, request: Request, *, ready: bool, shows: bool) -> Response:
+        started, path = perf_counter(), request.url.path
+        try:
+            response, rows = await self._answered(request, ready=ready, shows=shows)
+        except Unfit as unfit:
+            response, rows = JSONResponse({"detail": unfit.errors}, UNFIT), 0
+            self.measures.breached(error["type"] for error in unfit.errors)
+        except HTTPException as error:
+            headers = {"Connection": "close"} if error.status_code == TOO_LARGE else error.headers
+            response, rows = JSONResponse({"detail": error.detail}, error.status_code, headers=headers), 0
+        self.measures.seen(path, response.status_code, perf_counter() - started, rows)
+        return response
+
+    async def _answered(self, request: Request, *, ready: bool, shows: bool) -> tuple[Response, int]:
+        prepared = self._prepared()
+        reader = self.answering.ready(prepared.release) if ready else self.answering.raw
+        body = await self._body(request)
+        asked = reader.read(body) if len(body) < LARGE else await asyncio.to_thread(reader.read, body)
+        try:
+            reply = await self._batcher.ask(Ask(uuid4().hex, asked, reader, prepared, ready, shows))
+        except Busy as busy:
+            msg = f"more than {self._settings.serve_waiting} rows wait for an answer: try again"
+            raise HTTPException(UNREADY, msg, {"Retry-After": "1"}) from busy
+        self.measures.breached(reply.breaches)
+        return Response(reply.content, reply.status, media_type="application/json"), asked.height
+
+    def _prepared(self) -> Prepared:
+        if self.online.prepared is None:
+            raise HTTPException(UNREADY, "no champion serves yet")
+        return self.online.prepared
+
+    async def _body(self, request: Request) -> bytes:
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise HTTPException(NO_JSON, f"{kind[:60]} is no application/json")
+        most, body = self._settings.serve_bytes, bytearray()
+        if int(request.headers.get("content-length", "0")) <= most:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    async for part in request.stream():
+                        body += part
+                        if len(body) > most:
+                            break
+                    else:
+                        return bytes(body)
+            except (TimeoutError, ClientDisconnect) as error:
+                raise HTTPException(TOO_SLOW, "the body did not come") from error
+        raise HTTPException(TOO_LARGE, f"more than {most} bytes: send less at a time, or predict a file")
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Follow champion and history and keep the log while the service runs; keep the rest when it ends."""
+        keep = self.log.append if self.log else None
+        tasks = [asyncio.create_task(self._batcher.run())]
+        tasks.append(asyncio.create_task(_again(self.online.refresh, self._settings.serve_looks)))
+        if keep:
+            tasks.append(asyncio.create_task(_again(keep, self._settings.serve_keeps)))
+        yield
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if keep:
+            await asyncio.to_thread(keep)
+
+
+async def _again(work: Callable[[], object], seconds: float) -> None:
+    """Do some work in a thread again and again, with a pause."""
+    while True:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(work)
+
+
+def _candidate(folder: Path) -> Release:
+    return Release.read((folder / CARD).read_bytes(), (folder / MODEL).read_bytes())
