@@ -14,6 +14,7 @@ from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice,
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
+from {{cookiecutter.__package_name}}.shared.settings import Acceptance, Slices
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 
@@ -96,10 +97,14 @@ def judge(workspace: Workspace, *, version: int | None = None) -> Verdict:
         tuple(_checks(workspace, rows, classes, champion, seed=found.number)),
     )
     if found.number not in workspace.releases.versions():  # what served keeps the verdict that let it
-        workspace.registry.tag(
-            found, {"verdict": "passed" if verdict.ok else "refused", "reasons": "\n".join(map(str, verdict.checks))}
-        )
+        keep(workspace, found, verdict)
     return verdict
+
+
+def keep(workspace: Workspace, version: Version, verdict: Verdict) -> None:
+    """Keep a verdict with its version."""
+    answer, reasons = "passed" if verdict.ok else "refused", "\n".join(map(str, verdict.checks))
+    workspace.registry.tag(version, {"verdict": answer, "reasons": reasons})
 
 
 def _checks(
@@ -155,6 +160,11 @@ def limits(
     for metric, limit in at_most.items():
         value = figures.get(metric, float("nan"))
         yield Check(f"{name}{metric} at most {limit}", value <= limit, f"{value:.4f}", part=bool(name))
+
+
+def missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
+    """The limits that figures miss."""
+    return tuple(str(check) for check in limits("", figures, ask.at_least, ask.at_most) if not check.passed)
 
 
 def _beats(

@@ -10,6 +10,7 @@ from {{cookiecutter.__package_name}}.production.ingest import Ingested, ingest_i
 from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken, monitor
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
+from {{cookiecutter.__package_name}}.production.served import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.production.train import Trained, draw, train
 from {{cookiecutter.__package_name}}.shared import dataset
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, changed_files, code_hash
@@ -106,7 +107,8 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
         workspace: The workspace.
         now: The time it is; without it, the setting `clock` says.
         dirty: Whether a challenger may be released from files that differ from the last commit.
-        answers: Whether to predict ahead and to draw challengers, which people want and the life cycle does not need.
+        answers: Whether to predict ahead, to draw challengers and to try them in a server process, which the life cycle
+            does not need.
     """
     ingested = bring_in(workspace, now or datetime.now(UTC))
     moment = workspace.now(now)
@@ -127,7 +129,7 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
     version, due = champion.version if champion else None, last + every if champion and last else None
     done = Done(moment, ingested, decision, trained, promoted, picture, predicted, version, due, health)
     _record(workspace, done)
-    workspace.lake.tidy(keep=timedelta(days=workspace.settings.keep_days))
+    workspace.lake.tidy(keep=timedelta(days=workspace.settings.keep_days), others=[REQUESTS])
     return done
 
 
@@ -213,7 +215,7 @@ def _retrain(
         return None, None, None
     workspace.registry.move(CHALLENGER, version.number)
     picture = draw(workspace, version) if draws else None
-    promoted = promote(workspace, version=version.number, now=moment, dirty=dirty)
+    promoted = promote(workspace, version=version.number, now=moment, dirty=dirty, serves=draws)
     log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is refused")
     return trained, promoted, picture
 

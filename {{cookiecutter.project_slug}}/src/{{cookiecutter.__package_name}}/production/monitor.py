@@ -7,14 +7,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.gate import limits
-from {{cookiecutter.__package_name}}.production.predict import TABLE as PREDICTIONS
+from {{cookiecutter.__package_name}}.production import served
+from {{cookiecutter.__package_name}}.production.findings import Finding, State
+from {{cookiecutter.__package_name}}.production.gate import missed
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats, by_slice, metrics
@@ -25,27 +25,6 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)
 BINS = 10
-
-
-class State(StrEnum):
-    """How urgent a finding is."""
-
-    FINE = "fine"
-    WARNING = "warning"
-    ALARM = "alarm"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    state: State
-    detail: str
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.state:<8} {self.name}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +102,7 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = T
     if deep:
         rows = _newest_labels(workspace, champion, now=moment, back=RECENT)
         findings += [*_slices(workspace, champion, rows), *_drift(workspace, champion, moment)]
-        findings += predicted_ahead(workspace, champion, now=moment)
+        findings += served.findings(workspace, champion, now=moment)
     return Health(moment, tuple(findings), periods)
 
 
@@ -143,7 +122,7 @@ def live_quality(workspace: Workspace, release: Release, *, now: datetime, windo
         part = ((rows[KNOWN] > until - length) & (rows[KNOWN] <= until)).to_numpy()
         if part.sum() >= ask.window.rows:
             online = metrics(answers[part], ask.decision)
-            broken = _missed(online, ask)
+            broken = missed(online, ask)
             periods.append(Period(until, release.version, int(part.sum()), online, release.metrics, broken))
     return tuple(periods)
 
@@ -155,11 +134,6 @@ def _newest_labels(workspace: Workspace, release: Release, *, now: datetime, bac
         return dataset.training_set(workspace.problem, workspace.lake, as_of=now, since=since)
     except Refused:  # no label
         return pl.DataFrame()
-
-
-def _missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
-    """The limits that figures miss."""
-    return tuple(str(check) for check in limits("", figures, ask.at_least, ask.at_most) if not check.passed)
 
 
 def has_broken(workspace: Workspace, periods: tuple[Period, ...], *, now: datetime) -> bool:
@@ -183,28 +157,6 @@ def stability(reference: pl.Series, recent: pl.Series) -> float:
         shares = [np.array([(part == value).sum() for value in values]) / len(part) for part in (reference, recent)]
     expected, found = (np.clip(share, 1e-4, None) for share in shares)
     return float(((found - expected) * np.log(found / expected)).sum())
-
-
-def predicted_ahead(workspace: Workspace, release: Release, *, now: datetime) -> Iterator[Finding]:
-    """What a release had answered before the outcome, as it stands in the table `predictions`, against the labels."""
-    problem, lake, ask = workspace.problem, workspace.lake, workspace.acceptance
-    schema, labels = problem.schema, problem.labels
-    key = {name: schema.dtypes[name] for name in schema.key}
-    made = lake.read(PREDICTIONS, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
-    target = nw.col(problem.target.name).alias(TARGET)
-    known = nw.from_native(lake.scan(labels)).select(*schema.key, target, labels.known.alias(KNOWN)).to_native()
-    came = known.filter(pl.col(KNOWN) > now - RECENT, pl.col(KNOWN) <= now).drop_nulls(TARGET)
-    rows = made.join(came, on=schema.key).collect() if schema.key else pl.DataFrame()
-    if len(rows) < ask.window.rows:
-        return
-    if problem.task is Task.MULTICLASS:
-        prediction: Floats = rows.select(f"probability_{name}" for name in release.classes).to_numpy()
-    else:
-        prediction = rows["probability" if problem.task is Task.BINARY else "prediction"].to_numpy()
-    figures = metrics(training.answers(problem, rows, prediction, release.classes), ask.decision)
-    broken = _missed(figures, ask)
-    detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    yield Finding("predicted ahead", State.WARNING if broken else State.FINE, f"{detail} ({len(rows)} labels)")
 
 
 def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
@@ -266,7 +218,7 @@ def _slices(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Iter
     answers = training.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
     for part in by_slice(answers, rows, columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value}"
-        bad = _missed(part.metrics, ask.slices)
+        bad = missed(part.metrics, ask.slices)
         yield Finding(name, State.WARNING if bad else State.FINE, "; ".join(bad) or f"{part.rows} labels")
 
 

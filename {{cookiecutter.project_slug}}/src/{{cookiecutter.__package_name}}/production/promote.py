@@ -2,12 +2,13 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge
+from {{cookiecutter.__package_name}}.production import canary
+from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
@@ -42,15 +43,21 @@ class Promoted:
 
 
 def promote(
-    workspace: Workspace, *, version: int | None = None, now: datetime | None = None, dirty: bool = False
+    workspace: Workspace,
+    *,
+    version: int | None = None,
+    now: datetime | None = None,
+    dirty: bool = False,
+    serves: bool = True,
 ) -> Promoted:
-    """Judge a challenger; where it passes, refit it on everything that it could know, and release it.
+    """Judge a challenger; where it passes, refit it on everything that it could know, try it, and release it.
 
     Args:
         workspace: The workspace.
         version: Which one; without it, the challenger.
         now: The time it is; without it, the setting `clock` says.
         dirty: Whether it may be released from files that differ from the last commit.
+        serves: Whether it is tried in a server process first.
 
     Raises:
         BadInput: There is no challenger, or no such version.
@@ -68,6 +75,12 @@ def promote(
         workspace.registry.tag(judged, {"dirty": "true"})
     release, rows = _refitted(workspace, judged, now=workspace.now(now))
     release.check()
+    if serves:
+        tried = canary.checks(workspace, release, now=release.trained_until)
+        verdict = replace(verdict, checks=verdict.checks + tried)
+        keep(workspace, judged, verdict)
+        if not verdict.ok:
+            return Promoted(verdict, None)
     with workspace.registry.resumed(judged.run_id) as run:
         run.keep(MODEL, release.onnx)
         run.keep(CARD, release.model_dump_json().encode())

@@ -3,7 +3,7 @@
 Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -101,15 +101,22 @@ class Lake:
         opened = self._open(table)
         return opened is not None and opened.transaction_version(batch) is not None
 
-    def tidy(self, *, keep: timedelta) -> None:
+    def tidy(self, *, keep: timedelta, others: Sequence[str] = ()) -> None:
         """Join the many small files of tables into few, and remove files that no version needs since `keep`.
+
+        Args:
+            keep: So long every version can be read.
+            others: Tables that another process appends to, often.
 
         Raises:
             BadInput: A table can't be read or written.
         """
+        for table in others:
+            self._open(table)
         for table, opened in self._opened.items():
             try:
-                if opened.version() % FILES >= FILES - 3 and len(opened.file_uris()) > FILES // 2:
+                due = table in others or opened.version() % FILES >= FILES - 3
+                if due and len(opened.file_uris()) > FILES // 2:
                     opened.optimize.compact()
                     opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
             except (DeltaError, OSError) as error:

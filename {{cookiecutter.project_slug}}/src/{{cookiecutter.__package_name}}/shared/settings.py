@@ -107,6 +107,14 @@ class Retrain(Closed):
     )
 
 
+class Canary(Closed):
+    """What a candidate must do in a server process before it is released."""
+
+    on: bool = Field(default=True, description="whether it is asked at all")
+    latency_ms: float = Field(default=250, gt=0, description="one request, in the middle of some")
+    shadow_rows: int = Field(default=500, ge=0, description="so many rows of the last week's requests are asked again")
+
+
 class Monitoring(Closed):
     """When a person must look."""
 
@@ -125,6 +133,7 @@ class Acceptance(Closed):
     confidence: Share = Field(default=0.95, description="of being better than baselines and champion")
     slices: Slices = Slices()
     groups: Groups = Groups()
+    canary: Canary = Canary()
     retrain: Retrain = Retrain()
     monitor: Monitoring = Monitoring()
 

@@ -1,0 +1,157 @@
+"""Answers that were given, by the service or ahead of the outcome: held against contract, training and what came true.
+
+The service appends to the table `requests`; it has its contract's columns, beside those that are named here.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.production.findings import Finding, State
+from {{cookiecutter.__package_name}}.production.gate import missed
+from {{cookiecutter.__package_name}}.production.predict import TABLE as PREDICTIONS
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, training
+from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
+from {{cookiecutter.__package_name}}.shared.evaluation import Floats, metrics
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, KNOWN, TARGET, Personal, Schema, Task
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+TABLE = "requests"
+ID, NTH, SERVED, VERSION, TABLES, FEATURES, ANSWER = (
+    f"_{name}" for name in ("id", "nth", "served", "version", "tables", "features", "answer")
+)
+COLUMNS: dict[str, pl.DataType] = {
+    ID: pl.String(),
+    NTH: pl.UInt32(),
+    SERVED: DTYPES[datetime],
+    VERSION: pl.Int64(),
+    TABLES: pl.String(),
+    AT: DTYPES[datetime],
+    FEATURES: pl.String(),
+    ANSWER: pl.String(),
+}
+RECENT = timedelta(days=28)
+GROUPS, ROWS = 5, 200  # so many states of the tables are gone back to, with so many rows each
+CLOSE = 1e-9  # relative difference of floats that are equal
+
+
+def asked(workspace: Workspace) -> Schema:
+    """What of a request is kept: neither personal nor forbidden columns."""
+    request = workspace.problem.schema.request
+    hidden = {*request.closed, *request.having(Personal)}
+    return Schema(request.model, tuple(column for column in request.columns if column.name not in hidden))
+
+
+def logged(workspace: Workspace, *, now: datetime, back: timedelta = RECENT) -> pl.DataFrame:
+    """What was asked and answered lately, from raw rows."""
+    rows = workspace.lake.read(TABLE, COLUMNS | asked(workspace).dtypes)
+    return rows.filter(pl.col(SERVED) > now - back, pl.col(SERVED) <= now, pl.col(AT).is_not_null()).collect()
+
+
+def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Finding]:
+    """All that can be said of answers that were given."""
+    yield from _came_true(workspace, champion, _ahead(workspace, champion), "predicted ahead", State.WARNING, now=now)
+    if (rows := logged(workspace, now=now)).is_empty():
+        return
+    yield _contract(workspace, rows)
+    yield _skew(workspace, champion, rows.sort(SERVED))
+    answered = rows.filter(pl.col(ANSWER).is_not_null())
+    if workspace.problem.schema.key and set(workspace.problem.schema.key) <= set(rows.columns):
+        newest = answered.sort(SERVED).unique(workspace.problem.schema.key, keep="last")
+        said = newest.with_columns(pl.col(ANSWER).str.json_decode(_answer_type(champion))).unnest(ANSWER)
+        yield from _came_true(workspace, champion, said.lazy(), "served quality", State.ALARM, now=now)
+
+
+def _contract(workspace: Workspace, rows: pl.DataFrame) -> Finding:
+    """The contract on requests; columns that are not kept are taken to keep it."""
+    kept, request = asked(workspace), workspace.problem.schema.request
+    hidden = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in request.dtypes.items() if name not in kept.names]
+    rules = marked(rows.select(kept.names).with_columns(hidden), kept)[RULES]
+    bad = int((rules.list.len() > 0).sum())
+    names = ", ".join(rules.explode().drop_nulls().unique().sort().to_list())
+    detail = f"{bad} of {len(rows)} rows break {names}" if bad else f"{len(rows)} rows keep it"
+    return Finding("contract of requests", State.ALARM if bad > TOLERANCE * len(rows) else State.FINE, detail)
+
+
+def _skew(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Finding:
+    """The features of the newest requests, computed again by the training path from what the tables held then."""
+    differ: set[str] = set()
+    compared, gone = 0, 0
+    mine = rows.filter(pl.col(VERSION) == champion.version, pl.col(ANSWER).is_not_null())
+    for tables in mine[TABLES].unique(maintain_order=True).to_list()[-GROUPS:]:
+        part = mine.filter(pl.col(TABLES) == tables).tail(ROWS)
+        try:
+            differ |= set(_differing(workspace, champion, part, json.loads(tables)))
+            compared += len(part)
+        except BadInput:  # that version of a table is no longer kept
+            gone += len(part)
+    if differ:
+        return Finding("training-serving skew", State.ALARM, f"{', '.join(sorted(differ))} of requests differ")
+    more = f"; {gone} can't be computed again: their tables' versions are gone" if gone else ""
+    return Finding("training-serving skew", State.FINE, f"features of {compared} requests are those of training{more}")
+
+
+def _differing(workspace: Workspace, champion: Release, rows: pl.DataFrame, tables: dict[str, int]) -> list[str]:
+    problem, latest = workspace.problem, rows[SERVED].max()
+    assert isinstance(latest, datetime)  # noqa: S101 - for the type: a part has rows
+    history = dataset.known(problem, workspace.lake, as_of=latest, versions=tables)
+    since = rows[AT].min()
+    if isinstance(since, datetime):
+        history = dataset.recent(problem, history, since=since)
+    names = [*asked(workspace).names, AT]
+    plain = rows.select(names).with_row_index(NTH)
+    again = dataset.with_features(problem, nw.from_native(plain.lazy()), history).sort(NTH)
+    then = rows[FEATURES].str.json_decode(pl.Struct({name: again.schema[name] for name in champion.features}))
+    return [name for name in champion.features if not _equal(then.struct.field(name), again[name])]
+
+
+def _equal(first: pl.Series, second: pl.Series) -> bool:
+    if not first.dtype.is_float():
+        return first.equals(second, null_equal=True)
+    both = first.is_not_null() & second.is_not_null()
+    close = np.allclose(first.filter(both).to_numpy(), second.filter(both).to_numpy(), rtol=CLOSE, atol=0)
+    return close and first.is_null().equals(second.is_null())
+
+
+def _ahead(workspace: Workspace, release: Release) -> pl.LazyFrame:
+    """What a release answered before the outcome, as it stands in the table `predictions`."""
+    schema = workspace.problem.schema
+    key = {name: schema.dtypes[name] for name in schema.key}
+    return workspace.lake.read(PREDICTIONS, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
+
+
+def _came_true(
+    workspace: Workspace, release: Release, made: pl.LazyFrame, name: str, urgent: State, *, now: datetime
+) -> Iterator[Finding]:
+    """Answers against the labels that came lately; nothing where they are few."""
+    problem, ask = workspace.problem, workspace.acceptance
+    schema, labels = problem.schema, problem.labels
+    if not schema.key:
+        return
+    target = nw.col(problem.target.name).alias(TARGET)
+    known = nw.from_native(workspace.lake.scan(labels)).select(*schema.key, target, labels.known.alias(KNOWN)).to_native()
+    came = known.filter(pl.col(KNOWN) > now - RECENT, pl.col(KNOWN) <= now).drop_nulls(TARGET)
+    rows = made.join(came, on=schema.key).collect()
+    if len(rows) < ask.window.rows:
+        return
+    figures = metrics(training.answers(problem, rows, _prediction(release, rows), release.classes), ask.decision)
+    broken = missed(figures, ask)
+    detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    yield Finding(name, urgent if broken else State.FINE, f"{detail} ({len(rows)} labels)")
+
+
+def _prediction(release: Release, rows: pl.DataFrame) -> Floats:
+    """What the model gave, from its answers."""
+    if release.task is Task.MULTICLASS:
+        return rows.select(f"probability_{name}" for name in release.classes).to_numpy()
+    return rows["probability" if release.task is Task.BINARY else "prediction"].to_numpy()
+
+
+def _answer_type(release: Release) -> pl.Struct:
+    shape = (1, len(release.classes)) if release.task is Task.MULTICLASS else (1,)
+    return pl.Struct(release.answers(np.zeros(shape)).schema)
