@@ -12,11 +12,11 @@ import pytest
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.predict import features_for, predict_rows
-from {{cookiecutter.__package_name}}.production.promote import CARD, promote, publish, repair, rollback
+from {{cookiecutter.__package_name}}.production.promote import promote, publish, repair, rollback
 from {{cookiecutter.__package_name}}.production.train import EVIDENCE
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Release, Releases
+from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release, Releases
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 

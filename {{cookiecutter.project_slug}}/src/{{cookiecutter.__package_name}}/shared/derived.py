@@ -50,8 +50,8 @@ def request_model(table: type[Table]) -> type[BaseModel]:
 
 
 def _field(column: Column, *, needed: bool) -> tuple[Any, Any]:
-    said = {"description": column.field.description, "examples": column.field.examples}
-    return _asked(column), Field(... if needed else None, **said)
+    default: Any = ... if needed else None
+    return _asked(column), Field(default, description=column.field.description, examples=column.field.examples)
 
 
 def _asked(column: Column) -> Any:  # noqa: ANN401 - a type

@@ -93,6 +93,7 @@ class Batcher:
         while True:
             await self._some.wait()
             asks, futures = zip(*self._taken(), strict=True)
+            replies: list[Reply] | list[Exception]
             try:
                 replies = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, list(asks))
             except Exception as error:  # noqa: BLE001 - it belongs to who asked

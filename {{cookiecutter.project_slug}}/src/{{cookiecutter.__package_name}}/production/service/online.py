@@ -120,7 +120,7 @@ class Prepared:
 
     def ages(self, now: datetime) -> dict[str, float | None]:
         """How long ago, in seconds, the newest row of each table became known."""
-        return {name: at and (now - at) / timedelta(seconds=1) for name, at in self.newest.items()}
+        return {name: None if at is None else (now - at) / timedelta(seconds=1) for name, at in self.newest.items()}
 
     def _newest(self, table: str, rows: pl.DataFrame, now: datetime) -> datetime | None:
         known = self._problem.schemas[table].known

@@ -56,12 +56,12 @@ class Reader:
             name: (_list_of(field), ... if field.is_required() else None) for name, field in row.model_fields.items()
         }
         self.columns = create_model(f"{row.__name__}Columns", __config__=row.model_config, **lists)
-        self._body = create_model(
-            f"{row.__name__}Body",
-            __config__=ConfigDict(extra="forbid"),
-            rows=(Annotated[list[row], Field(min_length=1, max_length=most)] | None, None),  # type: ignore[valid-type]
-            columns=(self.columns | None, None),
-        )
+        several: Any = list[row]  # type: ignore[valid-type]
+        layouts: dict[str, Any] = {
+            Layout.ROWS: (Annotated[several, Field(min_length=1, max_length=most)] | None, None),
+            Layout.COLUMNS: (self.columns | None, None),
+        }
+        self._body = create_model(f"{row.__name__}Body", __config__=ConfigDict(extra="forbid"), **layouts)
 
     def read(self, body: bytes) -> Asked:
         """A request's values.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 from uuid import uuid4
 
 import uvicorn
@@ -146,10 +147,12 @@ class Service:
             """The service's figures, for Prometheus."""
             return Response(self.measures.text(self.online.now()), media_type=CONTENT_TYPE_LATEST)
 
-        app.openapi = lambda: described(  # type: ignore[method-assign]
-            app, self._workspace, self.answering, self.online.prepared and self.online.prepared.release
-        )
+        app.openapi = lambda: self._described(app)  # type: ignore[method-assign]
         return app
+
+    def _described(self, app: FastAPI) -> dict[str, Any]:
+        release = self.online.prepared.release if self.online.prepared else None
+        return described(app, self._workspace, self.answering, release)
 
     async def _measured(self, request: Request, *, ready: bool, shows: bool) -> Response:
         started, path = perf_counter(), request.url.path
