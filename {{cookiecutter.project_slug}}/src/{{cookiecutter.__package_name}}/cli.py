@@ -31,7 +31,10 @@ class Moment(click.DateTime):
         return super().convert(value, param, ctx).replace(tzinfo=UTC)
 
 
-PATH, TIME = click.Path(path_type=Path), Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
+PATH, TIME = (
+    click.Path(path_type=Path),
+    Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"]),
+)
 FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
 KEY = click.argument("key")

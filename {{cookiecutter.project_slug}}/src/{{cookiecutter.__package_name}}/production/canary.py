@@ -159,9 +159,18 @@ def _running(workspace: Workspace, release: Release, *, now: datetime) -> Iterat
         (folder / CARD).write_bytes(release.model_dump_json().encode())
         (folder / MODEL).write_bytes(release.onnx)
         line = [sys.executable, "-m", PACKAGE, "serve", "--port", "0", "--candidate", name, "--now", f"{now:{TIME}}"]
-        env = os.environ | {"ML_LAKE": workspace.lake.url, "ML_SERVE_PAST_DAYS": str(_past_days(workspace, release, now))}
+        env = os.environ | {
+            "ML_LAKE": workspace.lake.url,
+            "ML_SERVE_PAST_DAYS": str(_past_days(workspace, release, now)),
+        }
         process = subprocess.Popen(  # noqa: S603 - this project's own command
-            line, cwd=workspace.root, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, encoding="utf-8"
+            line,
+            cwd=workspace.root,
+            env=env,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
         )
         try:
             yield Server(_port(process))

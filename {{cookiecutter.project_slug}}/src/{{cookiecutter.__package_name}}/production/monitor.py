@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import narwhals as nw
 import numpy as np
 import polars as pl
 
@@ -17,10 +16,9 @@ from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import missed
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
-from {{cookiecutter.__package_name}}.shared.evaluation import Floats, by_slice, metrics
+from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET, Task
-from {{cookiecutter.__package_name}}.shared.settings import Acceptance, Slices
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)

@@ -49,7 +49,10 @@ def asked(workspace: Workspace) -> Schema:
 
 def logged(workspace: Workspace, *, now: datetime, back: timedelta = RECENT) -> pl.DataFrame:
     """What was asked and answered lately, from raw rows."""
-    rows = workspace.lake.read(TABLE, COLUMNS | asked(workspace).dtypes)
+    columns = COLUMNS | asked(workspace).dtypes
+    rows = workspace.lake.read(TABLE, columns)
+    gained = columns.keys() - set(rows.collect_schema().names())
+    rows = rows.with_columns(pl.lit(None, dtype=columns[name]).alias(name) for name in sorted(gained))
     return rows.filter(pl.col(SERVED) > now - back, pl.col(SERVED) <= now, pl.col(AT).is_not_null()).collect()
 
 
@@ -134,7 +137,9 @@ def _came_true(
     if not schema.key:
         return
     target = nw.col(problem.target.name).alias(TARGET)
-    known = nw.from_native(workspace.lake.scan(labels)).select(*schema.key, target, labels.known.alias(KNOWN)).to_native()
+    known = (
+        nw.from_native(workspace.lake.scan(labels)).select(*schema.key, target, labels.known.alias(KNOWN)).to_native()
+    )
     came = known.filter(pl.col(KNOWN) > now - RECENT, pl.col(KNOWN) <= now).drop_nulls(TARGET)
     rows = made.join(came, on=schema.key).collect()
     if len(rows) < ask.window.rows:

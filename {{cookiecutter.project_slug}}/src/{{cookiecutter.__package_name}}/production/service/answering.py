@@ -154,7 +154,7 @@ class Answering:
         if self._log:
             ids = [ask.id for ask in asks for _ in range(ask.asked.height)]
             nth = [i for ask in asks for i in range(ask.asked.height)]
-            self._log.add(Served(ids, nth, now, prepared, answered))
+            self._log.add(Served(ids, nth, now, prepared, pl.DataFrame() if first.ready else rows, answered))
         return _replies(asks, prepared, answered, now)
 
 

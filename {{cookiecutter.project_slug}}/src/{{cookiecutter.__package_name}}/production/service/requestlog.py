@@ -10,27 +10,25 @@ from uuid import uuid4
 
 import polars as pl
 
+from {{cookiecutter.__package_name}}.production.served import (
+    ANSWER,
+    COLUMNS,
+    FEATURES,
+    ID,
+    NTH,
+    SERVED,
+    TABLE,
+    TABLES,
+    VERSION,
+    asked,
+)
 from {{cookiecutter.__package_name}}.production.service.online import Answered, Prepared
 from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, Personal
+from {{cookiecutter.__package_name}}.shared.checks import RULES
+from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
-
-TABLE = "requests"
-ID, NTH, SERVED, VERSION, TABLES, FEATURES, ANSWER = (
-    f"_{name}" for name in ("id", "nth", "served", "version", "tables", "features", "answer")
-)
-COLUMNS: dict[str, pl.DataType] = {
-    ID: pl.String(),
-    NTH: pl.UInt32(),
-    SERVED: DTYPES[datetime],
-    VERSION: pl.Int64(),
-    TABLES: pl.String(),
-    AT: DTYPES[datetime],
-    FEATURES: pl.String(),
-    ANSWER: pl.String(),
-}
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class Served:
         nth: Its place in that request.
         at: When they were answered.
         prepared: What answered.
+        asked: The raw rows; without columns where features were ready.
         answered: The answers.
     """
 
@@ -49,6 +48,7 @@ class Served:
     nth: list[int]
     at: datetime
     prepared: Prepared
+    asked: pl.DataFrame
     answered: Answered
 
 
@@ -61,10 +61,8 @@ class RequestLog:
     """
 
     def __init__(self, workspace: Workspace, *, most: int) -> None:
-        schema = workspace.problem.schema.request
         self._lake, self._most = workspace.lake, most
-        hidden = {*schema.closed, *schema.having(Personal)}
-        self._asked = [name for name in schema.names if name not in hidden]
+        self._kept = asked(workspace).names
         self._waiting: deque[Served] = deque()
         self._lock = threading.Lock()
         self.rows = 0
@@ -99,13 +97,15 @@ class RequestLog:
     def _frame(self, served: Served) -> pl.DataFrame:
         release, rows = served.prepared.release, served.answered.rows
         tables = json.dumps(served.prepared.versions)
+        at = pl.col(AT) if AT in rows.columns else pl.lit(None, dtype=COLUMNS[AT]).alias(AT)
+        answers = served.answered.answers.select(pl.struct(pl.all()).struct.json_encode()).to_series()
         return rows.select(
             pl.Series(ID, served.ids, dtype=pl.String),
             pl.Series(NTH, served.nth, dtype=pl.UInt32),
             pl.lit(served.at, dtype=COLUMNS[SERVED]).alias(SERVED),
             pl.lit(release.version, dtype=pl.Int64).alias(VERSION),
             pl.lit(tables).alias(TABLES),
-            *(name for name in (AT, *self._asked) if name in rows.columns),
+            at,
             pl.struct(list(release.features)).struct.json_encode().alias(FEATURES),
-            served.answered.answers.select(pl.struct(pl.all()).struct.json_encode().alias(ANSWER)).to_series(),
-        )
+            pl.when(pl.col(RULES).list.len() == 0).then(answers).alias(ANSWER),
+        ).with_columns(served.asked.select(name for name in self._kept if name in served.asked.columns).get_columns())
