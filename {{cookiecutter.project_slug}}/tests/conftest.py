@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two cores and two workers: one thread eac
 import pytest
 from filelock import FileLock
 
-from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production import canary, lifecycle
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
@@ -40,6 +40,12 @@ def no_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("registry") / "mlruns"
     assert Registry(str(folder), "none").newest() is None
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep promotions of tests from starting a server each; its own tests, and the project that is copied, do."""
+    monkeypatch.setattr(canary, "checks", lambda *_, **__: ())
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def small(empty: Workspace, no_runs: Path) -> Workspace:
     for file in empty.path("data/example").glob("*/2013-0[345].parquet"):
         file.unlink()
     (empty.root / "config" / "params.toml").write_text("max_iter = 30\nlearning_rate = 0.2\n")
-    (empty.root / "config" / "acceptance.toml").write_text("[decision]\nmiss = 4\n")
+    (empty.root / "config" / "acceptance.toml").write_text("[decision]\nmiss = 4\n[canary]\non = false\n")
     return empty
 
 

@@ -11,16 +11,14 @@ import polars as pl
 import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.ingest import ingest_file
 from {{cookiecutter.__package_name}}.production.monitor import (
-    Finding,
     Health,
     Period,
-    State,
     has_broken,
     live_quality,
     monitor,
-    predicted_ahead,
     stability,
 )
 from {{cookiecutter.__package_name}}.production.predict import champion
@@ -184,18 +182,6 @@ def test_slices_are_looked_at_in_live_quality(later: Workspace) -> None:
     assert (bad.state, bad.detail[:22]) == (State.WARNING, "NO   auc at least 0.99")
     good = found(monitor(asking(later, slices=slices | {"at_least": {"auc": 0.01}}), now=LATER))["carrier DL"]
     assert good.state is State.FINE
-
-
-def test_what_was_predicted_ahead_is_held_against_its_labels(trained: Workspace) -> None:
-    release = champion(trained)
-    made = trained.lake.read("predictions", {}).collect()
-    assert list(predicted_ahead(trained, release, now=START)) == []
-    lifecycle.bring_in(trained, START + 2 * DAY)
-    (finding,) = predicted_ahead(trained, release, now=START + 2 * DAY)
-    known = trained.lake.scan(trained.problem.labels).filter(pl.col("known") <= START + 2 * DAY).collect()
-    came = made.join(known, on="leg")
-    assert finding.detail.endswith(f"({len(came)} labels)")
-    assert 0 < (came["decision"] == came["late"]).sum() < len(came)
 
 
 def test_the_stability_index_is_as_by_hand() -> None:

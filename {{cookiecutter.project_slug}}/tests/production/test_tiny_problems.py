@@ -291,7 +291,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory, no_runs: Path) -> Workspace:
     """A champion for loans."""
     folder = tmp_path_factory.mktemp("bank")
     shutil.copytree(no_runs, folder / "mlruns")
-    workspace = opened(folder, LENDING, "[window]\ndays = 4")
+    workspace = opened(folder, LENDING, "[window]\ndays = 4\n[canary]\non = false")
     asked, ended = loans()
     ingested(workspace, asked, "loans")
     ingested(workspace, ended, "repayments")
