@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from tools.bench.servers import CONNECTIONS, Server, Service, answered, serving, stop
 from tools.bench.subjects import MANY, RAW, READY, ROWS, prepare, require_same
@@ -121,11 +123,12 @@ def page(lines: list[Row]) -> str:
         [
             "# Benchmarks",
             "",
-            "The service against `mlflow models serve` of the same scikit-learn pipeline, written by",
-            "`uv run nox -s bench`; nothing here is typed by hand. Each serves with one worker, on this machine, and",
-            f"their answers are equal. They are asked in turn, {ROUNDS} times for {SECONDS:g} seconds each, over",
-            f"{CONNECTIONS} connections ({FEW} for {ROWS} rows) by a process of its own; a figure is the median. Ratios",
-            "hold roughly anywhere, times depend on the machine and on what else it does.",
+            "The service against `mlflow models serve` of the same scikit-learn pipeline; written by",
+            "`uv run nox -s bench`, nothing here is typed by hand. Each serves with one worker, and their answers are",
+            "equal. The service reads a raw row, holds it against the contract, computes its features and keeps the",
+            "answer; MLflow is given ready features. A process of its own asks them in turn,",
+            f"{ROUNDS} times for {SECONDS:g} s each, over {CONNECTIONS} connections ({FEW} where requests are large);",
+            "figures are medians. Ratios hold roughly anywhere, times depend on the machine and on what else it does.",
             "",
             f"Measured on {machine}, with {libraries}.",
             "",
@@ -153,5 +156,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (BadInput, Refused) as error:
-        sys.exit(f"nothing is measured: {error}")
+    except (BadInput, Refused, psutil.Error) as error:
+        sys.exit(f"not measured: {error}")

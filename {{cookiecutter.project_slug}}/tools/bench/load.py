@@ -1,7 +1,7 @@
 """Ask a server of this machine for a while, and time its answers: what the benchmark measures with.
 
-A process of its own (`python -m tools.bench.load`) that takes a Plan on stdin and gives a Sample on stdout, both as JSON, so
-that it costs what it measures nothing. It sends what was built before over connections that stay open.
+A process of its own (`python -m tools.bench.load`), with the standard library alone, that takes a Plan on stdin and
+gives a Sample on stdout, both as JSON. It sends what was built before, over connections that stay open.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from itertools import cycle
+from typing import cast
 
 HOST = "127.0.0.1"
 PATIENCE = 60  # seconds that answers may take when no more is asked
@@ -141,8 +142,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be ready."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.load.free.append(self)
 
     def send(self, content: bytes, due: float) -> None:

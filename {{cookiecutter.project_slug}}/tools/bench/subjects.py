@@ -1,4 +1,4 @@
-"""What is measured: the service on a copy of the lake, and MLflow with the same pipeline, each with what it is asked."""
+"""What is measured: the service on a copy of the lake, MLflow with the same pipeline, and what each is asked."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import mlflow.sklearn
 import numpy as np
 import polars as pl
 from pydantic_core import to_json
@@ -60,7 +59,7 @@ def copied(folder: Path) -> Workspace:
         sys.exit(f"the lake {workspace.settings.lake} is not in a folder: set ML_LAKE to one that is, and call `run`")
     champion(workspace)
     shutil.copytree(workspace.path(workspace.settings.lake), folder / "lake")
-    os.environ.update(QUIET, ML_LAKE=str(folder / "lake"))
+    os.environ.update(QUIET, MLFLOW_LOGGING_LEVEL="ERROR", ML_LAKE=str(folder / "lake"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a second start reads what the first compiled
     return open_workspace()
 
@@ -90,12 +89,14 @@ def save(workspace: Workspace, release: Release, path: Path) -> None:
 
     It has no signature: against one MLflow would hold each request, and be slower.
     """
+    from mlflow import sklearn  # noqa: PLC0415 - it looks at the environment when imported: no telemetry
+
     problem = workspace.problem
     known = dataset.training_set(problem, workspace.lake, as_of=release.trained_until, versions=release.tables)
     parameters = problem.recipe().parameters.model_validate(release.parameters)
     pipeline = training.fit(problem, parameters, known, check=known.tail(ROWS)).pipeline
     asked = "predict" if problem.task is Task.REGRESSION else "predict_proba"
-    mlflow.sklearn.save_model(pipeline, path, serialization_format="cloudpickle", pyfunc_predict_fn=asked)
+    sklearn.save_model(pipeline, path, serialization_format="cloudpickle", pyfunc_predict_fn=asked, pip_requirements=[])
 
 
 def require_same(ours: Server, theirs: Server) -> None:
