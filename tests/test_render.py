@@ -136,7 +136,7 @@ DERIVED = (".devcontainer/", ".idea/", ".run/", ".vscode/", ".cruft.json")  # to
 # Parts beside the core, each in files of its own; all together they have a smaller budget.
 BESIDE = ("production/monitor.py", "production/simulate.py", "tools/", ".github/workflows/update.yml")
 BESIDE_TESTS = ("test_monitor.py", "test_simulate.py", "test_faults.py", "test_crashes.py")
-MOST_FILES_BESIDE, MOST_LINES_BESIDE = 14, 600
+MOST_FILES_BESIDE, MOST_LINES_BESIDE = 13, 600
 
 
 def test_a_project_stays_small(bake: Bake) -> None:
