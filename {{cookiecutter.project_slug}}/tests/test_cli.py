@@ -97,7 +97,7 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
             *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Answers:", "predict", "explain"),
+            *("Answers:", "predict", "serve", "explain"),
         ]
         for row in COMMANDS.values():
             assert row.help in " ".join(result.stdout.split())

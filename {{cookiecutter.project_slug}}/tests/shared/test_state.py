@@ -375,6 +375,12 @@ def test_settings_have_defaults(root: Path) -> None:
         "keep_days": 365,
         "tracking": "mlruns",
         "clock": "wall",
+        "serve_rows": 10_000,
+        "serve_bytes": 10_000_000,
+        "serve_waiting": 50_000,
+        "serve_past_days": 7,
+        "serve_looks": 1,
+        "serve_keeps": 10,
     }
 
 
@@ -458,6 +464,7 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
         "confidence": 0.95,
         "slices": {"columns": (), "rows": 100, "at_least": {}, "at_most": {}},
         "groups": {"columns": (), "rows": 100, "gap": {}},
+        "canary": {"on": True, "latency_ms": 250, "shadow_rows": 500},
         "retrain": {"every_days": 28, "window_days": 7, "windows": 4, "broken": 2, "train_days": (0,)},
         "monitor": {"stale_days": None, "silent_days": None, "drift": 0.25},
     }
