@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -375,6 +376,8 @@ def test_settings_have_defaults(root: Path) -> None:
         "keep_days": 365,
         "tracking": "mlruns",
         "clock": "wall",
+        "now": None,
+        "tables": {},
         "serve_rows": 10_000,
         "serve_bytes": 10_000_000,
         "serve_waiting": 50_000,
@@ -793,21 +796,33 @@ def repository(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_is_made_of_a_commit_a_lock_and_code(repository: Path) -> None:
-    made_of = provenance(repository)
+    made_of = provenance(repository, tables={"flights": 3}, as_of=NOON)
     head = (repository / ".git" / "HEAD").read_text().split()[1]
     assert made_of == {
         "commit": (repository / ".git" / head).read_text().strip(),
         "dirty": "false",
         "code": code_hash(),
         "lock": hashlib.sha256(b"locked\n").hexdigest(),
+        "as_of": NOON.isoformat(),
+        "tables": '{"flights": 3}',
+        "command": "[]",
     }
+
+
+def test_a_run_of_a_script_of_the_project_has_its_command(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = repository / "research" / "idea.py"
+    script.parent.mkdir()
+    script.touch()
+    monkeypatch.setattr(sys, "argv", [str(script), "--fast"])
+    assert provenance(repository, tables={}, as_of=NOON)["command"] == '["research/idea.py", "--fast"]'
+    assert provenance(repository, tables={}, as_of=NOON, command=["-m", "x"])["command"] == '["-m", "x"]'
 
 
 def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
     (repository / "notes.txt").touch()
-    assert provenance(repository)["dirty"] == "false", "no model is made of notes"
+    assert provenance(repository, tables={"flights": 3}, as_of=NOON)["dirty"] == "false", "no model is made of notes"
     (repository / "pyproject.toml").touch()
-    assert provenance(repository)["dirty"] == "true"
+    assert provenance(repository, tables={"flights": 3}, as_of=NOON)["dirty"] == "true"
     assert changed_files(repository) == ["pyproject.toml"]
 
 
@@ -816,7 +831,7 @@ def test_without_git_there_is_no_commit(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
     if path:
         monkeypatch.setenv("PATH", str(root / path))
-    made_of = provenance(root)
+    made_of = provenance(root, tables={}, as_of=NOON)
     assert (made_of["commit"], made_of["dirty"], made_of["lock"]) == ("", "false", "")
 
 
