@@ -102,8 +102,8 @@ class Prepared:
         built = dataset.collected(self._problem, lambda: self._plan.collect(backend="polars").to_native()).sort(ROW)
         if event := self._problem.schema.event_time:
             reason = f"{event} is not long past: predict FILE answers for older rows"
-            late = pl.when(pl.col(AT) < self._oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
-            built = built.with_columns(late.otherwise(pl.col(RULES)))
+            overdue = pl.when(pl.col(AT) < self._oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
+            built = built.with_columns(overdue.otherwise(pl.col(RULES)))
         return Answered(built.drop(ROW, NOW), self.answer_features(built))
 
     def warm(self) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.served import (
+from {{cookiecutter.__package_name}}.production.requests import (
     ANSWER,
     COLUMNS,
     FEATURES,
