@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused
-from tools.bench.servers import CONNECTIONS, Server, Service, answered, serving, stop
-from tools.bench.subjects import MANY, RAW, READY, ROWS, prepare, require_same
+
+from .servers import CONNECTIONS, Server, Service, answered, serving, stop
+from .subjects import MANY, RAW, READY, ROWS, prepare, require_same
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 LIBRARIES = "fastapi mlflow numpy onnxruntime pandas polars scikit-learn uvicorn".split()

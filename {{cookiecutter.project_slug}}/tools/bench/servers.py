@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tools.bench.load import HOST, Plan, Sample
+from .load import HOST, Plan, Sample
 
 PATIENCE = 120  # seconds that a server may take to start
 CONNECTIONS = 64

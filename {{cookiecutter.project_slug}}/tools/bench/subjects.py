@@ -17,8 +17,9 @@ from {{cookiecutter.__package_name}}.shared.registry import QUIET
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.workspace import MODEL, Workspace, open_workspace
-from tools.bench.load import HOST
-from tools.bench.servers import Server, Service
+
+from .load import HOST
+from .servers import Server, Service
 
 ROWS = 1000  # of a large request, and so many different ones are asked in turn
 RAW, READY, MANY = "raw", "ready", "many"
