@@ -22,6 +22,7 @@ from .load import HOST
 from .servers import Server, Service
 
 ROWS = 1000  # of a large request, and so many different ones are asked in turn
+LARGE = 8  # large requests, each with the rows in another order
 RAW, READY, MANY = "raw", "ready", "many"
 
 
@@ -34,13 +35,14 @@ def prepare(folder: Path) -> tuple[Service, Service]:
     workspace = copied(folder)
     release = champion(workspace)
     raw, ready = rows(workspace, release)
+    large = [ready, *(ready.sample(fraction=1, shuffle=True, seed=n) for n in range(LARGE - 1))]
     save(workspace, release, folder / "model")
     ours = {
         RAW: ("/predict", [text({"rows": [row]}) for row in raw.to_dicts()]),
         READY: ("/predict/features", [text({"rows": [row]}) for row in ready.to_dicts()]),
-        MANY: ("/predict/features", [text({"columns": ready.to_dict(as_series=False)})]),
+        MANY: ("/predict/features", [text({"columns": each.to_dict(as_series=False)}) for each in large]),
     }
-    split = {READY: [[row] for row in ready.rows()], MANY: [ready.rows()]}
+    split = {READY: [[row] for row in ready.rows()], MANY: [each.rows() for each in large]}
     theirs = {
         kind: ("/invocations", [text({"dataframe_split": {"columns": ready.columns, "data": data}}) for data in each])
         for kind, each in split.items()
