@@ -10,7 +10,7 @@ from {{cookiecutter.__package_name}}.production.ingest import Ingested, ingest_i
 from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken, monitor
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
-from {{cookiecutter.__package_name}}.production.served import TABLE as REQUESTS
+from {{cookiecutter.__package_name}}.production.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.production.train import Trained, draw, train
 from {{cookiecutter.__package_name}}.shared import dataset
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, changed_files, code_hash

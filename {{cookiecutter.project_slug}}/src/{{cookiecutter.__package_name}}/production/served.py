@@ -1,11 +1,8 @@
-"""Answers that were given, by the service or ahead of the outcome: held against contract, training and what came true.
-
-The service appends to the table `requests`; it has its contract's columns, beside those that are named here.
-"""
+"""Answers that were given, online or ahead of the outcome: held against contract, training and what came true."""
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import narwhals as nw
 import numpy as np
@@ -14,46 +11,26 @@ import polars as pl
 from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import missed
 from {{cookiecutter.__package_name}}.production.predict import TABLE as PREDICTIONS
+from {{cookiecutter.__package_name}}.production.requests import (
+    ANSWER,
+    FEATURES,
+    NTH,
+    RECENT,
+    SERVED,
+    TABLES,
+    VERSION,
+    asked,
+    logged,
+)
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats, metrics
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, KNOWN, TARGET, Personal, Schema, Task
+from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
-TABLE = "requests"
-ID, NTH, SERVED, VERSION, TABLES, FEATURES, ANSWER = (
-    f"_{name}" for name in ("id", "nth", "served", "version", "tables", "features", "answer")
-)
-COLUMNS: dict[str, pl.DataType] = {
-    ID: pl.String(),
-    NTH: pl.UInt32(),
-    SERVED: DTYPES[datetime],
-    VERSION: pl.Int64(),
-    TABLES: pl.String(),
-    AT: DTYPES[datetime],
-    FEATURES: pl.String(),
-    ANSWER: pl.String(),
-}
-RECENT = timedelta(days=28)
 GROUPS, ROWS = 5, 200  # so many states of the tables are gone back to, with so many rows each
 CLOSE = 1e-9  # relative difference of floats that are equal
-
-
-def asked(workspace: Workspace) -> Schema:
-    """What of a request is kept: neither personal nor forbidden columns."""
-    request = workspace.problem.schema.request
-    hidden = {*request.closed, *request.having(Personal)}
-    return Schema(request.model, tuple(column for column in request.columns if column.name not in hidden))
-
-
-def logged(workspace: Workspace, *, now: datetime, back: timedelta = RECENT) -> pl.DataFrame:
-    """What was asked and answered lately, from raw rows."""
-    columns = COLUMNS | asked(workspace).dtypes
-    rows = workspace.lake.read(TABLE, columns)
-    gained = columns.keys() - set(rows.collect_schema().names())
-    rows = rows.with_columns(pl.lit(None, dtype=columns[name]).alias(name) for name in sorted(gained))
-    return rows.filter(pl.col(SERVED) > now - back, pl.col(SERVED) <= now, pl.col(AT).is_not_null()).collect()
 
 
 def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Finding]:

@@ -1,0 +1,43 @@
+"""The table `requests`: what the service was asked and answered; it appends, the canary and the monitor read.
+
+The table has its contract's columns, beside those that are named here.
+"""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, Personal, Schema
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+TABLE = "requests"
+ID, NTH, SERVED, VERSION, TABLES, FEATURES, ANSWER = (
+    f"_{name}" for name in ("id", "nth", "served", "version", "tables", "features", "answer")
+)
+COLUMNS: dict[str, pl.DataType] = {
+    ID: pl.String(),
+    NTH: pl.UInt32(),
+    SERVED: DTYPES[datetime],
+    VERSION: pl.Int64(),
+    TABLES: pl.String(),
+    AT: DTYPES[datetime],
+    FEATURES: pl.String(),
+    ANSWER: pl.String(),
+}
+RECENT = timedelta(days=28)
+
+
+def asked(workspace: Workspace) -> Schema:
+    """What of a request is kept: neither personal nor forbidden columns."""
+    request = workspace.problem.schema.request
+    hidden = {*request.closed, *request.having(Personal)}
+    return Schema(request.model, tuple(column for column in request.columns if column.name not in hidden))
+
+
+def logged(workspace: Workspace, *, now: datetime, back: timedelta = RECENT) -> pl.DataFrame:
+    """What was asked and answered lately, from raw rows."""
+    columns = COLUMNS | asked(workspace).dtypes
+    rows = workspace.lake.read(TABLE, columns)
+    gained = columns.keys() - set(rows.collect_schema().names())
+    rows = rows.with_columns(pl.lit(None, dtype=columns[name]).alias(name) for name in sorted(gained))
+    return rows.filter(pl.col(SERVED) > now - back, pl.col(SERVED) <= now, pl.col(AT).is_not_null()).collect()
