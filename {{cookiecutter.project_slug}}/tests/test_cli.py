@@ -97,7 +97,8 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
             *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Answers:", "predict", "explain"),
+            *("Research:", "runs", "reproduce"),
+            *("Answers:", "predict", "serve", "explain"),
         ]
         for row in COMMANDS.values():
             assert row.help in " ".join(result.stdout.split())
@@ -332,7 +333,7 @@ def test_while_a_command_writes_only_those_that_read_work(
 ) -> None:
     """That holds for another process too: the lock is the operating system's."""
     row = COMMANDS[name]
-    module = __import__(f"{PACKAGE}.production.{row.call.partition(':')[0]}", fromlist=["x"])
+    module = __import__(f"{PACKAGE}.{row.call.partition(':')[0]}", fromlist=["x"])
     monkeypatch.setattr(module, row.call.partition(":")[2], lambda *_, **__: "done")
     words = {"check": ["x.csv"], "predict": ["x.csv"], "explain": ["1"]}.get(name, [])
     with empty.alone():

@@ -37,6 +37,7 @@ PATH, TIME = (
 )
 FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
+RUN = click.argument("run")
 KEY = click.argument("key")
 NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
@@ -55,7 +56,7 @@ OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet 
 
 @dataclass(frozen=True)
 class Command:
-    """A row: what a command calls, `module:function` of `production`, and how it is asked.
+    """A row: what a command calls, `module:function` of the package, and how it is asked.
 
     The function is given the workspace and the command's parameters; what it returns is printed for people, or as
     JSON. Where that has a false `ok`, the answer is no. A command that `writes` runs alone.
@@ -79,7 +80,7 @@ class Command:
         try:
             workspace = open_workspace()
             where = f"the project or its tables in {workspace.lake.url}"
-            work = getattr(import_module(f"{PACKAGE}.production.{module}"), function)
+            work = getattr(import_module(f"{PACKAGE}.{module}"), function)
             with workspace.alone(needed=self.writes):
                 result = work(workspace, **options)
         except Refused as error:
@@ -96,35 +97,53 @@ class Command:
 COMMANDS = {
     "run": Command(
         "Daily",
-        "lifecycle:run",
+        "production.lifecycle:run",
         "Do whatever is due: collect, ingest, monitor, train, gate, promote, predict.",
         (NOW, DIRTY),
         writes=True,
     ),
-    "status": Command("Daily", "explain:status", "Say what is predicted, by which champion, from what data."),
-    "monitor": Command("Daily", "monitor:monitor", "Look at data, drift, age and live quality.", (NOW,)),
+    "status": Command(
+        "Daily", "production.explain:status", "Say what is predicted, by which champion, from what data."
+    ),
+    "monitor": Command("Daily", "production.monitor:monitor", "Look at data, drift, age and live quality.", (NOW,)),
     "check": Command(
-        "Data", "ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER, NOW)
+        "Data", "production.ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER, NOW)
     ),
     "ingest": Command(
         "Data",
-        "ingest:ingest",
+        "production.ingest:ingest",
         "Append a FILE's rows once, or all of the inbox.",
         (INBOX_FILE, OWNER, NOW),
         writes=True,
     ),
-    "train": Command("Model", "train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True),
-    "gate": Command("Model", "gate:judge", "Judge a challenger, with reasons.", (VERSION,)),
+    "train": Command(
+        "Model", "production.train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True
+    ),
+    "gate": Command("Model", "production.gate:judge", "Judge a challenger, with reasons.", (VERSION,)),
     "promote": Command(
-        "Model", "promote:promote", "Judge a challenger; let it serve if it passes.", (VERSION, NOW, DIRTY), writes=True
+        "Model",
+        "production.promote:promote",
+        "Judge a challenger; let it serve if it passes.",
+        (VERSION, NOW, DIRTY),
+        writes=True,
     ),
     "simulate": Command(
-        "Model", "simulate:simulate", "Replay past days; compare with a model that stays.", (START, END)
+        "Model", "production.simulate:simulate", "Replay past days; compare with a model that stays.", (START, END)
     ),
-    "rollback": Command("Model", "promote:rollback", "Let the version before serve again.", (NOW,), writes=True),
-    "predict": Command("Answers", "predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)),
-    "serve": Command("Answers", "service.serve:serve", "Answer requests over HTTP.", (HOST, PORT, NOW, CANDIDATE)),
-    "explain": Command("Answers", "explain:explain", "Show the row with a KEY through every stage.", (KEY, NOW)),
+    "rollback": Command(
+        "Model", "production.promote:rollback", "Let the version before serve again.", (NOW,), writes=True
+    ),
+    "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
+    "reproduce": Command("Research", "research.reproduce:reproduce", "Do a RUN again as it was, and compare.", (RUN,)),
+    "predict": Command(
+        "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
+    ),
+    "serve": Command(
+        "Answers", "production.service.serve:serve", "Answer requests over HTTP.", (HOST, PORT, NOW, CANDIDATE)
+    ),
+    "explain": Command(
+        "Answers", "production.explain:explain", "Show the row with a KEY through every stage.", (KEY, NOW)
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -375,6 +376,14 @@ def test_settings_have_defaults(root: Path) -> None:
         "keep_days": 365,
         "tracking": "mlruns",
         "clock": "wall",
+        "now": None,
+        "tables": {},
+        "serve_rows": 10_000,
+        "serve_bytes": 5_000_000,
+        "serve_waiting": 50_000,
+        "serve_past_days": 7,
+        "serve_looks": 1,
+        "serve_keeps": 10,
     }
 
 
@@ -458,6 +467,7 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
         "confidence": 0.95,
         "slices": {"columns": (), "rows": 100, "at_least": {}, "at_most": {}},
         "groups": {"columns": (), "rows": 100, "gap": {}},
+        "canary": {"on": True, "latency_ms": 250, "shadow_rows": 500},
         "retrain": {"every_days": 28, "window_days": 7, "windows": 4, "broken": 2, "train_days": (0,)},
         "monitor": {"stale_days": None, "silent_days": None, "drift": 0.25},
     }
@@ -786,21 +796,33 @@ def repository(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_is_made_of_a_commit_a_lock_and_code(repository: Path) -> None:
-    made_of = provenance(repository)
+    made_of = provenance(repository, tables={"flights": 3}, as_of=NOON)
     head = (repository / ".git" / "HEAD").read_text().split()[1]
     assert made_of == {
         "commit": (repository / ".git" / head).read_text().strip(),
         "dirty": "false",
         "code": code_hash(),
         "lock": hashlib.sha256(b"locked\n").hexdigest(),
+        "as_of": NOON.isoformat(),
+        "tables": '{"flights": 3}',
+        "command": "[]",
     }
+
+
+def test_a_run_of_a_script_of_the_project_has_its_command(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = repository / "research" / "idea.py"
+    script.parent.mkdir()
+    script.touch()
+    monkeypatch.setattr(sys, "argv", [str(script), "--fast"])
+    assert provenance(repository, tables={}, as_of=NOON)["command"] == '["research/idea.py", "--fast"]'
+    assert provenance(repository, tables={}, as_of=NOON, command=["-m", "x"])["command"] == '["-m", "x"]'
 
 
 def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
     (repository / "notes.txt").touch()
-    assert provenance(repository)["dirty"] == "false", "no model is made of notes"
+    assert provenance(repository, tables={"flights": 3}, as_of=NOON)["dirty"] == "false", "no model is made of notes"
     (repository / "pyproject.toml").touch()
-    assert provenance(repository)["dirty"] == "true"
+    assert provenance(repository, tables={"flights": 3}, as_of=NOON)["dirty"] == "true"
     assert changed_files(repository) == ["pyproject.toml"]
 
 
@@ -809,7 +831,7 @@ def test_without_git_there_is_no_commit(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
     if path:
         monkeypatch.setenv("PATH", str(root / path))
-    made_of = provenance(root)
+    made_of = provenance(root, tables={}, as_of=NOON)
     assert (made_of["commit"], made_of["dirty"], made_of["lock"]) == ("", "false", "")
 
 

@@ -105,7 +105,7 @@ def _golden(server: Server, release: Release) -> Check:
     found = pl.DataFrame(said["rows"]).select(numbers)
     scale = max(1.0, float(np.abs(then.select(numbers).to_numpy()).max()))
     worst = float(np.abs(found.to_numpy() - then.select(numbers).to_numpy()).max()) / scale
-    return Check("canary: golden requests", worst <= TOLERANCE, f"{len(found)} answers, largest difference {worst:.2g}")
+    return Check("canary: golden requests", worst <= TOLERANCE, f"{len(found)} answers, largest difference {worst:.1e}")
 
 
 def _latency(server: Server, release: Release, budget: float) -> Check:

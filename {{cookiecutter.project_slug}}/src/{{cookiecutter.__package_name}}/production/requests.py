@@ -1,6 +1,6 @@
-"""The table `requests`: what the service was asked and answered; it appends, the canary and the monitor read.
+"""The table `requests`: what the service was asked and what it answered, for the monitor and the canary.
 
-The table has its contract's columns, beside those that are named here.
+It has the contract's columns beside those that are named here; the service appends to it.
 """
 
 from datetime import datetime, timedelta
@@ -24,7 +24,6 @@ COLUMNS: dict[str, pl.DataType] = {
     FEATURES: pl.String(),
     ANSWER: pl.String(),
 }
-RECENT = timedelta(days=28)
 
 
 def asked(workspace: Workspace) -> Schema:
@@ -34,7 +33,7 @@ def asked(workspace: Workspace) -> Schema:
     return Schema(request.model, tuple(column for column in request.columns if column.name not in hidden))
 
 
-def logged(workspace: Workspace, *, now: datetime, back: timedelta = RECENT) -> pl.DataFrame:
+def logged(workspace: Workspace, *, now: datetime, back: timedelta) -> pl.DataFrame:
     """What was asked and answered lately, from raw rows."""
     columns = COLUMNS | asked(workspace).dtypes
     rows = workspace.lake.read(TABLE, columns)

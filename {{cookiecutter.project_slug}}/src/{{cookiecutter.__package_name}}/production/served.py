@@ -1,8 +1,8 @@
-"""Answers that were given, online or ahead of the outcome: held against contract, training and what came true."""
+"""Answers that were given, by the service or ahead of the outcome, held against contract, training and labels."""
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import narwhals as nw
 import numpy as np
@@ -15,7 +15,6 @@ from {{cookiecutter.__package_name}}.production.requests import (
     ANSWER,
     FEATURES,
     NTH,
-    RECENT,
     SERVED,
     TABLES,
     VERSION,
@@ -29,6 +28,7 @@ from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
+RECENT = timedelta(days=28)
 GROUPS, ROWS = 5, 200  # so many states of the tables are gone back to, with so many rows each
 CLOSE = 1e-9  # relative difference of floats that are equal
 
@@ -36,7 +36,7 @@ CLOSE = 1e-9  # relative difference of floats that are equal
 def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Finding]:
     """All that can be said of answers that were given."""
     yield from _came_true(workspace, champion, _ahead(workspace, champion), "predicted ahead", State.WARNING, now=now)
-    if (rows := logged(workspace, now=now)).is_empty():
+    if (rows := logged(workspace, now=now, back=RECENT)).is_empty():
         return
     yield _contract(workspace, rows)
     yield _skew(workspace, champion, rows.sort(SERVED))

@@ -26,6 +26,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 log = logging.getLogger(__name__)
 
 EVIDENCE, CANDIDATE = "evidence.parquet", "candidate.onnx"
+PACKAGE = __name__.partition(".")[0]
 MODELS = ("model", "linear", "dummy")
 
 
@@ -87,9 +88,8 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
         name: metrics(training.answers(problem, held, prediction, fitted.classes), workspace.acceptance.decision)
         for name, prediction in predictions.items()
     }
-    tags = provenance(workspace.root) | {
-        "as_of": as_of.isoformat(),
-        "tables": json.dumps(tables),
+    command = ["-m", PACKAGE, "train"]
+    tags = provenance(workspace.root, tables=tables, as_of=as_of, command=command) | {
         "features": json.dumps(list(problem.features)),
         "parameters": parameters.model_dump_json(),
         "classes": json.dumps(fitted.classes),

@@ -28,9 +28,11 @@ class Lake:
 
     Attributes:
         url: A folder or an object storage address; credentials come from the environment.
+        versions: Tables that are read in these versions, and can't be appended to.
     """
 
     url: str
+    versions: Mapping[str, int] = field(default_factory=dict)
     _opened: dict[str, deltalake.DeltaTable] = field(default_factory=dict, repr=False, compare=False)
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False) -> bool:
@@ -48,6 +50,10 @@ class Lake:
         Raises:
             BadInput: The table can't be read or written.
         """
+        if table in self.versions:
+            raise BadInput(
+                f"table {table} is read in version {self.versions[table]} and takes no rows: unset ML_TABLES"
+            )
         opened = self._opened.get(table) or self._open(table)
         for _ in range(ATTEMPTS):
             if opened is not None and opened.transaction_version(batch) is not None:
@@ -125,7 +131,10 @@ class Lake:
     def _open(self, table: str) -> deltalake.DeltaTable | None:
         """The table at its newest version; what was opened before only reads the commits since."""
         try:
-            if table in self._opened:
+            if table in self.versions:
+                if table not in self._opened:
+                    self._opened[table] = deltalake.DeltaTable(self._address(table), version=self.versions[table])
+            elif table in self._opened:
                 self._opened[table].update_incremental()
             elif Path(self.url).is_file():
                 raise NotADirectoryError(self.url)

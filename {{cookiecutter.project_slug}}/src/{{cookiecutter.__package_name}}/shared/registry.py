@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,25 @@ class Version:
     run_id: str
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """A run as it was tracked.
+
+    Attributes:
+        id: Its own.
+        started: When.
+        status: How it ended.
+        tags: What it was made of: kind, command, commit, tables.
+        metrics: What it measured.
+    """
+
+    id: str
+    started: datetime
+    status: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
 class Registry:
     """The runs and versions of one model.
 
@@ -111,6 +132,21 @@ class Registry:
             found = client.search_model_versions(f"name = '{self.model}'")
             return next((_version(version) for version in found if int(version.version) == number), None)
 
+    def runs(self) -> list[Tracked]:
+        """All tracked runs, the newest first."""
+        with self._client() as client:
+            found = client.search_runs([self._experiment(client)], order_by=["attributes.start_time DESC"])
+            return [
+                Tracked(
+                    run.info.run_id,
+                    datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+                    run.info.status,
+                    {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")},
+                    dict(run.data.metrics),
+                )
+                for run in found
+            ]
+
     def newest(self) -> Version | None:
         """The version that was registered last, if any."""
         with self._client() as client:
@@ -157,6 +193,11 @@ class Registry:
         with self._client() as client, tempfile.TemporaryDirectory() as folder:
             return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
+    def kept(self, run_id: str) -> list[str]:
+        """The names of the files that were kept beside a run."""
+        with self._client() as client:
+            return sorted(found.path for found in client.list_artifacts(run_id))
+
     @contextmanager
     def resumed(self, run_id: str) -> Iterator[Run]:
         """A run that ended, to add to it."""
@@ -198,15 +239,34 @@ def _version(found: "ModelVersion") -> Version:
     return Version(int(found.version), str(found.run_id))
 
 
-def provenance(root: Path) -> dict[str, str]:
-    """Which code a run is made of: commit, whether the tree differs from it, hash of the lock."""
+def provenance(
+    root: Path, *, tables: Mapping[str, int], as_of: datetime, command: list[str] | None = None
+) -> dict[str, str]:
+    """Which code, tables and time a run is made of, and the command that makes it again.
+
+    Args:
+        root: The project's folder.
+        tables: The versions of the tables.
+        as_of: What was known by then was used.
+        command: What Python is given; without it, the script that runs.
+    """
     lock = root / "uv.lock"
     return {
+        "as_of": as_of.isoformat(),
+        "tables": json.dumps(tables),
+        "command": json.dumps(command or _script(root)),
         "commit": _git(root, "rev-parse", "HEAD"),
         "dirty": json.dumps(bool(changed_files(root))),
         "code": code_hash(),
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
     }
+
+
+def _script(root: Path) -> list[str]:
+    """The script of the project that runs; empty where cells run one by one."""
+    script = Path(sys.argv[0]).resolve()
+    inside = script.is_file() and script.is_relative_to(root.resolve())
+    return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 
 
 def changed_files(root: Path) -> list[str]:

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from {{cookiecutter.__package_name}}.shared import BadInput
@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     clock: Literal["wall", "data"] = Field(
         default="wall", description="what now is: the wall clock, or the newest value in the data"
     )
+    now: AwareDatetime | None = Field(default=None, description="what now is, whatever the clock: for runs made again")
+    tables: dict[str, int] = Field(default={}, description="versions of tables to read: for runs made again")
     serve_rows: int = Field(default=10_000, gt=0, description="most rows of a request to the service")
     serve_bytes: int = Field(default=5_000_000, gt=0, description="most bytes of one")
     serve_waiting: int = Field(default=50_000, gt=0, description="most rows that wait for an answer")

@@ -50,7 +50,7 @@ class Workspace:
     @cached_property
     def lake(self) -> Lake:
         """The tables."""
-        return Lake(self._address(self.settings.lake))
+        return Lake(self._address(self.settings.lake), self.settings.tables)
 
     @cached_property
     def releases(self) -> Releases:
@@ -93,8 +93,8 @@ class Workspace:
 
     def now(self, given: datetime | None = None) -> datetime:
         """The given time, or what the setting `clock` says: the wall clock, or when the newest label became known."""
-        if given is not None:
-            return given
+        if (moment := given or self.settings.now) is not None:
+            return moment
         newest = dataset.newest(self.problem, self.lake) if self.settings.clock == "data" else None
         return newest or datetime.now(UTC)
 

@@ -173,7 +173,8 @@ class Online:
 
     def __init__(self, workspace: Workspace, *, release: Release | None = None, now: datetime | None = None) -> None:
         self._workspace, self._fixed, self._given = workspace, release, now
-        self._ticks = now is None and workspace.settings.clock == "wall"
+        given = now or workspace.settings.now
+        self._ticks = given is None and workspace.settings.clock == "wall"
         self._looked = datetime.now(UTC)
         self._broken: dict[int, str] = {}
         self.prepared: Prepared | None = None

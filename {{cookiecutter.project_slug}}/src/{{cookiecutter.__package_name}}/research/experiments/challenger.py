@@ -51,9 +51,10 @@ better = evaluation.gain(losses["challenger"], losses["champion"], days, confide
 print(f"{FEATURE} lowers the loss by {better}:", "better" if better.lower > 0 else "not proven to be better")
 
 # %% Keep it as a tracked run
-with workspace.registry.run("challenger", workspace.parameters.model_dump(), provenance(workspace.root)) as run:
+made_of = provenance(workspace.root, tables=dataset.versions(PROBLEM, workspace.lake), as_of=as_of)
+with workspace.registry.run("challenger", workspace.parameters.model_dump(), made_of) as run:
     for name, values in figures.items():
         run.log(values, prefix=f"{name}.")
     run.log({"gain": better.mean, "gain_lower": better.lower})
-    run.tag({"feature": FEATURE, "as_of": as_of.isoformat()})
+    run.tag({"feature": FEATURE})
 print(f"run {run.id}")

@@ -58,7 +58,8 @@ path.write_bytes(picture.getvalue())
 print(path)
 
 # %% Keep it as a tracked run
-with workspace.registry.run("first look", {"as_of": as_of.isoformat()}, provenance(workspace.root)) as run:
+made_of = provenance(workspace.root, tables=dataset.versions(workspace.problem, workspace.lake), as_of=as_of)
+with workspace.registry.run("first look", {"as_of": as_of.isoformat()}, made_of) as run:
     run.log({"rows": len(rows), "rate": rows.select(pl.col(TARGET).mean()).item()})
     run.keep(path.name, picture.getvalue())
 print(f"run {run.id}")

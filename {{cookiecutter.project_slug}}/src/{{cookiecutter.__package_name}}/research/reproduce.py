@@ -1,0 +1,204 @@
+"""Tracked runs, and each of them again as it was: the same commit, lock, tables and time; equal, or what differs."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared.registry import Registry, Tracked
+from {{cookiecutter.__package_name}}.shared.release import MODEL
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+SHORT = 8  # characters of an id, for people
+TRACKING = "mlruns"
+PYTHON = ("uv", "run", "--locked", "python")  # of the worktree, in the environment of its lock
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Tracked runs, the newest first."""
+
+    runs: tuple[Tracked, ...]
+
+    def __str__(self) -> str:
+        """A line a run."""
+        lines = []
+        for run in self.runs:
+            names = [name for name in ("auc", "accuracy", "rmse", "log_loss", "cost", "gain") if name in run.metrics]
+            figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names)
+            state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
+            commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
+            what = f"{run.tags.get('kind', '')}{state}"
+            lines.append(f"{run.id[:SHORT]}  {run.started:%Y-%m-%d %H:%M}  {what}  {commit}  {figures}")
+        return "\n".join(lines) or "no runs yet: run, or an experiment, makes the first"
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A run beside itself, made again.
+
+    Attributes:
+        run: Its id.
+        again: Of the run that was made again, in a registry of its own that is gone.
+        differs: What is not equal, with both values; empty where all is.
+        metrics: How many metrics were compared.
+        models: How many models, byte for byte.
+    """
+
+    run: str
+    again: str
+    differs: tuple[str, ...]
+    metrics: int
+    models: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is equal."""
+        return not self.differs
+
+    def __str__(self) -> str:
+        """One line, or one for each difference."""
+        if self.ok:
+            return f"run {self.run[:SHORT]} again: {self.metrics} metrics and {self.models} models are equal"
+        return "\n".join([f"run {self.run[:SHORT]} again differs:", *(f"  {line}" for line in self.differs)])
+
+
+def runs(workspace: Workspace) -> Runs:
+    """All tracked runs."""
+    return Runs(tuple(workspace.registry.runs()))
+
+
+def reproduce(workspace: Workspace, run: str) -> Reproduced:
+    """Do a run again, as it was: in a worktree of its commit with its lock, on its tables, as of its time.
+
+    Args:
+        workspace: The workspace.
+        run: The run's id, or how it begins.
+
+    Raises:
+        BadInput: There is no such run, or its commit, lock or tables are not to be had here.
+        Refused: It can't be equal: it was made from files that are in no commit.
+    """
+    found = _found(workspace, run)
+    command = _command(found)
+    _require_tables(workspace, found)
+    with _worktree(workspace.root, found.tags["commit"]) as folder:
+        lock = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest() if (folder / "uv.lock").is_file() else ""
+        if lock != found.tags["lock"]:
+            raise BadInput(f"run {run} had another lock than its commit has: it can't be made again here")
+        _again(folder, command, _surroundings(workspace, found, folder))
+        registry = Registry(str(folder / TRACKING), workspace.registry.model)
+        return _compared(workspace.registry, found, registry)
+
+
+def _found(workspace: Workspace, run: str) -> Tracked:
+    matching = [tracked for tracked in workspace.registry.runs() if tracked.id.startswith(run)]
+    if len(matching) != 1:
+        some = "no run" if not matching else f"{len(matching)} runs"
+        raise BadInput(f"{some} of this project begin with {run!r}: see runs")
+    return matching[0]
+
+
+def _command(run: Tracked) -> list[str]:
+    """What Python was given.
+
+    Raises:
+        BadInput: It is not known.
+        Refused: The run was made from files that are in no commit.
+    """
+    if not run.tags.get("commit"):
+        raise BadInput(f"run {run.id[:SHORT]} was made without Git: its code is not known")
+    if run.tags["dirty"] == "true":
+        msg = f"run {run.id[:SHORT]} was made from files that differed from commit {run.tags['commit'][:SHORT]}"
+        raise Refused(f"{msg}, and are not kept: commit before a run that is to be made again")
+    command: list[str] = json.loads(run.tags.get("command", "[]"))
+    if not command:
+        raise BadInput(f"run {run.id[:SHORT]} was made cell by cell: run its script as a whole")
+    return command
+
+
+def _require_tables(workspace: Workspace, run: Tracked) -> None:
+    """Refuse tables whose files from then are gone."""
+    tables: dict[str, int] = json.loads(run.tags["tables"])
+    then = replace(workspace.lake, versions=tables, _opened={})
+    for name, schema in workspace.problem.schemas.items():
+        try:
+            if tables.get(name, -1) >= 0:
+                then.read(name, schema.dtypes).select(schema.names[0]).collect()
+        except (BadInput, OSError) as error:
+            msg = f"table {name} of run {run.id[:SHORT]} can't be read in version {tables[name]} any more"
+            raise BadInput(f"{msg} (ML_KEEP_DAYS is how long it can): {error}") from error
+
+
+@contextmanager
+def _worktree(root: Path, commit: str) -> Iterator[Path]:
+    """A folder with the files of a commit."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary, root.name)
+        made = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), commit)
+        if made.returncode:
+            reason = made.stderr.strip().splitlines()[-1]
+            raise BadInput(f"commit {commit[:SHORT]} can't be checked out: {reason}; fetch it first")
+        try:
+            yield folder
+        finally:
+            _git(root, "worktree", "remove", "--force", str(folder))
+
+
+def _surroundings(workspace: Workspace, run: Tracked, folder: Path) -> dict[str, str]:
+    """The environment of the process: the run's tables and time, a registry of its own, no other environment."""
+    tables = {name: version for name, version in json.loads(run.tags["tables"]).items() if version >= 0}
+    kept = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}}
+    lake = workspace.lake.url if "://" in workspace.lake.url else str(Path(workspace.lake.url).resolve())
+    own = {"ML_LAKE": lake, "ML_TRACKING": str(folder / TRACKING), "ML_TABLES": json.dumps(tables)}
+    return kept | own | {"ML_NOW": run.tags["as_of"], "ML_REPORTS": str(folder / "reports")}
+
+
+def _again(folder: Path, command: list[str], environment: dict[str, str]) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - the project's own command
+            [*PYTHON, *command],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+    except OSError as error:
+        raise BadInput(f"uv, which makes the environment of the run, can't be started: {error.strerror}") from error
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it says nothing"]
+        raise Refused(f"{' '.join(command)} fails now, where it did not then: {last[0]}")
+
+
+def _compared(recorded: Registry, run: Tracked, registry: Registry) -> Reproduced:
+    again = next((made for made in registry.runs() if made.tags.get("kind") == run.tags.get("kind")), None)
+    if again is None:
+        raise Refused(f"the command of run {run.id[:SHORT]} leaves no run of kind {run.tags.get('kind')} now")
+    differs = [
+        f"{name}: {run.metrics.get(name)} then, {again.metrics.get(name)} now"
+        for name in sorted(run.metrics.keys() | again.metrics.keys())
+        if run.metrics.get(name) != again.metrics.get(name)
+    ]
+    models = [
+        name for name in recorded.kept(run.id) if name.endswith(".onnx") and name != MODEL
+    ]  # the refit took its place
+    differs += [
+        f"{name}: other bytes" for name in models if recorded.read(run.id, name) != registry.read(again.id, name)
+    ]
+    return Reproduced(run.id, again.id, tuple(differs), len(run.metrics), len(models))
+
+
+def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    except OSError as error:
+        raise BadInput(f"git, which has the run's commit, can't be started: {error.strerror}") from error

@@ -1,0 +1,134 @@
+"""Runs made again: in the same commit, on the same tables; equal, or a clear word why not."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.research import reproduce as module
+from {{cookiecutter.__package_name}}.research.reproduce import reproduce, runs
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+PROJECT = Path(__file__).parents[2]
+PACKAGE = module.__name__.partition(".")[0]
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+
+
+def git(folder: Path, *arguments: str) -> None:
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "core.autocrlf=false"]
+    subprocess.run(["git", *me, *arguments], cwd=folder, check=True, capture_output=True)  # noqa: S607
+
+
+def trained_anew(folder: Path) -> None:
+    """Train in a process that takes its code from the folder."""
+    line = [sys.executable, "-m", PACKAGE, "train", "--as-of", "2013-04-01"]
+    done = subprocess.run(line, cwd=folder, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def repository(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The trained project as a repository with its code; runs are made again by this environment's Python."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("PYTHONPATH", "src")
+    monkeypatch.setattr(module, "PYTHON", (sys.executable,))
+    shutil.copytree(PROJECT / "src", trained.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(PROJECT / name, trained.root / name)
+    (trained.root / "config" / "params.toml").write_text("max_iter = 20\nlearning_rate = 0.2\n", encoding="utf-8")
+    (trained.root / ".gitignore").write_text("data\nmlruns\nreports\n__pycache__\n", encoding="utf-8")
+    git(trained.root, "init", "--quiet")
+    git(trained.root, "add", ".")
+    git(trained.root, "commit", "--quiet", "--message", "first")
+    return trained
+
+
+def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository: Workspace) -> None:
+    trained_anew(repository.root)
+    newest = runs(repository).runs[0]
+    lifecycle.bring_in(repository, START + timedelta(days=2))
+    git(repository.root, "mv", f"src/{PACKAGE}/shared/model.py", f"src/{PACKAGE}/shared/models.py")
+    git(repository.root, "commit", "--quiet", "--message", "rename")
+    found = reproduce(repository, newest.id[:8])
+    assert found.ok, str(found)
+    assert found.metrics == len(newest.metrics) > 20
+    assert found.models == 1
+    assert str(found) == f"run {newest.id[:8]} again: {found.metrics} metrics and 1 models are equal"
+    assert len(runs(repository).runs) == 2, "what was made again is tracked elsewhere"
+    assert (
+        subprocess.run(["git", "worktree", "list"], cwd=repository.root, capture_output=True).stdout.count(b"\n") == 1
+    )
+
+
+def test_what_differs_is_named(repository: Workspace) -> None:
+    trained_anew(repository.root)
+    newest = runs(repository).runs[0]
+    with repository.registry.resumed(newest.id) as run:
+        run.log({"auc": 0.123})
+        run.keep("candidate.onnx", b"others")
+    found = reproduce(repository, newest.id)
+    assert not found.ok
+    auc, bytes_ = found.differs
+    assert auc.startswith("auc: 0.123 then, 0.")
+    assert bytes_ == "candidate.onnx: other bytes"
+
+
+def test_a_run_that_cannot_be_made_again_says_why(repository: Workspace) -> None:
+    (first,) = runs(repository).runs
+    with pytest.raises(BadInput, match="was made without Git"):
+        reproduce(repository, first.id)
+    with pytest.raises(BadInput, match="no run of this project begin with 'x'"):
+        reproduce(repository, "x")
+    (repository.root / "pyproject.toml").write_text("", encoding="utf-8")
+    trained_anew(repository.root)
+    with pytest.raises(Refused, match="was made from files that differed from commit"):
+        reproduce(repository, runs(repository).runs[0].id)
+    git(repository.root, "checkout", "--quiet", ".")
+    trained_anew(repository.root)
+    newest = runs(repository).runs[0]
+    with repository.registry.resumed(newest.id) as run:
+        run.tag({"lock": "another"})
+    with pytest.raises(BadInput, match="had another lock than its commit has"):
+        reproduce(repository, newest.id)
+    with repository.registry.resumed(newest.id) as run:
+        run.tag({"commit": "0" * 40})
+    with pytest.raises(BadInput, match="commit 00000000 can't be checked out"):
+        reproduce(repository, newest.id)
+    with repository.registry.resumed(newest.id) as run:
+        run.tag({"tables": '{"flights": 999}'})
+    with pytest.raises(BadInput, match=r"table flights of run .* can't be read in version 999 any more"):
+        reproduce(repository, newest.id)
+    with repository.registry.resumed(newest.id) as run:
+        run.tag({"command": "[]"})
+    with pytest.raises(BadInput, match="was made cell by cell"):
+        reproduce(repository, newest.id)
+
+
+def test_pinned_tables_are_read_as_they_were_and_take_no_rows(trained: Workspace) -> None:
+    before = trained.lake.version("flights")
+    rows = trained.lake.scan(trained.problem.schema).select(pl.len()).collect().item()
+    lifecycle.bring_in(trained, START + timedelta(days=2))
+    then = dataclasses.replace(trained.lake, versions={"flights": before}, _opened={})
+    assert then.version("flights") == before < trained.lake.version("flights")
+    assert then.scan(trained.problem.schema).select(pl.len()).collect().item() == rows
+    with pytest.raises(BadInput, match=r"is read in version .* and takes no rows: unset ML_TABLES"):
+        then.append("flights", pl.DataFrame(), batch="x")
+
+
+def test_runs_are_listed_the_newest_first_and_none_is_said(trained: Workspace, tmp_path: Path) -> None:
+    (run,) = runs(trained).runs
+    assert str(runs(trained)).startswith(f"{run.id[:8]}  {run.started:%Y-%m-%d %H:%M}  train")
+    assert "auc 0." in str(runs(trained))
+    empty = dataclasses.replace(
+        trained, settings=trained.settings.model_copy(update={"tracking": str(tmp_path / "none")})
+    )
+    assert str(runs(empty)) == "no runs yet: run, or an experiment, makes the first"
