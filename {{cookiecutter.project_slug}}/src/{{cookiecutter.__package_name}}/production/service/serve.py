@@ -5,16 +5,17 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 from uuid import uuid4
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from {{cookiecutter.__package_name}}.production.service.answering import UNFIT, 
 from {{cookiecutter.__package_name}}.production.service.measures import Measures
 from {{cookiecutter.__package_name}}.production.service.online import Online, Prepared
 from {{cookiecutter.__package_name}}.production.service.openapi import described
-from {{cookiecutter.__package_name}}.production.service.request import Unfit
+from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit
 from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
@@ -32,8 +33,11 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+JSON = "application/json"
 TOO_LARGE, NO_JSON, UNREADY, TOO_SLOW = 413, 415, 503, 408
-LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others
+LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others,
+READERS = 4  # and so many of these at a time, for each takes memory
+STEP = 0.5  # seconds, after which is seen whether the log is full
 PATIENCE = 30  # seconds for a request's body to come, and for requests under way when the service ends
 
 
@@ -71,15 +75,18 @@ def serve(
     release = _candidate(candidate) if candidate else None
     service = Service(workspace, release=release, now=now, keeps=candidate is None)
     service.online.refresh()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port))
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
     with listening:
         prepared, (address, number) = service.online.prepared, listening.getsockname()[:2]
         champion = f"version {prepared.release.version}" if prepared else "no champion yet"
         log.info("serve     %s at http://%s:%d", champion, address, number)
-        config = uvicorn.Config(service.app(), log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE)
+        config = uvicorn.Config(
+            service.app(), lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE
+        )
         _Server(config).run(sockets=[listening])
     return Ended(service.measures.requests)
 
@@ -113,10 +120,11 @@ class Service:
     ) -> None:
         self._workspace, self._settings = workspace, workspace.settings
         self.online = Online(workspace, release=release, now=now)
-        self.log = RequestLog(workspace, most=10 * self._settings.serve_waiting) if keeps else None
+        self.log = RequestLog(workspace, most=2 * self._settings.serve_waiting) if keeps else None
         self.measures = Measures(self.online, self.log)
         self.answering = Answering(workspace, self.online, self.log)
         self._batcher = Batcher(self.answering.answer, waiting=self._settings.serve_waiting)
+        self._large = asyncio.Semaphore(READERS)
 
     def app(self) -> FastAPI:
         """The service as an application."""
@@ -145,7 +153,15 @@ class Service:
         @app.get("/metrics", response_class=Response)
         async def metrics() -> Response:
             """The service's figures, for Prometheus."""
-            return Response(self.measures.text(self.online.now()), media_type=CONTENT_TYPE_LATEST)
+            return Response(self.measures.text(), media_type=CONTENT_TYPE_LATEST)
+
+        @app.exception_handler(RequestValidationError)
+        async def unfit(request: Request, error: RequestValidationError) -> Response:
+            """Say what is wrong with a parameter."""
+            errors = [{name: part[name] for name in ("loc", "msg", "type")} for part in error.errors()]
+            self.measures.breached(part["type"] for part in errors)
+            self.measures.seen(request.scope["path"], UNFIT, 0, 0)
+            return JSONResponse({"detail": errors}, UNFIT)
 
         app.openapi = lambda: self._described(app)  # type: ignore[method-assign]
         return app
@@ -155,23 +171,22 @@ class Service:
         return described(app, self._workspace, self.answering, release)
 
     async def _measured(self, request: Request, *, ready: bool, shows: bool) -> Response:
-        started, path = perf_counter(), request.url.path
+        started, rows = perf_counter(), 0
         try:
             response, rows = await self._answered(request, ready=ready, shows=shows)
         except Unfit as unfit:
-            response, rows = JSONResponse({"detail": unfit.errors}, UNFIT), 0
+            response = JSONResponse({"detail": unfit.errors}, UNFIT)
             self.measures.breached(error["type"] for error in unfit.errors)
         except HTTPException as error:
             headers = {"Connection": "close"} if error.status_code == TOO_LARGE else error.headers
-            response, rows = JSONResponse({"detail": error.detail}, error.status_code, headers=headers), 0
-        self.measures.seen(path, response.status_code, perf_counter() - started, rows)
+            response = JSONResponse({"detail": error.detail}, error.status_code, headers=headers)
+        self.measures.seen(request.scope["path"], response.status_code, perf_counter() - started, rows)
         return response
 
     async def _answered(self, request: Request, *, ready: bool, shows: bool) -> tuple[Response, int]:
         prepared = self._prepared()
         reader = self.answering.ready(prepared.release) if ready else self.answering.raw
-        body = await self._body(request)
-        asked = reader.read(body) if len(body) < LARGE else await asyncio.to_thread(reader.read, body)
+        asked = await self._read(request, reader)
         try:
             reply = await self._batcher.ask(Ask(uuid4().hex, asked, reader, prepared, ready, shows))
         except Busy as busy:
@@ -182,15 +197,22 @@ class Service:
 
     def _prepared(self) -> Prepared:
         if self.online.prepared is None:
-            raise HTTPException(UNREADY, "no champion serves yet")
+            raise HTTPException(UNREADY, f"no champion serves: {self.online.trouble or 'none was promoted'}")
         return self.online.prepared
 
-    async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HTTPException(NO_JSON, f"{kind[:60]} is no application/json")
+    async def _read(self, request: Request, reader: Reader) -> Asked:
+        kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if (kind, coding) != (JSON, "identity"):
+            raise HTTPException(NO_JSON, f"send {JSON}, not compressed")
+        size = int(request.headers.get("content-length", LARGE))  # unknown where it comes in chunks
+        async with self._large if size >= LARGE else nullcontext():
+            body = await self._body(request, size)
+            return reader.read(body) if len(body) < LARGE else await asyncio.to_thread(reader.read, body)
+
+    async def _body(self, request: Request, size: int) -> bytes:
         most, body = self._settings.serve_bytes, bytearray()
-        if int(request.headers.get("content-length", "0")) <= most:
+        if size <= most:
             try:
                 async with asyncio.timeout(PATIENCE):
                     async for part in request.stream():
@@ -206,25 +228,42 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Follow champion and history and keep the log while the service runs; keep the rest when it ends."""
-        keep = self.log.append if self.log else None
         tasks = [asyncio.create_task(self._batcher.run())]
         tasks.append(asyncio.create_task(_again(self.online.refresh, self._settings.serve_looks)))
-        if keep:
-            tasks.append(asyncio.create_task(_again(keep, self._settings.serve_keeps)))
+        if self.log:
+            tasks.append(asyncio.create_task(_again(self._keep(self.log), min(STEP, self._settings.serve_keeps))))
         yield
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        if keep:
-            await asyncio.to_thread(keep)
+        self._batcher.close()
+        if self.log:
+            await asyncio.to_thread(self.log.append)
+
+    def _keep(self, log: RequestLog) -> Callable[[], None]:
+        """Append the log when it is time, or full."""
+        due = monotonic() + self._settings.serve_keeps
+
+        def work() -> None:
+            nonlocal due
+            if log.full or monotonic() >= due:
+                log.append()
+                due = monotonic() + self._settings.serve_keeps
+
+        return work
 
 
 async def _again(work: Callable[[], object], seconds: float) -> None:
-    """Do some work in a thread again and again, with a pause."""
+    """Do some work in a thread again and again, with a pause; it goes on whatever happens."""
     while True:
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(work)
+        try:
+            await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
+            log.warning("serve     goes on: %s", str(error).partition("\n")[0])
 
 
 def _candidate(folder: Path) -> Release:
