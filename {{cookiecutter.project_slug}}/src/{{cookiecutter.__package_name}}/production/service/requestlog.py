@@ -92,7 +92,7 @@ class RequestLog:
         self._waiting: list[Served] = []
         self._packed: list[pl.DataFrame] = []
         self._batches: deque[tuple[str, pl.DataFrame]] = deque()
-        self._lock = threading.RLock()
+        self._lock, self._writing = threading.RLock(), threading.Lock()
         self.rows = self.new = self.lost = 0
 
     @property
@@ -111,6 +111,10 @@ class RequestLog:
 
     def append(self) -> int:
         """Append what is kept to the table; return how many rows. What can't be written is kept on."""
+        with self._writing:  # the last append may begin while another is under way
+            return self._append()
+
+    def _append(self) -> int:
         with self._lock:
             self._pack()
             if self._packed:  # a batch keeps its id, so that it is appended once, however often it is tried
