@@ -190,7 +190,7 @@ def loaded_by(*modules: str) -> str:
 
 
 def test_what_serves_loads_no_library_of_training() -> None:
-    serving = ("production.predict", "production.explain", "production.ingest", "shared.release")
+    serving = ("production.service.serve", "production.predict", "production.explain", "production.ingest")
     assert loaded_by(*serving) == "[]"
 
 

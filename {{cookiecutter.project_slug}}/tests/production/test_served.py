@@ -15,7 +15,7 @@ from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import Check, judge
 from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.production.service.online import Prepared
-from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog, Served
+from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -44,7 +44,8 @@ def serve(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> None:
     log = RequestLog(workspace, most=100_000)
     prepared = Prepared(workspace, champion(workspace), now=now)
     answered = prepared.answer(rows, now=now)
-    log.add(Served(["a request"] * len(rows), list(range(len(rows))), now, prepared, rows, answered))
+    kept = [Kept(f"request {i}", 1, answered=not rules) for i, rules in enumerate(answered.broken)]
+    log.add(Served(kept, now, prepared, rows, answered))
     assert log.append() == len(rows)
 
 

@@ -379,7 +379,7 @@ def test_settings_have_defaults(root: Path) -> None:
         "now": None,
         "tables": {},
         "serve_rows": 10_000,
-        "serve_bytes": 10_000_000,
+        "serve_bytes": 5_000_000,
         "serve_waiting": 50_000,
         "serve_past_days": 7,
         "serve_looks": 1,

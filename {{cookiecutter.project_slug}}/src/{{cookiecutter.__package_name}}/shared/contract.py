@@ -39,9 +39,8 @@ WINTER, SUMMER = datetime(2013, 1, 15, 15, 30, tzinfo=UTC), datetime(2013, 7, 15
 
 def known_distance() -> nw.Expr:
     """Whether a flight's distance is that of its destination; a destination not seen before may have any."""
-    destination, distance = nw.col("destination"), nw.col("distance")
-    wrong = [(destination == code) & (distance != miles) for code, miles in MILES.items()]
-    return ~nw.any_horizontal(*wrong, ignore_nulls=True)
+    pair = nw.concat_str("destination", nw.col("distance").cast(nw.String), separator=":")
+    return pair.is_in([f"{code}:{miles}" for code, miles in MILES.items()]) | ~nw.col("destination").is_in(list(MILES))
 
 
 def new_york_clock() -> nw.Expr:

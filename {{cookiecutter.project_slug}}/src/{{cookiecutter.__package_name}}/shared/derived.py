@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import annotated_types as at
 import numpy as np
 import polars as pl
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, create_model
+from pydantic_core import PydanticCustomError
 
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -33,6 +34,19 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 )
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
+
+
+def _as_text(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+    """A date or time that is written as one: pydantic would take seconds since 1970 as well."""
+    if isinstance(value, date) or (isinstance(value, str) and re.match(r"\d{4}-", value)):
+        return value
+    raise PydanticCustomError("iso", "Input should be text like 2024-12-31 or 2024-12-31T23:59:00Z")
+
+
+IN_JSON: dict[type, Any] = {  # text is read in lax mode only, once a validator of Python has seen it
+    kind: Annotated[said, BeforeValidator(_as_text), Strict(strict=False)]
+    for kind, said in ((date, date), (datetime, AwareDatetime))
+}
 
 
 def request_model(table: type[Table]) -> type[BaseModel]:
@@ -57,7 +71,7 @@ def _field(column: Column, *, needed: bool) -> tuple[Any, Any]:
 def _asked(column: Column) -> Any:  # noqa: ANN401 - a type
     """The type of a column in JSON: what the lake can't store, or can't tell the time of, is no value."""
     category = column.role(Category)
-    kind: Any = AwareDatetime if column.kind is datetime else column.kind
+    kind: Any = IN_JSON.get(column.kind, column.kind)
     if category and not category.grows:
         kind = Literal[category.values]
     limits = [limit for limit in column.field.metadata if isinstance(limit, at.Gt | at.Ge | at.Lt | at.Le)]

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     now: AwareDatetime | None = Field(default=None, description="what now is, whatever the clock: for runs made again")
     tables: dict[str, int] = Field(default={}, description="versions of tables to read: for runs made again")
     serve_rows: int = Field(default=10_000, gt=0, description="most rows of a request to the service")
-    serve_bytes: int = Field(default=10_000_000, gt=0, description="most bytes of one")
+    serve_bytes: int = Field(default=5_000_000, gt=0, description="most bytes of one")
     serve_waiting: int = Field(default=50_000, gt=0, description="most rows that wait for an answer")
     serve_past_days: float = Field(default=7, ge=0, description="how long ago a row may have been due for prediction")
     serve_looks: float = Field(default=1, gt=0, description="seconds between looks for a new champion and new batches")

@@ -1,28 +1,38 @@
 """Requests that arrive together are computed together, in a thread of their own, while others are read."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import polars as pl
 from pydantic_core import to_json
 
 from {{cookiecutter.__package_name}}.production.service.online import NO_NUMBER, Answered, Online, Prepared
-from {{cookiecutter.__package_name}}.production.service.request import Asked, Layout, Reader, features_model
-from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog, Served
+from {{cookiecutter.__package_name}}.production.service.request import (
+    SHOWN,
+    Asked,
+    Layout,
+    Reader,
+    features_model,
+)
+from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
 from {{cookiecutter.__package_name}}.shared.checks import RULES
 from {{cookiecutter.__package_name}}.shared.derived import request_model
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
 TOGETHER = 512  # rows that are computed together, where there are several requests
 OK, UNFIT, BROKEN = 200, 422, 503
+NO_ANSWER = "no answer can be computed"
 
 
 class Busy(Exception):
@@ -93,15 +103,14 @@ class Batcher:
         while True:
             await self._some.wait()
             asks, futures = zip(*self._taken(), strict=True)
-            replies: list[Reply] | list[Exception]
-            try:
-                replies = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, list(asks))
-            except Exception as error:  # noqa: BLE001 - it belongs to who asked
-                replies = [error] * len(asks)
+            replies = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, list(asks))
             for future, reply in zip(futures, replies, strict=True):
-                if future.done():  # who asked has gone
-                    continue
-                future.set_exception(reply) if isinstance(reply, Exception) else future.set_result(reply)
+                if not future.done():  # else who asked has gone
+                    future.set_result(reply)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
 
     def _taken(self) -> Iterator[tuple[Ask, "asyncio.Future[Reply]"]]:
         rows = 0
@@ -133,16 +142,26 @@ class Answering:
         return _ready(tuple(release.features.items()), self._settings.serve_rows)
 
     def answer(self, asks: list[Ask]) -> list[Reply]:
-        """The replies to some requests, in their order."""
+        """The replies to some requests, in their order; one that can't be answered spoils no other."""
         groups: dict[tuple[int, int], list[int]] = {}
         for i, ask in enumerate(asks):
             groups.setdefault((id(ask.prepared), id(ask.reader)), []).append(i)
         found: dict[int, Reply] = {}
         for places in groups.values():
-            found |= zip(places, self._together([asks[i] for i in places]), strict=True)
+            found |= zip(places, self._tried([asks[i] for i in places]), strict=True)
         return [found[i] for i in range(len(asks))]
 
-    def _together(self, asks: list[Ask]) -> Iterator[Reply]:
+    def _tried(self, asks: list[Ask]) -> list[Reply]:
+        """The replies; where one breaks all, each is tried alone."""
+        try:
+            return self._together(asks)
+        except BaseException as error:  # noqa: BLE001 - the problem's own features can fail in any way, Polars panics
+            if len(asks) > 1:
+                return [reply for ask in asks for reply in self._tried([ask])]
+            log.warning("serve     %s: %s", NO_ANSWER, str(error).partition("\n")[0])
+            return [Reply(BROKEN, to_json({"detail": NO_ANSWER}), (NO_ANSWER,))]
+
+    def _together(self, asks: list[Ask]) -> list[Reply]:
         """The replies to requests of one kind, by one champion."""
         first, now = asks[0], self._online.now()
         rows, prepared = first.reader.frame(ask.asked for ask in asks), first.prepared
@@ -151,11 +170,13 @@ class Answering:
             answered = Answered(rows.with_columns(none), prepared.answer_features(rows))
         else:
             answered = prepared.answer(rows, now=now)
+        replies = list(_replies(asks, prepared, answered, now))
         if self._log:
-            ids = [ask.id for ask in asks for _ in range(ask.asked.height)]
-            nth = [i for ask in asks for i in range(ask.asked.height)]
-            self._log.add(Served(ids, nth, now, prepared, pl.DataFrame() if first.ready else rows, answered))
-        return _replies(asks, prepared, answered, now)
+            kept = [
+                Kept(ask.id, ask.asked.height, reply.status == OK) for ask, reply in zip(asks, replies, strict=True)
+            ]
+            self._log.add(Served(kept, now, prepared, pl.DataFrame() if first.ready else rows, answered))
+        return replies
 
 
 @lru_cache(4)
@@ -173,7 +194,7 @@ def _replies(asks: list[Ask], prepared: Prepared, answered: Answered, now: datet
     ends = list(accumulate(ask.asked.height for ask in asks))
     for ask, end in zip(asks, ends, strict=True):
         start, layout = end - ask.asked.height, ask.asked.layout
-        if broken and (reasons := list(_reasons(broken[start:end]))):
+        if broken and (reasons := list(islice(_reasons(broken[start:end], layout), SHOWN))):
             rules = tuple(dict.fromkeys(reason["msg"] for reason in reasons))
             yield Reply(UNFIT, to_json({"detail": reasons}), rules)
         elif lost is not None and lost[start:end].any():
@@ -187,7 +208,7 @@ def _replies(asks: list[Ask], prepared: Prepared, answered: Answered, now: datet
             yield Reply(OK, to_json(reply, inf_nan_mode="null"))
 
 
-def _reasons(broken: Iterable[list[str]]) -> Iterator[dict[str, Any]]:
+def _reasons(broken: Iterable[list[str]], layout: Layout) -> Iterator[dict[str, Any]]:
     for i, rules in enumerate(broken):
         for rule in rules:
-            yield {"loc": ["body", i], "msg": rule, "type": "rule"}
+            yield {"loc": ["body", layout, i], "msg": rule, "type": "rule"}

@@ -1,9 +1,16 @@
 """What is counted and timed while serving, as Prometheus reads it."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import generate_latest
 
 from {{cookiecutter.__package_name}}.production.service.online import Online
@@ -22,6 +29,7 @@ class Measures:
 
     def __init__(self, online: Online, log: RequestLog | None) -> None:
         self._online, self._log = online, log
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._seconds = Histogram(
@@ -33,7 +41,8 @@ class Measures:
         self._version = Gauge("model_version", "The version that serves; 0 is none", registry=registry)
         self._age = Gauge("model_age_seconds", "Since its newest label", registry=registry)
         self._history = Gauge("history_age_seconds", "Since the newest row known", ["table"], registry=registry)
-        self._failures = Gauge("refresh_failures", "New versions or batches not taken", registry=registry)
+        self._failing = Gauge("refresh_failing", "1 where what serves is not the newest", registry=registry)
+        self._failures = Gauge("refresh_failures", "How often that came up", registry=registry)
         self._waiting = Gauge("log_waiting_rows", "Rows to be kept", registry=registry)
         self._lost = Gauge("log_lost_rows", "Rows that could not be kept", registry=registry)
         self.requests = 0
@@ -50,8 +59,10 @@ class Measures:
         for reason in set(reasons):
             self._breaches.labels(reason).inc()
 
-    def text(self, now: datetime) -> bytes:
+    def text(self) -> bytes:
         """All figures."""
+        now = self._online.now()
+        self._failing.set(self._online.trouble is not None)
         self._failures.set(self._online.failures)
         if self._log:
             self._waiting.set(self._log.rows)

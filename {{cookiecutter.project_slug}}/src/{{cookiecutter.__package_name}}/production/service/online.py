@@ -7,14 +7,14 @@ or champion change, and only run when a request comes.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared import Refused, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, with_rules
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES
@@ -82,10 +82,10 @@ class Prepared:
         problem, lake = workspace.problem, workspace.lake
         self._problem, self.release = problem, release
         self.until = now + AHEAD
-        self._oldest = now - timedelta(days=workspace.settings.serve_past_days)
+        oldest = now - timedelta(days=workspace.settings.serve_past_days)
         self.versions = dataset.versions(problem, lake)
         known = dataset.known(problem, lake, as_of=now + 2 * AHEAD, versions=self.versions)
-        recent = dataset.recent(problem, known, since=self._oldest)
+        recent = dataset.recent(problem, known, since=oldest)
         self.history: dict[str, pl.DataFrame] = {
             name: frame.collect(backend="polars").to_native() for name, frame in recent.items()
         }
@@ -94,22 +94,38 @@ class Prepared:
         self._rows = _Rows({ROW: pl.UInt32(), **request.dtypes, NOW: DTYPES[datetime]})
         asked = dataset.requests(problem, with_rules(self._rows.scan(), request), now=nw.col(NOW))
         history = {name: nw.from_native(rows.lazy()) for name, rows in self.history.items()}
-        self._plan = problem.build(asked, history)
+        built: pl.LazyFrame = problem.build(asked, history).to_native()
+        self._plan = self._held(built, oldest).sort(ROW)
 
     def answer(self, rows: pl.DataFrame, *, now: datetime) -> Answered:
-        """Answer rows of the subject, in their order."""
+        """Answer rows of the subject, in their order.
+
+        Raises:
+            Refused: The problem's own `build` does not give one row for each.
+        """
         self._rows.now = rows.with_row_index(ROW).with_columns(pl.lit(now, dtype=DTYPES[datetime]).alias(NOW))
-        built = dataset.collected(self._problem, lambda: self._plan.collect(backend="polars").to_native()).sort(ROW)
-        if event := self._problem.schema.event_time:
-            reason = f"{event} is not long past: predict FILE answers for older rows"
-            overdue = pl.when(pl.col(AT) < self._oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
-            built = built.with_columns(overdue.otherwise(pl.col(RULES)))
+        built = self._built()
+        if not built[ROW].equals(self._rows.now[ROW]):
+            raise Refused(f"features.build gives {len(built)} rows for {len(rows)}: it must keep each, once")
         return Answered(built.drop(ROW, NOW), self.answer_features(built))
 
-    def warm(self) -> None:
-        """Run the plan once without rows: what it can't do, it says now."""
+    def check(self) -> None:
+        """Answer the golden requests, and run the plan without rows.
+
+        Raises:
+            Refused: An answer differs, or the plan does not give what the model takes.
+        """
+        self.release.check()
         self._rows.now = pl.DataFrame(schema=self._rows.schema)
-        dataset.collected(self._problem, lambda: self._plan.collect(backend="polars").to_native())
+        given = self._built().schema
+        kinds = {
+            name: name in given and (given[name] == pl.String) == text for name, text in self.release.features.items()
+        }
+        if wrong := [name for name, fits in kinds.items() if not fits]:
+            msg = (
+                f"version {self.release.version} takes {', '.join(wrong)}, which features.build does not give like that"
+            )
+            raise Refused(f"{msg}: it is of other code")
 
     def answer_features(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Answer rows that have their features; one for which the model gives no number has a null."""
@@ -121,6 +137,18 @@ class Prepared:
     def ages(self, now: datetime) -> dict[str, float | None]:
         """How long ago, in seconds, the newest row of each table became known."""
         return {name: None if at is None else (now - at) / timedelta(seconds=1) for name, at in self.newest.items()}
+
+    def _built(self) -> pl.DataFrame:
+        # For the few rows of requests, the streaming engine takes twice the time.
+        return dataset.collected(self._problem, lambda: self._plan.collect(engine="in-memory"))
+
+    def _held(self, rows: pl.LazyFrame, oldest: datetime) -> pl.LazyFrame:
+        """Add a rule to rows that look back further than history is held."""
+        if not (event := self._problem.schema.event_time):
+            return rows
+        reason = f"{event} is not long past: predict FILE answers for older rows"
+        overdue = pl.when(pl.col(AT) < oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
+        return rows.with_columns(overdue.otherwise(pl.col(RULES)))
 
     def _newest(self, table: str, rows: pl.DataFrame, now: datetime) -> datetime | None:
         known = self._problem.schemas[table].known
@@ -139,50 +167,63 @@ class Online:
 
     Attributes:
         prepared: What answers; none before the first promotion.
-        failures: How often a new version could not be taken.
+        trouble: Why what serves is not the newest; none where it is.
+        failures: How often that came up.
     """
 
     def __init__(self, workspace: Workspace, *, release: Release | None = None, now: datetime | None = None) -> None:
         self._workspace, self._fixed, self._given = workspace, release, now
-        self._broken: int | None = None
+        given = now or workspace.settings.now
+        self._ticks = given is None and workspace.settings.clock == "wall"
+        self._looked = datetime.now(UTC)
+        self._broken: dict[int, str] = {}
         self.prepared: Prepared | None = None
+        self.trouble: str | None = None
         self.failures = 0
-        self._clock: datetime | None = None
 
     def now(self) -> datetime:
-        """The time it is."""
-        if self._given or self._workspace.settings.clock == "wall":
-            return self._workspace.now(self._given)
-        return self._clock or self._workspace.now()
+        """The time it is, by what was read last where data are the clock."""
+        return datetime.now(UTC) if self._ticks else self._looked
 
-    def refresh(self) -> bool:
-        """Take a new champion or new history, where there is one; return whether it did."""
+    def refresh(self) -> None:
+        """Take a new champion or new history, where there is one; whatever is wrong with it, what serves goes on."""
         try:
-            return self._take()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, what serves goes on
+            trouble = self._take()
+        except Exception as error:  # noqa: BLE001 - a lake out of reach, or anything else that a look can meet
+            trouble = _line(error)
+        if trouble and trouble != self.trouble:
             self.failures += 1
-            reason = str(error).partition("\n")[0]
-            log.warning("serve     goes on as it is: %s", reason)
-            return False
+            log.warning("serve     goes on as it is: %s", trouble)
+        self.trouble = trouble
 
-    def _take(self) -> bool:
-        current, newest = self.prepared, self._fixed or self._workspace.releases.champion()
-        if newest is None or (current is None and newest.number == self._broken):
-            return False
-        if current and newest.number in {current.release.number, self._broken}:
-            if not self._moved(current):
-                return False
-            newest = current.release
-        else:
-            self._broken = newest.number  # until it is tried
-            newest.check()
-        if self._workspace.settings.clock == "data":
-            self._clock = self._workspace.now(self._given)
-        prepared = Prepared(self._workspace, newest, now=self.now())
-        prepared.warm()
-        self.prepared, self._broken = prepared, self._broken if newest.number != self._broken else None
-        return True
+    def _take(self) -> str | None:
+        """Take what is new; return why the champion does not serve, if it does not."""
+        current, champion = self.prepared, self._fixed or self._workspace.releases.champion()
+        if champion is None:
+            return None
+        serving = current.release if current else None
+        release = serving if champion.number in self._broken else champion
+        if release and (current is None or release is not serving or self._moved(current)):
+            self._prepare(release)
+        return self._broken.get(champion.number)
+
+    def _prepare(self, release: Release) -> None:
+        self._looked = self._workspace.now(self._given)
+        prepared = Prepared(self._workspace, release, now=self._looked)
+        try:
+            prepared.check()
+        except Exception as error:  # noqa: BLE001 - a release can be broken in any way
+            self._broken[release.number] = f"version {release.version} can't serve: {_line(error)}"
+            return
+        if self.prepared and self.prepared.release.number != release.number:
+            log.info("serve     version %d answers from now on", release.version)
+        self._broken.pop(release.number, None)
+        self.prepared = prepared
 
     def _moved(self, current: Prepared) -> bool:
         tables = dataset.versions(self._workspace.problem, self._workspace.lake)
         return tables != current.versions or self.now() > current.until
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

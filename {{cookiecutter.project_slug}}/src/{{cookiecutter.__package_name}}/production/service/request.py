@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import from_json
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-SHOWN = 100  # errors of one request
+SHOWN = 1000  # errors of one request: to list a million takes longer than to find them
 
 Error = dict[str, Any]  # where, what and of which kind, as pydantic says it
 
@@ -53,14 +55,11 @@ class Reader:
     def __init__(self, row: type[BaseModel], dtypes: Mapping[str, pl.DataType], *, most: int) -> None:
         self.row, self.dtypes, self.most = row, dict(dtypes), most
         lists: dict[str, Any] = {
-            name: (_list_of(field), ... if field.is_required() else None) for name, field in row.model_fields.items()
+            name: (_list_of(_kind(field), most), ... if field.is_required() else None)
+            for name, field in row.model_fields.items()
         }
         self.columns = create_model(f"{row.__name__}Columns", __config__=row.model_config, **lists)
-        several: Any = list[row]  # type: ignore[valid-type]
-        layouts: dict[str, Any] = {
-            Layout.ROWS: (Annotated[several, Field(min_length=1, max_length=most)] | None, None),
-            Layout.COLUMNS: (self.columns | None, None),
-        }
+        layouts: dict[str, Any] = {Layout.ROWS: (_list_of(row, most), None), Layout.COLUMNS: (self.columns, None)}
         self._body = create_model(f"{row.__name__}Body", __config__=ConfigDict(extra="forbid"), **layouts)
 
     def read(self, body: bytes) -> Asked:
@@ -70,9 +69,12 @@ class Reader:
             Unfit: It is no JSON, has other fields, or a value that its column can't have.
         """
         try:
-            said = self._body.model_validate_json(body)
+            # Not by `model_validate_json`: there each error makes its input anew, and many of a large one take minutes.
+            said = self._body.model_validate(from_json(body))
         except ValidationError as error:
             raise Unfit(list(_errors(error))) from error
+        except ValueError as error:
+            raise Unfit([_error(f"no JSON: {error}", "json_invalid")]) from error
         rows, columns = getattr(said, Layout.ROWS), getattr(said, Layout.COLUMNS)
         if (rows is None) == (columns is None):
             raise Unfit([_error("give either rows or columns", "layout")])
@@ -81,8 +83,8 @@ class Reader:
         given = {name: values for name in self.dtypes if (values := getattr(columns, name)) is not None}
         heights = {name: len(values) for name, values in given.items()}
         height = max(heights.values(), default=0)
-        if set(heights.values()) != {height} or not 0 < height <= self.most:
-            raise Unfit([_error(f"columns have one length of 1 to {self.most}, not {heights}", "length")])
+        if set(heights.values()) != {height}:
+            raise Unfit([_error(f"columns have one length, not {heights}", "length", Layout.COLUMNS)])
         missing = {name: [None] * height for name in self.dtypes.keys() - given.keys()}
         return Asked(Layout.COLUMNS, given | missing, height)
 
@@ -99,10 +101,32 @@ class Reader:
     def schema(self) -> dict[str, Any]:
         """Both layouts as JSON Schema."""
         rows = {"type": "array", "items": self.row.model_json_schema(), "minItems": 1, "maxItems": self.most}
-        columns = self.columns.model_json_schema()
-        for column in columns["properties"].values():
-            column |= {"minItems": 1, "maxItems": self.most}
-        return {"oneOf": [_only(Layout.ROWS, rows), _only(Layout.COLUMNS, columns)]}
+        return {
+            "oneOf": [
+                _only(Layout.ROWS, rows),
+                _only(Layout.COLUMNS, self.columns.model_json_schema() | {"minProperties": 1}),
+            ]
+        }
+
+
+def read_flag(query: bytes) -> bool:
+    """Whether a query asks for the features.
+
+    Raises:
+        Unfit: It asks for something else.
+    """
+    if not query:
+        return False
+    try:
+        return _Query.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))).features
+    except ValidationError as error:
+        raise Unfit([{**found, "loc": ["query", *found["loc"][1:]]} for found in _errors(error)]) from error
+
+
+class _Query(BaseModel):
+    """What may stand behind the path; the rest is ignored."""
+
+    features: bool = False
 
 
 def features_model(features: Mapping[str, bool]) -> type[BaseModel]:
@@ -112,9 +136,14 @@ def features_model(features: Mapping[str, bool]) -> type[BaseModel]:
     return create_model("Features", __config__=config, **fields)
 
 
-def _list_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
+def _kind(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
     kind: Any = field.annotation
-    return list[Annotated[kind, *field.metadata]] if field.metadata else list[kind]
+    return Annotated[kind, *field.metadata] if field.metadata else kind
+
+
+def _list_of(kind: Any, most: int) -> Any:  # noqa: ANN401 - types
+    """So many at most; the first that is wrong is reason enough."""
+    return Annotated[list[kind], FailFast(), Field(min_length=1, max_length=most)]
 
 
 def _only(layout: Layout, schema: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +166,10 @@ def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
 
 def _errors(error: ValidationError) -> Iterator[Error]:
     """The errors without the values, which could be personal."""
-    for found in error.errors(include_url=False, include_context=False, include_input=False)[:SHOWN]:
+    if (count := error.error_count()) > SHOWN:
+        yield _error(f"{count} errors, too many to list", "too_many")
+        return
+    for found in error.errors(include_url=False, include_context=False, include_input=False):
         yield _error(found["msg"], found["type"], *found["loc"])
 
 

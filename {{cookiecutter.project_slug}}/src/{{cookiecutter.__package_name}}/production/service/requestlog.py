@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from uuid import uuid4
 
 import polars as pl
@@ -24,32 +25,52 @@ from {{cookiecutter.__package_name}}.production.requests import (
 )
 from {{cookiecutter.__package_name}}.production.service.online import Answered, Prepared
 from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.checks import RULES
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+PACK = 100  # so many small frames are made one
+FULL = 10_000  # so many rows are appended before it is time
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A request in the log.
+
+    Attributes:
+        id: Its own.
+        rows: How many it has.
+        answered: Whether it was; else a rule was broken.
+    """
+
+    id: str
+    rows: int
+    answered: bool
+
 
 @dataclass(frozen=True)
 class Served:
-    """Rows that were answered together, and by what.
+    """Requests that were answered together, and by what.
 
     Attributes:
-        ids: Of the request that each row came in.
-        nth: Its place in that request.
+        requests: The requests.
         at: When they were answered.
         prepared: What answered.
         asked: The raw rows; without columns where features were ready.
         answered: The answers.
     """
 
-    ids: list[str]
-    nth: list[int]
+    requests: list[Kept]
     at: datetime
     prepared: Prepared
     asked: pl.DataFrame
     answered: Answered
+
+    @property
+    def rows(self) -> int:
+        """Of all requests."""
+        return sum(request.rows for request in self.requests)
 
 
 class RequestLog:
@@ -58,54 +79,101 @@ class RequestLog:
     Args:
         workspace: The workspace.
         most: So many rows are kept at most.
+
+    Attributes:
+        rows: So many are kept now.
+        new: So many of them were never tried to be appended.
+        lost: So many were lost.
     """
 
     def __init__(self, workspace: Workspace, *, most: int) -> None:
         self._lake, self._most = workspace.lake, most
-        self._kept = asked(workspace).names
-        self._waiting: deque[Served] = deque()
-        self._lock = threading.Lock()
-        self.rows = 0
-        self.lost = 0
+        self._columns = asked(workspace).names
+        self._waiting: list[Served] = []
+        self._packed: list[pl.DataFrame] = []
+        self._batches: deque[tuple[str, pl.DataFrame]] = deque()
+        self._lock, self._writing = threading.RLock(), threading.Lock()
+        self.rows = self.new = self.lost = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it should be appended before it is time."""
+        return self.new >= FULL
 
     def add(self, served: Served) -> None:
         """Keep it for the next append."""
         with self._lock:
             self._waiting.append(served)
-            self.rows += len(served.ids)
-            while self.rows > self._most:
-                gone = len(self._waiting.popleft().ids)
-                self.rows, self.lost = self.rows - gone, self.lost + gone
+            self.rows += served.rows
+            self.new += served.rows
+            if len(self._waiting) >= PACK:
+                self._pack()
 
     def append(self) -> int:
         """Append what is kept to the table; return how many rows. What can't be written is kept on."""
+        with self._writing:  # the last append may begin while another is under way
+            return self._append()
+
+    def _append(self) -> int:
         with self._lock:
-            taken, self._waiting, self.rows = list(self._waiting), deque(), 0
-        if not taken:
-            return 0
-        rows = pl.concat([self._frame(served) for served in taken], how="diagonal")
+            self._pack()
+            if self._packed:  # a batch keeps its id, so that it is appended once, however often it is tried
+                self._batches.append((uuid4().hex, pl.concat(self._packed, how="diagonal")))
+                self._packed = []
+            self.new = 0
+        written = 0
         try:
-            self._lake.append(TABLE, rows, batch=uuid4().hex, gains=True)
+            while self._batches:
+                batch, rows = self._batches[0]
+                self._lake.append(TABLE, rows, batch=batch, gains=True)
+                self._drop()
+                written += len(rows)
         except BadInput as error:
-            log.warning("serve     %d answers wait to be kept: %s", len(rows), error)
-            with self._lock:
-                self._waiting.extendleft(reversed(taken))
-                self.rows += len(rows)
-            return 0
+            log.warning("serve     %d answers wait to be kept: %s", self.rows, error)
+            while self.rows > self._most and self._batches:
+                self.lost += self._drop()
+        return written
+
+    def _drop(self) -> int:
+        with self._lock:
+            _, rows = self._batches.popleft()
+            self.rows -= len(rows)
         return len(rows)
 
-    def _frame(self, served: Served) -> pl.DataFrame:
-        release, rows = served.prepared.release, served.answered.rows
-        tables = json.dumps(served.prepared.versions)
-        at = pl.col(AT) if AT in rows.columns else pl.lit(None, dtype=COLUMNS[AT]).alias(AT)
-        answers = served.answered.answers.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+    def _pack(self) -> None:
+        taken, self._waiting = self._waiting, []
+        for _, alike in groupby(taken, key=lambda served: (id(served.prepared), served.asked.columns)):
+            group = list(alike)
+            try:
+                self._packed.append(self._frame(group))
+            except Exception as error:  # noqa: BLE001 - no request fails for its log
+                gone = sum(served.rows for served in group)
+                self.rows, self.lost = self.rows - gone, self.lost + gone
+                log.warning("serve     %d answers can't be kept: %s", gone, str(error).partition("\n")[0])
+
+    def _frame(self, served: list[Served]) -> pl.DataFrame:
+        """The table's rows for requests of one kind, answered by one champion."""
+        release, requests = served[0].prepared.release, [request for one in served for request in one.requests]
+        rows = pl.concat([one.answered.rows for one in served])
+        answers = pl.concat([one.answered.answers for one in served]).select(pl.struct(pl.all()).struct.json_encode())
+        raw = pl.concat([one.asked for one in served])
+        answered = pl.Series([request.answered for request in requests for _ in range(request.rows)], dtype=pl.Boolean)
         return rows.select(
-            pl.Series(ID, served.ids, dtype=pl.String),
-            pl.Series(NTH, served.nth, dtype=pl.UInt32),
-            pl.lit(served.at, dtype=COLUMNS[SERVED]).alias(SERVED),
+            pl.Series(ID, [request.id for request in requests for _ in range(request.rows)], dtype=pl.String),
+            pl.Series(NTH, [i for request in requests for i in range(request.rows)], dtype=pl.UInt32),
+            pl.Series(SERVED, [one.at for one in served for _ in range(one.rows)], dtype=COLUMNS[SERVED]),
             pl.lit(release.version, dtype=pl.Int64).alias(VERSION),
-            pl.lit(tables).alias(TABLES),
-            at,
-            pl.struct(list(release.features)).struct.json_encode().alias(FEATURES),
-            pl.when(pl.col(RULES).list.len() == 0).then(answers).alias(ANSWER),
-        ).with_columns(served.asked.select(name for name in self._kept if name in served.asked.columns).get_columns())
+            pl.lit(json.dumps(served[0].prepared.versions)).alias(TABLES),
+            pl.col(AT) if AT in rows.columns else pl.lit(None, dtype=COLUMNS[AT]).alias(AT),
+            pl.struct(_exact(rows.select(list(release.features)))).struct.json_encode().alias(FEATURES),
+            pl.when(answered).then(answers.to_series()).alias(ANSWER),
+            *(raw[name] for name in self._columns if name in raw.columns),
+        )
+
+
+def _exact(features: pl.DataFrame) -> list[pl.Expr]:
+    """Features as they are answered: JSON has floats of 64 bits."""
+    return [
+        pl.col(name).cast(pl.Float64) if dtype == pl.Float32 else pl.col(name)
+        for name, dtype in features.schema.items()
+    ]

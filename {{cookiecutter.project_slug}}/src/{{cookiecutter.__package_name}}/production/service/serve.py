@@ -4,12 +4,12 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 from uuid import uuid4
 
@@ -19,12 +19,13 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from {{cookiecutter.__package_name}}.production.service.answering import UNFIT, Answering, Ask, Batcher, Busy
 from {{cookiecutter.__package_name}}.production.service.measures import Measures
 from {{cookiecutter.__package_name}}.production.service.online import Online, Prepared
 from {{cookiecutter.__package_name}}.production.service.openapi import described
-from {{cookiecutter.__package_name}}.production.service.request import Unfit
+from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit, read_flag
 from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
@@ -32,8 +33,11 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+JSON = "application/json"
 TOO_LARGE, NO_JSON, UNREADY, TOO_SLOW = 413, 415, 503, 408
-LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others
+LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others,
+READERS = 4  # and so many of these at a time, for each takes memory
+STEP = 0.5  # seconds, after which is seen whether the log is full
 PATIENCE = 30  # seconds for a request's body to come, and for requests under way when the service ends
 
 
@@ -71,15 +75,18 @@ def serve(
     release = _candidate(candidate) if candidate else None
     service = Service(workspace, release=release, now=now, keeps=candidate is None)
     service.online.refresh()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port))
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
     with listening:
         prepared, (address, number) = service.online.prepared, listening.getsockname()[:2]
         champion = f"version {prepared.release.version}" if prepared else "no champion yet"
         log.info("serve     %s at http://%s:%d", champion, address, number)
-        config = uvicorn.Config(service.app(), log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE)
+        config = uvicorn.Config(
+            service.app(), lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE
+        )
         _Server(config).run(sockets=[listening])
     return Ended(service.measures.requests)
 
@@ -98,6 +105,26 @@ class _Server(uvicorn.Server):
                 signal.signal(name, handler)
 
 
+class Direct:
+    """The application, in which requests for predictions go past the framework's layers, which cost as much as they.
+
+    Args:
+        app: All of it.
+        asked: What answers a POST to each path, and is described as part of the application.
+    """
+
+    def __init__(self, app: FastAPI, asked: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        self._app, self._asked = app, asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, as ASGI has it."""
+        answer = self._asked.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if answer is None:
+            await self._app(scope, receive, send)
+        else:
+            await (await answer(Request(scope, receive)))(scope, receive, send)
+
+
 class Service:
     """One workspace over HTTP.
 
@@ -113,24 +140,25 @@ class Service:
     ) -> None:
         self._workspace, self._settings = workspace, workspace.settings
         self.online = Online(workspace, release=release, now=now)
-        self.log = RequestLog(workspace, most=10 * self._settings.serve_waiting) if keeps else None
+        self.log = RequestLog(workspace, most=2 * self._settings.serve_waiting) if keeps else None
         self.measures = Measures(self.online, self.log)
         self.answering = Answering(workspace, self.online, self.log)
         self._batcher = Batcher(self.answering.answer, waiting=self._settings.serve_waiting)
+        self._large = asyncio.Semaphore(READERS)
 
-    def app(self) -> FastAPI:
+    def app(self) -> "Direct":
         """The service as an application."""
         app = FastAPI(title=self._workspace.problem.schema.name, lifespan=self._lifespan)
 
         @app.post("/predict")
-        async def predict(request: Request, *, features: bool = False) -> Response:
+        async def predict(request: Request) -> Response:
             """Answer raw rows."""
-            return await self._measured(request, ready=False, shows=features)
+            return await self._measured(request, ready=False)
 
         @app.post("/predict/features")
         async def predict_features(request: Request) -> Response:
             """Answer rows whose features are ready."""
-            return await self._measured(request, ready=True, shows=False)
+            return await self._measured(request, ready=True)
 
         @app.get("/healthz")
         async def healthz() -> dict[str, str]:
@@ -145,33 +173,33 @@ class Service:
         @app.get("/metrics", response_class=Response)
         async def metrics() -> Response:
             """The service's figures, for Prometheus."""
-            return Response(self.measures.text(self.online.now()), media_type=CONTENT_TYPE_LATEST)
+            return Response(self.measures.text(), media_type=CONTENT_TYPE_LATEST)
 
         app.openapi = lambda: self._described(app)  # type: ignore[method-assign]
-        return app
+        return Direct(app, {"/predict": predict, "/predict/features": predict_features})
 
     def _described(self, app: FastAPI) -> dict[str, Any]:
         release = self.online.prepared.release if self.online.prepared else None
         return described(app, self._workspace, self.answering, release)
 
-    async def _measured(self, request: Request, *, ready: bool, shows: bool) -> Response:
-        started, path = perf_counter(), request.url.path
+    async def _measured(self, request: Request, *, ready: bool) -> Response:
+        started, rows = perf_counter(), 0
         try:
+            shows = not ready and read_flag(request.scope["query_string"])
             response, rows = await self._answered(request, ready=ready, shows=shows)
         except Unfit as unfit:
-            response, rows = JSONResponse({"detail": unfit.errors}, UNFIT), 0
+            response = JSONResponse({"detail": unfit.errors}, UNFIT)
             self.measures.breached(error["type"] for error in unfit.errors)
         except HTTPException as error:
             headers = {"Connection": "close"} if error.status_code == TOO_LARGE else error.headers
-            response, rows = JSONResponse({"detail": error.detail}, error.status_code, headers=headers), 0
-        self.measures.seen(path, response.status_code, perf_counter() - started, rows)
+            response = JSONResponse({"detail": error.detail}, error.status_code, headers=headers)
+        self.measures.seen(request.scope["path"], response.status_code, perf_counter() - started, rows)
         return response
 
     async def _answered(self, request: Request, *, ready: bool, shows: bool) -> tuple[Response, int]:
         prepared = self._prepared()
         reader = self.answering.ready(prepared.release) if ready else self.answering.raw
-        body = await self._body(request)
-        asked = reader.read(body) if len(body) < LARGE else await asyncio.to_thread(reader.read, body)
+        asked = await self._read(request, reader)
         try:
             reply = await self._batcher.ask(Ask(uuid4().hex, asked, reader, prepared, ready, shows))
         except Busy as busy:
@@ -182,15 +210,22 @@ class Service:
 
     def _prepared(self) -> Prepared:
         if self.online.prepared is None:
-            raise HTTPException(UNREADY, "no champion serves yet")
+            raise HTTPException(UNREADY, f"no champion serves: {self.online.trouble or 'none was promoted'}")
         return self.online.prepared
 
-    async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HTTPException(NO_JSON, f"{kind[:60]} is no application/json")
+    async def _read(self, request: Request, reader: Reader) -> Asked:
+        kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if (kind, coding) != (JSON, "identity"):
+            raise HTTPException(NO_JSON, f"send {JSON}, not compressed")
+        size = int(request.headers.get("content-length", LARGE))  # unknown where it comes in chunks
+        async with self._large if size >= LARGE else nullcontext():
+            body = await self._body(request, size)
+            return reader.read(body) if len(body) < LARGE else await asyncio.to_thread(reader.read, body)
+
+    async def _body(self, request: Request, size: int) -> bytes:
         most, body = self._settings.serve_bytes, bytearray()
-        if int(request.headers.get("content-length", "0")) <= most:
+        if size <= most:
             try:
                 async with asyncio.timeout(PATIENCE):
                     async for part in request.stream():
@@ -206,25 +241,42 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Follow champion and history and keep the log while the service runs; keep the rest when it ends."""
-        keep = self.log.append if self.log else None
         tasks = [asyncio.create_task(self._batcher.run())]
         tasks.append(asyncio.create_task(_again(self.online.refresh, self._settings.serve_looks)))
-        if keep:
-            tasks.append(asyncio.create_task(_again(keep, self._settings.serve_keeps)))
+        if self.log:
+            tasks.append(asyncio.create_task(_again(self._keep(self.log), min(STEP, self._settings.serve_keeps))))
         yield
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        if keep:
-            await asyncio.to_thread(keep)
+        self._batcher.close()
+        if self.log:
+            await asyncio.to_thread(self.log.append)
+
+    def _keep(self, log: RequestLog) -> Callable[[], None]:
+        """Append the log when it is time, or full."""
+        due = monotonic() + self._settings.serve_keeps
+
+        def work() -> None:
+            nonlocal due
+            if log.full or monotonic() >= due:
+                log.append()
+                due = monotonic() + self._settings.serve_keeps
+
+        return work
 
 
 async def _again(work: Callable[[], object], seconds: float) -> None:
-    """Do some work in a thread again and again, with a pause."""
+    """Do some work in a thread again and again, with a pause; it goes on whatever happens."""
     while True:
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(work)
+        try:
+            await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
+            log.warning("serve     goes on: %s", str(error).partition("\n")[0])
 
 
 def _candidate(folder: Path) -> Release:
