@@ -18,7 +18,7 @@ from polars.exceptions import PolarsError
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Column, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -274,12 +274,14 @@ def _stored(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.Data
     table = workspace.lake.scan(schema).select(schema.names)
     if not schema.key:
         return table.head(0).collect()
-    near = [
-        pl.col(name).is_between(pl.lit(rows[name].min(), dtype=dtype), pl.lit(rows[name].max(), dtype=dtype))
-        for name, dtype in schema.dtypes.items()
-        if name in schema.key
-    ]
-    return table.filter(near).collect()
+    return table.filter(_near(schema.column(name), rows[name]) for name in schema.key).collect()
+
+
+def _near(column: Column, values: pl.Series) -> pl.Expr:
+    """Whether a stored value lies within the range of a batch's, or is missing, as one of them may be."""
+    least, most = (pl.lit(edge, dtype=column.dtype) for edge in (values.min(), values.max()))
+    near = pl.col(column.name).is_between(least, most)
+    return near | pl.col(column.name).is_null() if column.optional else near
 
 
 def _days(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> list[pl.DataFrame]:
