@@ -30,20 +30,20 @@ WINDOWS = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("co
 # What uv.lock installs, imports and puts on the path, hyphens for underscores: a test compares.
 DEPENDENCIES = frozenset(
     """
-activate activate-global-python-argcomplete aiohappyeyeballs aiohttp aiosignal alembic annotated-doc annotated-types
-anyio appnope argcomplete arro3 arro3-core arrow ast-serialize asttokens attr attrs backend-test-tools binaryornot
-blinker cachetools certifi cffi cffi-gen-src cfgv charset-normalizer check-model check-node click cloudpickle codespell
-codespell-lib colorama colorlog comm contourpy cookiecutter coverage coverage3 cruft cryptography cycler databricks
-databricks-sdk dateutil debugpy debugpy-adapter deltalake dependency-groups deprecated deptry distlib dmypy docker
-dotenv execnet executing f2py fastapi fastjsonschema filelock flask flask-cors flatbuffers fonttools frozenlist git
-gitdb gitpython google google-auth graphene graphql graphql-core graphql-relay grimp gunicorn gunicornc h11 httptools
-huey huey-consumer humanize hypothesis identify identify-cli idna import-linter importlib-metadata importlinter
-iniconfig ipykernel ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2 joblib jupyter
-jupyter-client jupyter-core jupyter-kernel jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot
-kiwisolver librt lint-dependency-groups lint-imports mako mako-render markdown-it markdown-it-py markupsafe matplotlib
-matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny mlflow-tracing mpl-toolkits
-multidict mypy mypy-extensions mypyc narwhals nest-asyncio2 nodeenv normalizer nox numpy numpy-config onnx onnxruntime
-onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
+activate activate-global-python-argcomplete adbc-driver-duckdb aiohappyeyeballs aiohttp aiosignal alembic annotated-doc
+annotated-types anyio appnope argcomplete arro3 arro3-core arrow ast-serialize asttokens attr attrs backend-test-tools
+binaryornot blinker cachetools certifi cffi cffi-gen-src cfgv charset-normalizer check-model check-node click
+cloudpickle codespell codespell-lib colorama colorlog comm contourpy cookiecutter coverage coverage3 cruft cryptography
+cycler databricks databricks-sdk dateutil debugpy debugpy-adapter deltalake dependency-groups deprecated deptry distlib
+dmypy docker dotenv duckdb execnet executing f2py fastapi fastjsonschema filelock flask flask-cors flatbuffers fonttools
+frozenlist git gitdb gitpython google google-auth graphene graphql graphql-core graphql-relay grimp gunicorn gunicornc
+h11 httptools huey huey-consumer humanize hypothesis identify identify-cli idna import-linter importlib-metadata
+importlinter iniconfig ipykernel ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2
+joblib jupyter jupyter-client jupyter-core jupyter-kernel jupyter-kernelspec jupyter-migrate jupyter-run
+jupyter-troubleshoot kiwisolver librt lint-dependency-groups lint-imports mako mako-render markdown-it markdown-it-py
+markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny
+mlflow-tracing mpl-toolkits multidict mypy mypy-extensions mypyc narwhals nest-asyncio2 nodeenv normalizer nox numpy
+numpy-config onnx onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
 opentelemetry-semantic-conventions packaging pandas parso pathspec pexpect pillow pip-install-dependency-groups
 platformdirs pluggy polars polars-runtime-32 pre-commit prettytable prometheus-client prompt-toolkit propcache protobuf
 psutil ptyprocess pure-eval py pyarrow pyasn1 pyasn1-modules pycparser pydantic pydantic-core pydantic-settings
