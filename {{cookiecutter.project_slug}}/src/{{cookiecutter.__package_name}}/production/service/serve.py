@@ -37,7 +37,7 @@ JSON = "application/json"
 TOO_LARGE, NO_JSON, UNREADY, TOO_SLOW = 413, 415, 503, 408
 LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others,
 READERS = 4  # and so many of these at a time, for each takes memory
-STEP = 0.5  # seconds, after which is seen whether the log is full
+STEP = 0.2  # seconds, after which is seen whether the log is full
 PATIENCE = 30  # seconds for a request's body to come, and for requests under way when the service ends
 
 
@@ -255,7 +255,7 @@ class Service:
             await asyncio.to_thread(self.log.append)
 
     def _keep(self, log: RequestLog) -> Callable[[], None]:
-        """Append the log when it is time, or full."""
+        """Append the log when it is time, or full; else prepare that."""
         due = monotonic() + self._settings.serve_keeps
 
         def work() -> None:
@@ -263,6 +263,8 @@ class Service:
             if log.full or monotonic() >= due:
                 log.append()
                 due = monotonic() + self._settings.serve_keeps
+            else:
+                log.pack()
 
         return work
 
