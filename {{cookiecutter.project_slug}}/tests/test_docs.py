@@ -176,6 +176,7 @@ def test_every_page_with_commands_is_followed_and_what_is_not_run_has_a_reason()
 # --- your own data
 
 
+@pytest.mark.slow
 def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
