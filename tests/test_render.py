@@ -142,7 +142,7 @@ PARTS = {
     ),
     "service": (
         re.compile(r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"),
-        (18, 1_000),
+        (18, 1_200),
     ),
 }
 
