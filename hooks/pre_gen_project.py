@@ -35,22 +35,23 @@ arro3-core arrow ast-serialize asttokens attr attrs backend-test-tools binaryorn
 cfgv charset-normalizer check-model check-node click cloudpickle codespell codespell-lib colorama colorlog comm
 contourpy cookiecutter coverage coverage3 cruft cryptography cycler databricks databricks-sdk dateutil debugpy
 debugpy-adapter deltalake dependency-groups deprecated deptry distlib dmypy dotenv execnet executing f2py fastapi
-fastjsonschema filelock flatbuffers fonttools git gitdb gitpython google google-auth grimp h11 humanize hypothesis
-identify identify-cli idna import-linter importlib-metadata importlinter iniconfig ipykernel ipykernel-launcher ipython
-ipython-pygments-lexers ipython3 jedi jinja2 joblib jupyter jupyter-client jupyter-core jupyter-kernel
-jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot kiwisolver librt lint-dependency-groups lint-imports
-mako mako-render markdown-it markdown-it-py markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm
-mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny mpl-toolkits mypy mypy-extensions mypyc narwhals nest-asyncio2
-nodeenv normalizer nox numpy numpy-config onnx onnxruntime onnxruntime-test opentelemetry opentelemetry-api
-opentelemetry-proto opentelemetry-sdk opentelemetry-semantic-conventions packaging pandas parso pathspec pexpect pillow
-pip-install-dependency-groups platformdirs pluggy polars polars-runtime-32 pre-commit prompt-toolkit protobuf psutil
-ptyprocess pure-eval py pyasn1 pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset
-pygmentize pygments pylab pyparsing pytest pytest-cov pytest-xdist python python-dateutil python-discovery python-dotenv
-python-slugify python3 pyyaml pyzmq register-python-argcomplete requests requirements requirements-parser rich ruff
-scikit-learn scipy shellingham skl2onnx sklearn slugify smmap sortedcontainers sqlalchemy sqlformat sqlparse stack-data
-starlette stubgen stubtest text-unidecode threadpoolctl tomli tornado tox-to-nox traitlets ttx typer typing-extensions
-typing-inspection tzdata urllib3 uvicorn validate-pyproject virtualenv wcwidth wrapt wrapt-stubs xdist yaml zipp zizmor
-zmq
+fastjsonschema filelock flatbuffers fonttools git gitdb gitpython google google-auth graphql graphql-core grimp h11
+harfile httpcore2 httptools httpx2 httpx2-jsfetch humanize hypothesis hypothesis-graphql identify identify-cli idna
+import-linter importlib-metadata importlinter iniconfig ipykernel ipykernel-launcher ipython ipython-pygments-lexers
+ipython3 jedi jinja2 joblib jsonschema-rs jupyter jupyter-client jupyter-core jupyter-kernel jupyter-kernelspec
+jupyter-migrate jupyter-run jupyter-troubleshoot kiwisolver librt lint-dependency-groups lint-imports mako mako-render
+markdown-it markdown-it-py markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl ml-dtypes
+mlflow mlflow-skinny mpl-toolkits mypy mypy-extensions mypyc narwhals nest-asyncio2 nodeenv normalizer nox numpy
+numpy-config onnx onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
+opentelemetry-semantic-conventions packaging pandas parso pathspec pexpect pillow pip-install-dependency-groups
+platformdirs pluggy polars polars-runtime-32 pre-commit prometheus-client prompt-toolkit protobuf psutil ptyprocess
+pure-eval py pyasn1 pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset pygmentize
+pygments pylab pyparsing pyrate-limiter pytest pytest-cov pytest-xdist python python-dateutil python-discovery
+python-dotenv python-slugify python3 pyyaml pyzmq register-python-argcomplete requests requirements requirements-parser
+rich ruff schemathesis scikit-learn scipy shellingham skl2onnx sklearn slugify smmap sortedcontainers sqlalchemy
+sqlformat sqlparse st stack-data starlette stubgen stubtest text-unidecode threadpoolctl tomli tornado tox-to-nox
+traitlets truststore ttx typer typing-extensions typing-inspection tzdata urllib3 uvicorn uvloop validate-pyproject
+virtualenv wcwidth werkzeug wrapt wrapt-stubs xdist yaml zipp zizmor zmq
 """.split()
 )
 
