@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for, predict_rows
 from {{cookiecutter.__package_name}}.production.requests import TABLE
+from {{cookiecutter.__package_name}}.production.service import serve
 from {{cookiecutter.__package_name}}.production.service.answering import TOGETHER, Ask, Batcher, Busy, Reply
 from {{cookiecutter.__package_name}}.production.service.online import Answered
 from {{cookiecutter.__package_name}}.production.service.request import Asked, Layout
@@ -106,9 +107,9 @@ def many(quiet: Service) -> list[Row]:
     return said(rows_of(workspace_of(quiet), 100))
 
 
-def figure(client: TestClient, name: str) -> float:
+def figure(client: TestClient, name: str, default: float = -1) -> float:
     lines = client.get("/metrics").text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), default)
 
 
 # --- answers
@@ -297,6 +298,29 @@ def test_a_body_that_is_too_large_is_refused_before_it_has_come_or_when_it_does_
         assert response.json()["detail"].startswith("more than 5000000 bytes: ")
 
 
+@pytest.mark.parametrize("then", ["silence", "hanging up"])
+def test_a_body_that_does_not_come_is_not_waited_for(
+    quiet: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Row:
+        if then == "silence":
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    monkeypatch.setattr(serve, "PATIENCE", 0.01)
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+    before = figure(client, 'http_requests_total{path="/predict",status="408"}', 0)
+    asyncio.run(quiet.app()(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"]) == {"detail": "the body did not come"}
+    assert figure(client, 'http_requests_total{path="/predict",status="408"}') == before + 1
+
+
 def test_a_body_that_comes_in_chunks_is_read(client: TestClient, row: Row) -> None:
     body = json.dumps({"rows": [row]}).encode()
     parts = (body[i : i + 10] for i in range(0, len(body), 10))
@@ -304,7 +328,7 @@ def test_a_body_that_comes_in_chunks_is_read(client: TestClient, row: Row) -> No
 
 
 def test_a_parameter_that_makes_no_sense_is_refused_and_counted(client: TestClient, row: Row) -> None:
-    before = figure(client, 'http_requests_total{path="/predict",status="422"}')
+    before = figure(client, 'http_requests_total{path="/predict",status="422"}', 0)
     for value in ("maybe", "%ff", ""):
         response = client.post(f"/predict?features={value}", json={"rows": [row]})
         assert response.status_code == 422

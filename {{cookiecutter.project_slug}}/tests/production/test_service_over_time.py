@@ -1,7 +1,10 @@
 """The service as time goes on: champions and batches come, the lake goes away, requests are kept and counted."""
 
+import dataclasses
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,6 +71,14 @@ def figure(client: TestClient, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    end, pause = time.monotonic() + 60, threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        pause.wait(0.02)
+
+
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
@@ -115,16 +126,17 @@ def other_answers(workspace: Workspace) -> Any:
 
 
 def test_a_champion_of_other_code_is_not_taken(trained: Workspace, caplog: pytest.LogCaptureFixture) -> None:
-    release = champion(trained)
-    kinds = {name: text for name, text in release.features.items() if name != "distance"} | {"miles": False}
-    golden = release.golden.model_copy(
-        update={"features": [row | {"miles": row["distance"]} for row in release.golden.features]}
+    problem = trained.problem
+    fewer = dataclasses.replace(
+        problem,
+        features=tuple(name for name in problem.features if name != "distance"),
+        build=lambda rows, history: problem.build(rows, history).drop("distance"),
     )
-    online = Online(trained, now=START)
-    released(trained, 2, features=dict(zip(kinds, kinds.values(), strict=True)), golden=golden)
+    online = Online(Workspace(trained.root, trained.settings, fewer), now=START)
     online.refresh()
     assert online.prepared is None
-    assert len(warnings(caplog)) == 1
+    reason = "version 1 takes distance, which features.build does not give like that: it is of other code"
+    assert warnings(caplog) == [f"serve     goes on as it is: version 1 can't serve: {reason}"]
 
 
 def test_a_sound_champion_is_taken_once_the_lake_is_back(
@@ -184,6 +196,31 @@ def test_without_a_champion_a_service_lives_and_is_not_ready(
             assert response.status_code == 503
             assert response.json() == {"detail": "no champion serves: none was promoted"}
     assert warnings(caplog) == []
+
+
+def test_what_is_new_is_looked_for_and_what_is_asked_is_kept_again_and_again(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Panic(BaseException):
+        pass
+
+    panics = iter([Panic("a panic of Polars\nand where")])
+    refresh = Online.refresh
+
+    def at_first_in_panic(online: Online) -> None:
+        for panic in panics:
+            raise panic
+        refresh(online)
+
+    service = Service(within(trained, serve_looks=0.01, serve_keeps=0.01), now=START)
+    service.online.refresh()
+    monkeypatch.setattr(Online, "refresh", at_first_in_panic)
+    with TestClient(service.app()) as client:
+        asked = client.post("/predict", json={"rows": said(rows_of(trained, 1))}).json()
+        released(trained, 2)
+        until(lambda: client.get("/readyz").json() == {"version": 2})
+        until(lambda: trained.lake.read(TABLE, {"_id": pl.String()}).collect()["_id"].to_list() == [asked["id"]])
+    assert warnings(caplog) == ["serve     goes on: a panic of Polars"]
 
 
 # --- history
