@@ -91,7 +91,7 @@ def spoilt(project: Project, tmp_path: Path) -> Project:
         ("ruff check", "shared/planted.py", "import os", "F401"),
         ("ruff check", "production/planted.py", "def double(x: int) -> int:\n    return 2 * x", "D103"),
         ("ruff format", "shared/planted.py", "x  =  1", "reformat"),
-        ("deptry", "production/planted.py", "import flask", "DEP001"),
+        ("deptry", "production/planted.py", "import django", "DEP001"),
         ("codespell", "shared/planted.py", "# teh end", "teh"),  # codespell:ignore teh
     ],
 )

@@ -77,7 +77,7 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status monitor check ingest train gate promote simulate rollback predict explain
+run status monitor check ingest train gate promote simulate rollback runs reproduce predict serve explain
 "current research file" "current test file" "tests of the Test Explorer"
 """
 
@@ -157,6 +157,16 @@ def does_its_work(project: Project, path: Path, *more: str) -> None:
     assert done.returncode == (node.attrib["name"] in ANSWERS_NO), f"{command}: {done.stdout}{done.stderr}"
 
 
+def serves(project: Project, path: Path) -> None:
+    """Start the service by its configuration, and end it; it says where it listens and ends well."""
+    command, folder = command_line(project, ET.parse(path).getroot()[0])  # noqa: S314 - our own
+    with subprocess.Popen([*command, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.readline() if process.stderr else ""
+        process.terminate()
+        assert " at http://127.0.0.1:" in said
+        assert process.wait(timeout=60) == 0
+
+
 @pytest.mark.parametrize("name", ["status", "check"])
 def test_a_run_configuration_of_pycharm_does_its_work(installed: Project, name: str) -> None:
     does_its_work(installed, installed.root / ".run" / f"{name}.run.xml")
@@ -167,6 +177,9 @@ def test_every_run_configuration_of_pycharm_does_its_work(installed: Project) ->
     paths = sorted((installed.root / ".run").iterdir(), key=lambda path: path.name != "run.run.xml")
     assert len(paths) > 10
     for path in paths:
+        if path.name == "serve.run.xml":
+            serves(installed, path)
+            continue
         does_its_work(installed, path, *(["--collect-only", "--quiet"] if path.name == "tests.run.xml" else []))
 
 

@@ -37,6 +37,7 @@ def test_by_uv_a_project_runs_and_passes_its_own_checks(mine: Project) -> None:
     run("uv", "sync", "--locked", cwd=mine.root, env=OWN)
     run("uv", "run", mine.slug, "run", cwd=mine.root, env=OWN)
     run("uv", "run", "nox", cwd=mine.root, env=OWN)
+    run("uv", "run", "pytest", "-m", "slow", "tests/test_docs.py", cwd=mine.root, env=OWN)
     assert mine.git("status", "--porcelain") == ""
 
 

@@ -135,13 +135,14 @@ def test_code_is_counted_without_blank_lines_comments_and_docstrings() -> None:
 DERIVED = (".devcontainer/", ".idea/", ".run/", ".vscode/", ".cruft.json")  # tools write them, and nobody reads them
 # Parts beside the core, each in files of its own that can be deleted, with a budget of files and lines of its own.
 PARTS = {
+    "benchmark": (re.compile(r"tools/bench/|docs/benchmarks"), (5, 0)),
     "continuous life": (
         re.compile(r"production/(monitor|findings|simulate)\.py|tools/|workflows/update|test_(monitor|simulate|faults|crashes)"),
         (11, 600),
     ),
     "service": (
         re.compile(r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"),
-        (18, 1_000),
+        (18, 1_200),
     ),
 }
 

@@ -91,7 +91,7 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         assert result.exit_code == 0
         assert result.stdout.startswith(f"Usage: {NAME} [OPTIONS] [COMMAND] [ARGS]...")
         lines = result.stdout.splitlines()
-        groups = ("Daily:", "Data:", "Model:", "Answers:")
+        groups = ("Daily:", "Data:", "Model:", "Research:", "Answers:")
         found = [line for line in lines if line in groups or (line.startswith("  ") and line.split()[0] in COMMANDS)]
         assert [word.split()[0] for word in found] == [
             *("Daily:", "run", "status", "monitor"),
@@ -335,7 +335,7 @@ def test_while_a_command_writes_only_those_that_read_work(
     row = COMMANDS[name]
     module = __import__(f"{PACKAGE}.{row.call.partition(':')[0]}", fromlist=["x"])
     monkeypatch.setattr(module, row.call.partition(":")[2], lambda *_, **__: "done")
-    words = {"check": ["x.csv"], "predict": ["x.csv"], "explain": ["1"]}.get(name, [])
+    words = {"check": ["x.csv"], "predict": ["x.csv"], "explain": ["1"], "reproduce": ["1"]}.get(name, [])
     with empty.alone():
         result = asked(name, *words)
     if name in WRITING:
@@ -451,7 +451,7 @@ def test_a_row_becomes_a_command(monkeypatch: pytest.MonkeyPatch, empty: Workspa
     given: dict[str, object] = {}
     monkeypatch.setattr(lifecycle, "bring_in", lambda workspace, **options: given.update(options, root=workspace.root))
     option = click.option("--until", help="Until when.")
-    cli_module.add("bring", Command("Daily", "lifecycle:bring_in", "Bring it in.", (option,)))
+    cli_module.add("bring", Command("Daily", "production.lifecycle:bring_in", "Bring it in.", (option,)))
     try:
         assert asked("bring", "--until", "noon").exit_code == 0
         assert "Bring it in." in asked("bring", "--help").stdout

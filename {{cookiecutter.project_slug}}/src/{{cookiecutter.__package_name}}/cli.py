@@ -37,7 +37,7 @@ PATH, TIME = (
 )
 FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
-RUN = click.argument("run")
+RUN = click.argument("run", required=False)
 KEY = click.argument("key")
 NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
@@ -134,7 +134,9 @@ COMMANDS = {
         "Model", "production.promote:rollback", "Let the version before serve again.", (NOW,), writes=True
     ),
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
-    "reproduce": Command("Research", "research.reproduce:reproduce", "Do a RUN again as it was, and compare.", (RUN,)),
+    "reproduce": Command(
+        "Research", "research.reproduce:reproduce", "Do a RUN again as it was, or the newest, and compare.", (RUN,)
+    ),
     "predict": Command(
         "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
     ),

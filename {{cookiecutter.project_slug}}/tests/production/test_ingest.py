@@ -62,6 +62,16 @@ class Click(Table):
     page: str
 
 
+class Opening(Table):
+    """When a shop opens; without a shop, all of them."""
+
+    table: ClassVar = "openings"
+
+    opens: Annotated[datetime, Key()]
+    shop: Annotated[str | None, Key()]
+    doors: int
+
+
 class Parameters(BaseModel):
     seed: int = 0
 
@@ -412,6 +422,24 @@ def test_the_whole_key_counts_not_a_part_of_it(shop: Workspace) -> None:
     assert (south.accepted, south.repeats, south.rejected) == (10, 0, 0)
 
 
+def test_a_missing_part_of_a_key_is_a_part_like_any_other(empty: Workspace) -> None:
+    shop = dataclasses.replace(empty, problem=dataclasses.replace(SHOP, tables=(*SHOP.tables, Opening)))
+    shops = pl.Series(["north", None, "south"], dtype=pl.String)
+    openings = pl.DataFrame({"opens": NOON, "shop": shops, "doors": 1})
+    put(shop, "openings/a.parquet", openings)
+    put(shop, "openings/b.parquet", openings.filter(shops.is_null()))
+    put(shop, "openings/c.parquet", openings.reverse())
+    put(shop, "openings/d.parquet", openings.with_columns(doors=2))
+    found = ingest(shop, now=NOON).batches
+    assert [(batch.accepted, batch.repeats, batch.rejected) for batch in found] == [
+        (3, 0, 0),
+        (0, 1, 0),
+        (0, 3, 0),
+        (0, 0, 3),
+    ]
+    assert len(stored(shop, "openings")) == 3
+
+
 def test_only_the_stored_rows_within_the_range_of_keys_are_read(
     shop: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,7 +458,7 @@ def test_only_the_stored_rows_within_the_range_of_keys_are_read(
         put(shop, "orders/x.parquet", orders(120, 140))
         assert only(ingest(shop, now=NOON)).repeats == 21
     assert [120, 140] in [[rows["id"].min(), rows["id"].max()] for rows in read if "id" in rows.columns]
-    assert [len(rows) for rows in read if "id" in rows.columns and rows["id"].min() == 120] == [21]
+    assert [len(rows) for rows in read if "id" in rows.columns and rows["id"].min() == 120] == [21, 21], "file and lake"
 
 
 def test_rows_without_identity_are_never_repeats(shop: Workspace) -> None:

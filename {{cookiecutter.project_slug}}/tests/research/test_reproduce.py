@@ -14,7 +14,8 @@ import pytest
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import reproduce as module
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce, runs
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared.registry import provenance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PROJECT = Path(__file__).parents[2]
@@ -64,53 +65,66 @@ def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository:
     assert found.models == 1
     assert str(found) == f"run {newest.id[:8]} again: {found.metrics} metrics and 1 models are equal"
     assert len(runs(repository).runs) == 2, "what was made again is tracked elsewhere"
-    assert (
-        subprocess.run(["git", "worktree", "list"], cwd=repository.root, capture_output=True).stdout.count(b"\n") == 1
-    )
+    assert list((repository.root / ".git" / "worktrees").glob("*")) == []
 
 
-def test_what_differs_is_named(repository: Workspace) -> None:
-    trained_anew(repository.root)
-    newest = runs(repository).runs[0]
-    with repository.registry.resumed(newest.id) as run:
-        run.log({"auc": 0.123})
-        run.keep("candidate.onnx", b"others")
-    found = reproduce(repository, newest.id)
+def tracked(workspace: Workspace, **changes: str) -> str:
+    """A run that says of what it was made, and kept a model."""
+    root = workspace.root
+    tables = dataset.versions(workspace.problem, workspace.lake)
+    tags = provenance(root, tables=tables, as_of=START, command=["-m", PACKAGE, "train"]) | changes
+    with workspace.registry.run("train", {}, tags) as run:
+        run.log({"auc": 0.7, "cost": 60.0})
+        run.keep("candidate.onnx", b"a model")
+    return run.id
+
+
+def test_what_differs_is_named(trained: Workspace) -> None:
+    first, second = tracked(trained), tracked(trained)
+    with trained.registry.resumed(second) as run:
+        run.log({"auc": 0.8})
+        run.keep("candidate.onnx", b"another")
+    then = next(run for run in runs(trained).runs if run.id == first)
+    found = module._compared(trained.registry, then, trained.registry)
+    assert found.again == second
     assert not found.ok
-    auc, bytes_ = found.differs
-    assert auc.startswith("auc: 0.123 then, 0.")
-    assert bytes_ == "candidate.onnx: other bytes"
+    assert found.differs == ("auc: 0.7 then, 0.8 now", "candidate.onnx: other bytes")
+    assert str(found).splitlines() == [f"run {first[:8]} again differs:", *(f"  {line}" for line in found.differs)]
 
 
-def test_a_run_that_cannot_be_made_again_says_why(repository: Workspace) -> None:
-    (first,) = runs(repository).runs
-    with pytest.raises(BadInput, match="was made without Git"):
-        reproduce(repository, first.id)
-    with pytest.raises(BadInput, match="no run of this project begin with 'x'"):
-        reproduce(repository, "x")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"commit": ""}, "was made without Git: its code is not known"),
+        ({"lock": "another"}, "had another lock than its commit has"),
+        ({"commit": "0" * 40}, "commit 00000000 can't be checked out"),
+        ({"tables": '{"flights": 999}'}, r"table flights of run .* can't be read in version 999 any more"),
+        ({"command": "[]"}, "was made cell by cell"),
+    ],
+    ids=["no Git", "another lock", "no such commit", "tables that are gone", "cells"],
+)
+def test_a_run_that_cannot_be_made_again_says_why(repository: Workspace, changes: dict[str, str], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        reproduce(repository, tracked(repository, **changes))
+
+
+def test_a_run_of_files_that_are_in_no_commit_is_refused(repository: Workspace) -> None:
     (repository.root / "pyproject.toml").write_text("", encoding="utf-8")
-    trained_anew(repository.root)
     with pytest.raises(Refused, match="was made from files that differed from commit"):
-        reproduce(repository, runs(repository).runs[0].id)
-    git(repository.root, "checkout", "--quiet", ".")
-    trained_anew(repository.root)
-    newest = runs(repository).runs[0]
-    with repository.registry.resumed(newest.id) as run:
-        run.tag({"lock": "another"})
-    with pytest.raises(BadInput, match="had another lock than its commit has"):
-        reproduce(repository, newest.id)
-    with repository.registry.resumed(newest.id) as run:
-        run.tag({"commit": "0" * 40})
-    with pytest.raises(BadInput, match="commit 00000000 can't be checked out"):
-        reproduce(repository, newest.id)
-    with repository.registry.resumed(newest.id) as run:
-        run.tag({"tables": '{"flights": 999}'})
-    with pytest.raises(BadInput, match=r"table flights of run .* can't be read in version 999 any more"):
-        reproduce(repository, newest.id)
-    with repository.registry.resumed(newest.id) as run:
-        run.tag({"command": "[]"})
-    with pytest.raises(BadInput, match="was made cell by cell"):
-        reproduce(repository, newest.id)
+        reproduce(repository, tracked(repository))
+
+
+def test_a_run_is_named_by_how_its_id_begins(trained: Workspace) -> None:
+    with pytest.raises(BadInput, match="no run of this project begin with 'x'"):
+        reproduce(trained, "x")
+    tracked(trained)
+    with pytest.raises(BadInput, match="2 runs of this project begin with ''"):
+        reproduce(trained, "")
+
+
+def test_a_command_that_fails_now_is_told(repository: Workspace) -> None:
+    with pytest.raises(Refused, match=r"train fails now, where it did not then: .+"):
+        reproduce(repository, tracked(repository, command='["-m", "no_such_module", "train"]'))
 
 
 def test_pinned_tables_are_read_as_they_were_and_take_no_rows(trained: Workspace) -> None:

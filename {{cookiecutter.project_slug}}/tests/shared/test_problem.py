@@ -5,19 +5,23 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import narwhals as nw
+import numpy as np
 import onnx
 import polars as pl
 import pytest
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
+from {{cookiecutter.__package_name}}.production.service.online import Prepared
 from {{cookiecutter.__package_name}}.shared import (
     checks,
     collect,
@@ -30,12 +34,18 @@ from {{cookiecutter.__package_name}}.shared import (
 )
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import Frame
+from {{cookiecutter.__package_name}}.shared.settings import Settings
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "data" / "example"
 HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
 CLOCK_CHANGES = [date(2013, 3, 10), date(2013, 11, 3)]
+STORM, BUSY = date(2013, 2, 9), date(2013, 9, 24)
+HARD_DAYS = [date(2013, 1, 1), *CLOCK_CHANGES, STORM, BUSY, date(2013, 12, 31)]  # no history yet, no weather any more
+MONTHS = [*(datetime(2013, month, 1, tzinfo=UTC) for month in range(1, 13)), datetime(2014, 1, 2, tzinfo=UTC)]
 WEATHER = ["temperature", "dew_point", "humidity", "wind_speed", "wind_gust", "precipitation", "pressure", "visibility"]
 
 Row = dict[str, Any]
@@ -57,6 +67,13 @@ def year() -> dict[str, pl.DataFrame]:
 
 def history_of(tables: Tables) -> dict[str, Frame]:
     return {name: nw.from_native(rows.lazy()) for name, rows in tables.items()}
+
+
+def fill(lake: Lake, tables: Tables, *, arrived: datetime) -> None:
+    """Put rows into a lake, as they are ingested."""
+    for name, rows in tables.items():
+        stamp = pl.lit(arrived).cast(pl.Datetime("us", "UTC"))
+        lake.append(name, rows.with_columns(_arrived=stamp, _batch=pl.lit("1")), batch="1")
 
 
 def asked(flights: pl.DataFrame) -> Frame:
@@ -332,11 +349,12 @@ def slow(flights: pl.DataFrame, tables: Tables) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def sample(year: Tables) -> pl.DataFrame:
-    """Ten flights on each of thirty days over the year, among them those on which the clock changes."""
-    days = [date(2013, 1, 1) + timedelta(days=13 * i) for i in range(28)] + CLOCK_CHANGES
+    """1,000 flights, drawn with a seed: fifty on each of the hard days and of fourteen others over the year."""
+    rng, others = np.random.default_rng(2013), [date(2013, 1, 9) + timedelta(days=26 * i) for i in range(14)]
     flights = year["flights"].sort("leg")
-    found = [flights.filter(pl.col("local_date") == day) for day in days]
-    return pl.concat([each.gather_every(len(each) // 10).head(10) for each in found]).sort("leg")
+    legs = [flights.filter(pl.col("local_date") == day)["leg"].to_numpy() for day in (*HARD_DAYS, *others)]
+    drawn = np.concatenate([rng.choice(of_a_day, 50, replace=False) for of_a_day in legs])
+    return flights.filter(pl.col("leg").is_in(drawn.tolist()))
 
 
 @pytest.fixture(scope="module")
@@ -354,29 +372,110 @@ def test_every_feature_has_a_slow_counterpart_here() -> None:
     assert sorted(SLOW) == sorted(features.FEATURES)
 
 
-@pytest.mark.parametrize("feature", features.FEATURES)
-def test_a_feature_equals_its_slow_counterpart_on_300_flights(
-    feature: str, fast: pl.DataFrame, expected: dict[str, list[Any]]
-) -> None:
-    found = fast[feature].to_list()
-    assert len(found) == 300
-    if fast.schema[feature].is_float():
-        assert found == [
-            None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9) for value in expected[feature]
-        ]
-    else:
-        assert found == expected[feature]
-
-
-def test_the_300_flights_try_what_can_go_wrong(expected: dict[str, list[Any]]) -> None:
+def test_the_1000_flights_try_what_can_go_wrong(sample: pl.DataFrame, expected: dict[str, list[Any]]) -> None:
+    assert len(sample) == 1000
+    assert set(HARD_DAYS) < set(sample["local_date"])
     assert set(expected["weekday"]) == set(range(7))
-    assert {min(expected["day_of_year"]), max(expected["day_of_year"])} == {1, 352}
+    assert {min(expected["day_of_year"]), max(expected["day_of_year"])} == {1, 365}
     assert 0 in expected["delay_count"]
-    assert max(expected["delay_count"]) > 50
+    assert max(expected["delay_count"]) > 60
     assert None in expected["carrier_delay_mean"]
     assert any(value and value < 0 for value in expected["delay_mean"])
-    assert None in expected["wind_gust"]
-    assert None in expected["pressure"]
+    assert [name for name in WEATHER if None not in expected[name]] == []
+
+
+# --- the same features and predictions, whichever way
+
+
+@dataclass(frozen=True)
+class Given:
+    """Flights to predict, the year's tables, the same in a workspace, and what predicts."""
+
+    flights: pl.DataFrame
+    tables: Tables
+    workspace: Workspace
+    champion: Release
+
+    def predicted(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The flights among rows with their features, and what the champion says of them."""
+        asked = rows.join(self.flights.select("leg"), on="leg", how="semi")
+        return asked.with_columns(probability=self.champion.predictor.predict(asked))
+
+    def online(self, flights: pl.DataFrame, *, now: datetime, days: int, at_once: int) -> Iterator[pl.DataFrame]:
+        """The same from the service, which holds some days of history, in requests of so many flights."""
+        settings = self.workspace.settings.model_copy(update={"serve_past_days": days})
+        prepared = Prepared(replace(self.workspace, settings=settings), self.champion, now=now)
+        for rows in flights.iter_slices(at_once):
+            answered = prepared.answer(rows, now=now)
+            assert not any(answered.broken)
+            yield answered.rows.with_columns(answered.answers["probability"])
+
+
+@pytest.fixture(scope="module")
+def given(sample: pl.DataFrame, year: Tables, tmp_path_factory: pytest.TempPathFactory) -> Given:
+    workspace = Workspace(tmp_path_factory.mktemp("year"), Settings(lake="lake"), PROBLEM)
+    fill(workspace.lake, year, arrived=MONTHS[-1])
+    few = built(year["flights"].gather_every(20), year).join(year["outcomes"].rename({"late": "_target"}), on="leg")
+    fitted = training.fit(PROBLEM, model.Parameters(max_iter=50), few, check=few)
+    served: Row = {"task": PROBLEM.task, "features": fitted.predictor.features, "threshold": 0.2, "onnx": fitted.onnx}
+    return Given(sample, year, workspace, Release.model_construct(**served))
+
+
+def in_one_batch(given: Given) -> pl.DataFrame:
+    return given.predicted(dataset.training_set(PROBLEM, given.workspace.lake, as_of=MONTHS[-1]))
+
+
+def month_by_month(given: Given) -> pl.DataFrame:
+    lake = given.workspace.lake
+    increments = [dataset.training_set(PROBLEM, lake, as_of=end, since=start) for start, end in pairwise(MONTHS)]
+    return given.predicted(pl.concat(increments))
+
+
+def online_one_by_one(given: Given) -> pl.DataFrame:
+    days = given.flights.group_by("local_date", maintain_order=True)
+    evenings = [(flights, datetime(day.year, day.month, day.day, tzinfo=UTC) + 28 * HOUR) for (day,), flights in days]
+    return pl.concat(row for rows, now in evenings for row in given.online(rows, now=now, days=1, at_once=1))
+
+
+def online_in_bulk(given: Given) -> pl.DataFrame:
+    return pl.concat(given.online(given.flights.reverse(), now=MONTHS[-1], days=400, at_once=1000))
+
+
+def in_duckdb(given: Given) -> pl.DataFrame:
+    """The same `build` on another engine, which takes and gives Parquet files."""
+    folder = given.workspace.root
+    with duckdb.connect(config={"threads": 1}) as database:
+        database.execute("SET TimeZone = 'UTC'")
+
+        def taken(name: str, rows: pl.DataFrame) -> Frame:
+            rows.write_parquet(folder / f"{name}.parquet")
+            return nw.from_native(database.read_parquet(str(folder / f"{name}.parquet")))
+
+        history = {name: taken(name, rows) for name, rows in given.tables.items()}
+        asked = taken("asked", given.flights).with_columns(PROBLEM.schema.predicted.alias("_at"))
+        features.build(asked, history).to_native().write_parquet(str(folder / "built.parquet"))
+    return given.predicted(pl.read_parquet(folder / "built.parquet"))
+
+
+def differ(found: float | str | None, right: float | str | None) -> bool:
+    """Whether a float is off by more than 1e-9, or anything else is off at all."""
+    if isinstance(found, float) and isinstance(right, float):
+        return not abs(found - right) <= 1e-9
+    return type(found) is not type(right) or found != right
+
+
+@pytest.mark.parametrize("way", [in_one_batch, month_by_month, online_one_by_one, online_in_bulk, in_duckdb])
+def test_1000_flights_have_the_features_of_the_slow_loop_and_the_same_predictions(
+    way: Callable[[Given], pl.DataFrame], given: Given, expected: dict[str, list[Any]]
+) -> None:
+    found = way(given).sort("leg")
+    assert found["leg"].equals(given.flights["leg"])
+    for name in features.FEATURES:
+        values = zip(found["leg"], found[name], expected[name], strict=True)
+        assert [value for value in values if differ(*value[1:])] == [], name
+    right = given.champion.predictor.predict(pl.DataFrame(expected, infer_schema_length=None))
+    assert np.abs(found["probability"].to_numpy() - right).max() <= 1e-9
+    assert np.ptp(right) > 0.5
 
 
 def one_flight(year: Tables) -> pl.DataFrame:
@@ -405,7 +504,7 @@ def test_departures_count_for_three_hours_and_weather_for_six_up_to_two_hours_be
 def test_the_declared_lookback_is_all_that_features_need(
     sample: pl.DataFrame, year: Tables, fast: pl.DataFrame
 ) -> None:
-    for flight in sample.gather_every(30).iter_slices(1):
+    for flight in sample.gather_every(100).iter_slices(1):
         since = flight["scheduled"][0] - 2 * HOUR
         recent = dataset.recent(PROBLEM, history_of(year), since=since)
         alone: pl.DataFrame = features.build(asked(flight), recent).collect().to_native()
@@ -436,7 +535,7 @@ def planted(year: Tables, now: datetime) -> dict[str, pl.DataFrame]:
 
 
 def test_no_feature_changes_when_the_future_is_planted(sample: pl.DataFrame, year: Tables, fast: pl.DataFrame) -> None:
-    for flight in sample.gather_every(15).iter_slices(1):
+    for flight in sample.gather_every(50).iter_slices(1):
         now = flight["scheduled"][0] - 2 * HOUR
         found = built(flight, planted(year, now))
         assert found.equals(fast.filter(pl.col("leg") == flight["leg"][0])), f"leg {flight['leg'][0]}"
@@ -454,12 +553,8 @@ def test_features_do_change_when_the_past_is_planted(year: Tables) -> None:
 def january(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake with January, as it was ingested."""
     lake = Lake(str(tmp_path_factory.mktemp("january")))
-    for name, schema in PROBLEM.schemas.items():
-        rows = checks.conform(batch(name, "2013-01"), schema)
-        stamped = rows.with_columns(
-            pl.lit(at(2, 1)).cast(pl.Datetime("us", "UTC")).alias("_arrived"), _batch=pl.lit("1")
-        )
-        lake.append(name, stamped, batch="1")
+    tables = {name: checks.conform(batch(name, "2013-01"), schema) for name, schema in PROBLEM.schemas.items()}
+    fill(lake, tables, arrived=at(2, 1))
     return lake
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import narwhals as nw
 import polars as pl
 import pytest
+from narwhals.exceptions import ColumnNotFoundError
 from pydantic import Field, ValidationError
 
 from {{cookiecutter.__package_name}}.shared import contract, derived
@@ -169,6 +170,29 @@ def test_rules_across_columns_come_last() -> None:
     rows = nw.from_native(pl.DataFrame({"paid": [30, 30], "weight": [30.0, 30.5]}))
     kept = rows.select(kept=schema.conditions()["paid is not below weight"])
     assert kept["kept"].to_list() == [True, False]
+
+
+def test_rules_that_need_a_column_that_is_left_out_are_not_asked() -> None:
+    schema = schema_of(Parcel)
+    light = schema.without(["weight"])
+    assert light.names == [name for name in schema.names if name != "weight"]
+    assert list(light.conditions()) == [
+        name
+        for name in schema.conditions()
+        if name not in {"paid is not below weight", *schema.column("weight").conditions()}
+    ]
+    assert "paid is not below weight" in schema.without(["name", "lost"]).conditions()
+
+
+def test_a_rule_that_names_no_column_of_its_table_stays_an_error() -> None:
+    class Odd(Table):
+        table: ClassVar = "odd"
+        rules: ClassVar = {"b is given": ~nw.col("b").is_null()}
+
+        a: int
+
+    with pytest.raises(ColumnNotFoundError, match="b"):
+        nw.from_native(pl.DataFrame({"a": [1]})).select(**schema_of(Odd).conditions())
 
 
 def test_a_type_that_the_lake_does_not_store_is_named() -> None:

@@ -382,7 +382,7 @@ def test_settings_have_defaults(root: Path) -> None:
         "serve_bytes": 5_000_000,
         "serve_waiting": 50_000,
         "serve_past_days": 7,
-        "serve_looks": 1,
+        "serve_looks": 5,
         "serve_keeps": 10,
     }
 

@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -16,7 +18,7 @@ from polars.exceptions import PolarsError
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Column, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -189,14 +191,43 @@ def read_rows(path: Path, content: bytes) -> pl.DataFrame:
     Raises:
         BadInput: It is neither, or broken.
     """
+    with _reading(path):
+        return _scan(path, BytesIO(content)).collect()
+
+
+def chunks(path: Path, size: int, *, start: int = 0) -> Iterator[pl.DataFrame]:
+    """The rows of a Parquet or CSV file so many at a time, from a row on; CSV gives text, no rows one empty chunk.
+
+    Memory is bounded, but a row group of a Parquet file is read as a whole.
+
+    Raises:
+        BadInput: It is neither, or broken.
+    """
+    with _reading(path):
+        rows, empty = _scan(path, path.absolute()), not start
+        for chunk in rows.slice(start).collect_batches(chunk_size=size, maintain_order=True, lazy=True):
+            empty = False
+            yield chunk
+        if empty:
+            yield rows.head(0).collect()
+
+
+def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
+    match path.suffix.lower():
+        case ".parquet":
+            return pl.scan_parquet(source, glob=False, hive_partitioning=False)
+        case ".csv":
+            return pl.scan_csv(source, infer_schema=False, glob=False)
+        case other:
+            raise Unreadable(f"{path} ends in {other!r}: batches are .parquet or .csv")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        match path.suffix.lower():
-            case ".parquet":
-                return pl.read_parquet(BytesIO(content))
-            case ".csv":
-                return pl.read_csv(BytesIO(content), infer_schema=False)
-            case other:
-                raise Unreadable(f"{path} ends in {other!r}: batches are .parquet or .csv")
+        yield
+    except OSError as error:
+        raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
     except PolarsError as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again") from error
@@ -243,12 +274,14 @@ def _stored(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.Data
     table = workspace.lake.scan(schema).select(schema.names)
     if not schema.key:
         return table.head(0).collect()
-    near = [
-        pl.col(name).is_between(pl.lit(rows[name].min(), dtype=dtype), pl.lit(rows[name].max(), dtype=dtype))
-        for name, dtype in schema.dtypes.items()
-        if name in schema.key
-    ]
-    return table.filter(near).collect()
+    return table.filter(_near(schema.column(name), rows[name]) for name in schema.key).collect()
+
+
+def _near(column: Column, values: pl.Series) -> pl.Expr:
+    """Whether a stored value lies within the range of a batch's, or is missing, as one of them may be."""
+    least, most = (pl.lit(edge, dtype=column.dtype) for edge in (values.min(), values.max()))
+    near = pl.col(column.name).is_between(least, most)
+    return near | pl.col(column.name).is_null() if column.optional else near
 
 
 def _days(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> list[pl.DataFrame]:
@@ -317,10 +350,18 @@ def content_of(path: Path) -> bytes:
     Raises:
         BadInput: It is not there, or can't be read.
     """
-    try:
+    with _reading(path):
         return path.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def digest_of(path: Path) -> str:
+    """A hash of a file's content, read block by block.
+
+    Raises:
+        BadInput: It is not there, or can't be read.
+    """
+    with _reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _id(content: bytes) -> str:

@@ -2,25 +2,28 @@
 
 import hashlib
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import narwhals as nw
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.ingest import content_of, read_rows, typed
+from {{cookiecutter.__package_name}}.production.checkpoint import Checkpoint, Job
+from {{cookiecutter.__package_name}}.production.ingest import chunks, digest_of, typed
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, conform, marked
+from {{cookiecutter.__package_name}}.shared.dataset import History
+from {{cookiecutter.__package_name}}.shared.registry import code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import AT, Personal
+from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 TABLE = "predictions"
 ROW, LINE = "_row", "_line"
+CHUNK = 50_000  # rows of a file, which are in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -54,46 +57,101 @@ def champion(workspace: Workspace) -> Release:
     return release
 
 
-def predict_rows(workspace: Workspace, release: Release, rows: pl.DataFrame, *, now: datetime) -> pl.DataFrame:
+def predict_rows(
+    workspace: Workspace, release: Release, rows: pl.DataFrame, *, now: datetime, history: History | None = None
+) -> pl.DataFrame:
     """The champion's answers to rows of the subject, beside the rows and in their order."""
-    built = features_for(workspace, rows, now=now)
+    built = features_for(workspace, rows, now=now, history=history)
     answers = release.answers(release.predictor.predict(built))
     return rows.with_columns(*answers.iter_columns(), pl.lit(release.version).alias("version"))
 
 
-def features_for(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> pl.DataFrame:
+def features_for(
+    workspace: Workspace, rows: pl.DataFrame, *, now: datetime, history: History | None = None
+) -> pl.DataFrame:
     """Rows of the subject, in their order, with their features: from what is known, as far as they look back."""
     problem = workspace.problem
     asked = dataset.requests(problem, rows.with_row_index(ROW), now=now)
     since = asked.select(nw.col(AT).min()).collect().item()
-    history = dataset.known(problem, workspace.lake, as_of=now)
-    recent = dataset.recent(problem, history, since=since)
+    history = history or dataset.known(problem, workspace.lake, as_of=now)
+    recent = dataset.recent(problem, history, since=since or now)
     return dataset.with_features(problem, asked, recent).sort(ROW).drop(ROW)
 
 
 def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: datetime | None = None) -> Predicted:
     """Predict a file's rows into another file, without personal columns; a row that breaks the contract gets reasons.
 
+    The file is read, and its answers are written, chunk by chunk. Stopped in between, the same command goes on, as of
+    the time when it was first given. Personal and forbidden columns that are no keys may be missing.
+
     Raises:
         BadInput: The file can't be read, its columns are not the contract's, or the answers can't be written there.
         Refused: There is no champion.
     """
-    release, schema = champion(workspace), workspace.problem.schema.request
+    release = champion(workspace)
     target = out or workspace.path(workspace.settings.reports) / f"{file.stem}-predicted{file.suffix}"
     if target.suffix.lower() not in {".parquet", ".csv"}:
         raise BadInput(f"{target} ends in {target.suffix!r}: answers are .parquet or .csv")
-    try:
-        rows = conform(typed(read_rows(file, content_of(file)), schema, file), schema)
-    except ContractBreach as breach:
-        raise BadInput(f"{file} breaks the contract of {schema.name}: {breach}") from breach
-    rules = marked(rows, schema)[RULES]
-    kept = rules.list.len() == 0
-    judged = rows.with_row_index(LINE).with_columns(error=rules.list.join("; "))
-    parts = [judged.filter(~kept)]
-    if kept.any():
-        parts.append(predict_rows(workspace, release, judged.filter(kept).drop("error"), now=workspace.now(now)))
-    _write(pl.concat(parts, how="diagonal").sort(LINE).drop(LINE, *schema.having(Personal)), target)
-    return Predicted(int(kept.sum()), int((~kept).sum()), release.version, target.as_posix())
+    same = (digest_of(file), file.suffix, release.number, release.run_id, code_hash(), CHUNK, now)
+    job = hashlib.sha256(repr(same).encode()).hexdigest()
+    checkpoint = Checkpoint(target)
+    with checkpoint.alone():
+        _predict_chunks(workspace, release, file, checkpoint, _begun(workspace, checkpoint, job, now))
+        rejected, rows = checkpoint.joined().select(pl.col("error").count(), pl.len()).collect().row(0)
+        checkpoint.finish()
+    return Predicted(rows - rejected, rejected, release.version, target.as_posix())
+
+
+def _begun(workspace: Workspace, checkpoint: Checkpoint, job: str, now: datetime | None) -> Job:
+    """The job that goes on, or is begun: its parts are of one time and of one state of the tables."""
+    moment, found = datetime.now(UTC), checkpoint.job()
+    keep = timedelta(days=workspace.settings.keep_days)
+    if found is not None and found.id == job and moment - found.begun < keep:
+        return found
+    versions = dataset.versions(workspace.problem, workspace.lake)
+    begun = Job(id=job, begun=moment, now=workspace.now(now), versions=versions)
+    checkpoint.begin(begun)
+    return begun
+
+
+def _predict_chunks(workspace: Workspace, release: Release, file: Path, checkpoint: Checkpoint, job: Job) -> None:
+    """Answer the chunks of a file that have no part yet."""
+    history = dataset.known(workspace.problem, workspace.lake, as_of=job.now, versions=job.versions)
+    schema, done = workspace.problem.schema.request, len(checkpoint.parts())
+    if done:
+        log.info("predict   goes on after %d rows of %s", done * CHUNK, file)
+    for nth, rows in enumerate(chunks(file, CHUNK, start=done * CHUNK), start=done):
+        try:
+            judged = _judged(typed(rows, schema, file), schema)
+        except ContractBreach as breach:
+            checkpoint.clear()
+            where = f" from row {nth * CHUNK + 1} on" if nth else ""
+            raise BadInput(f"{file}{where} breaks the contract of {schema.name}: {breach}") from breach
+        checkpoint.add(nth, _answered(workspace, release, judged, history, now=job.now))
+        log.info("predict   %d rows of %s", nth * CHUNK + len(rows), file)
+
+
+def _judged(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Rows of requests as the contract has them, each with its number and its error, if it breaks a rule.
+
+    Raises:
+        ContractBreach: A column is missing, unknown or of another type, or there are no rows.
+    """
+    asked = schema.without([name for name in schema.closed if name not in rows.columns])
+    rules = pl.col(RULES)
+    judged = marked(conform(rows, asked), asked).with_row_index(LINE)
+    return judged.with_columns(error=pl.when(rules.list.len() > 0).then(rules.list.join("; "))).drop(RULES)
+
+
+def _answered(
+    workspace: Workspace, release: Release, judged: pl.DataFrame, history: History, *, now: datetime
+) -> pl.DataFrame:
+    """Judged rows with answers to those that keep the contract, without personal columns."""
+    parts = [judged.filter(pl.col("error").is_not_null())]
+    if len(kept := judged.filter(pl.col("error").is_null()).drop("error")):
+        parts.append(predict_rows(workspace, release, kept, now=now, history=history))
+    answers = pl.concat(parts, how="diagonal").sort(LINE)
+    return answers.drop(LINE, *workspace.problem.schema.having(Personal), strict=False)
 
 
 def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
@@ -121,17 +179,3 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     batch = f"{release.number}-{now.isoformat()}-{keys}"
     lake.append(TABLE, predicted.select(*kept, made), batch=batch)
     return len(rows)
-
-
-def _write(rows: pl.DataFrame, out: Path) -> None:
-    """Write Parquet or CSV by the ending of the name, whole or not at all."""
-    draft = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        rows.write_csv(draft) if out.suffix.lower() == ".csv" else rows.write_parquet(draft)
-        draft.replace(out)
-    except OSError as error:
-        raise BadInput(f"{out} can't be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()

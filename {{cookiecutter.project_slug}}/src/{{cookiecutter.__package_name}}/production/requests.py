@@ -29,8 +29,7 @@ COLUMNS: dict[str, pl.DataType] = {
 def asked(workspace: Workspace) -> Schema:
     """What of a request is kept: neither personal nor forbidden columns."""
     request = workspace.problem.schema.request
-    hidden = {*request.closed, *request.having(Personal)}
-    return Schema(request.model, tuple(column for column in request.columns if column.name not in hidden))
+    return request.without({*request.closed, *request.having(Personal)})
 
 
 def logged(workspace: Workspace, *, now: datetime, back: timedelta) -> pl.DataFrame:

@@ -49,9 +49,8 @@ def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Itera
 
 def _contract(workspace: Workspace, rows: pl.DataFrame) -> Finding:
     """The contract on requests; columns that are not kept are taken to keep it."""
-    kept, request = asked(workspace), workspace.problem.schema.request
-    hidden = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in request.dtypes.items() if name not in kept.names]
-    rules = marked(rows.select(kept.names).with_columns(hidden), kept)[RULES]
+    kept = asked(workspace)
+    rules = marked(rows.select(kept.names), kept)[RULES]
     bad = int((rules.list.len() > 0).sum())
     names = ", ".join(rules.explode().drop_nulls().unique().sort().to_list())
     detail = f"{bad} of {len(rows)} rows break {names}" if bad else f"{len(rows)} rows keep it"

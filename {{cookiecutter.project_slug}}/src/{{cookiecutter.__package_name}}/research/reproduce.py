@@ -74,12 +74,12 @@ def runs(workspace: Workspace) -> Runs:
     return Runs(tuple(workspace.registry.runs()))
 
 
-def reproduce(workspace: Workspace, run: str) -> Reproduced:
+def reproduce(workspace: Workspace, run: str | None = None) -> Reproduced:
     """Do a run again, as it was: in a worktree of its commit with its lock, on its tables, as of its time.
 
     Args:
         workspace: The workspace.
-        run: The run's id, or how it begins.
+        run: The run's id, or how it begins; without it, the newest.
 
     Raises:
         BadInput: There is no such run, or its commit, lock or tables are not to be had here.
@@ -91,17 +91,18 @@ def reproduce(workspace: Workspace, run: str) -> Reproduced:
     with _worktree(workspace.root, found.tags["commit"]) as folder:
         lock = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest() if (folder / "uv.lock").is_file() else ""
         if lock != found.tags["lock"]:
-            raise BadInput(f"run {run} had another lock than its commit has: it can't be made again here")
+            raise BadInput(f"run {found.id[:SHORT]} had another lock than its commit has: it can't be made again here")
         _again(folder, command, _surroundings(workspace, found, folder))
         registry = Registry(str(folder / TRACKING), workspace.registry.model)
         return _compared(workspace.registry, found, registry)
 
 
-def _found(workspace: Workspace, run: str) -> Tracked:
-    matching = [tracked for tracked in workspace.registry.runs() if tracked.id.startswith(run)]
+def _found(workspace: Workspace, run: str | None) -> Tracked:
+    tracked = workspace.registry.runs()
+    matching = tracked[:1] if run is None else [found for found in tracked if found.id.startswith(run)]
     if len(matching) != 1:
         some = "no run" if not matching else f"{len(matching)} runs"
-        raise BadInput(f"{some} of this project begin with {run!r}: see runs")
+        raise BadInput(f"{some} of this project begin with {run or ''!r}: see runs")
     return matching[0]
 
 

@@ -193,7 +193,7 @@ def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> p
     taken = stored.select(schema.key).unique().with_columns(_taken=True)
     clash = pl.col("_taken").fill_null(value=False) | pl.struct(schema.key).is_duplicated()
     rules = pl.when(clash).then(pl.col(RULES).list.concat(pl.lit([UNIQUE]))).otherwise(pl.col(RULES))
-    joined = rows.join(taken, on=schema.key, how="left", maintain_order="left")
+    joined = rows.join(taken, on=schema.key, how="left", nulls_equal=True, maintain_order="left")
     return joined.with_columns(rules.alias(RULES)).drop("_taken")
 
 

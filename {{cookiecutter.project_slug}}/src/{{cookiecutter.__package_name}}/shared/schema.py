@@ -3,7 +3,7 @@
 The problem's own tables are in `contract`; what happens to rows that break them is in `checks`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 import annotated_types as at
 import narwhals as nw
 import polars as pl
+from narwhals.exceptions import ColumnNotFoundError
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
@@ -245,7 +246,11 @@ class Schema:
     @property
     def request(self) -> "Schema":
         """The same without the target: what one asks a prediction for."""
-        return Schema(self.model, tuple(column for column in self.columns if column.role(Target) is None))
+        return self.without(self.having(Target))
+
+    def without(self, names: Container[str]) -> "Schema":
+        """The same without some of the columns; rules that need one of them are not asked."""
+        return Schema(self.model, tuple(column for column in self.columns if column.name not in names))
 
     @property
     def target(self) -> str | None:
@@ -257,7 +262,17 @@ class Schema:
         found: dict[str, nw.Expr] = {}
         for column in self.columns:
             found |= column.conditions()
-        return found | dict(self.model.rules)
+        return found | {name: rule for name, rule in self.model.rules.items() if self._has_columns_of(rule)}
+
+    def _has_columns_of(self, rule: nw.Expr) -> bool:
+        """Whether a rule can be asked; of a table with all its columns it must be."""
+        if len(self.columns) == len(self.model.model_fields):
+            return True
+        try:
+            nw.from_native(pl.LazyFrame(schema=self.dtypes)).select(rule).collect_schema()
+        except ColumnNotFoundError:
+            return False
+        return True
 
 
 @lru_cache

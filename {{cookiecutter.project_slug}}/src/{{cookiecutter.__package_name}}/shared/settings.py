@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     serve_bytes: int = Field(default=5_000_000, gt=0, description="most bytes of one")
     serve_waiting: int = Field(default=50_000, gt=0, description="most rows that wait for an answer")
     serve_past_days: float = Field(default=7, ge=0, description="how long ago a row may have been due for prediction")
-    serve_looks: float = Field(default=1, gt=0, description="seconds between looks for a new champion and new batches")
+    serve_looks: float = Field(default=5, gt=0, description="seconds between looks for a new champion and new batches")
     serve_keeps: float = Field(default=10, gt=0, description="seconds between appends to the log of requests")
 
     @classmethod

@@ -88,16 +88,18 @@ def _as_of_in_polars(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> 
 
 
 def as_of_anywhere(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> Frame:
-    """The as-of join from union and a running count: the n-th event is the last for rows that come after n of them."""
-    values = [name for name in events.collect_schema().names() if name not in {_SINCE, *by}]
+    """The as-of join from union and a running count: the n-th event is the last for rows that come after n of them.
+
+    The plan has the rows once, so that joins in a row add up and don't multiply.
+    """
     one, none = nw.lit(1, dtype=nw.Int64).alias(_NTH), nw.lit(0, dtype=nw.Int64).alias(_NTH)
-    events = events.with_columns(one, nw.lit(0).alias(_ASKS))
-    asked = rows.select(*by, nw.col(at).alias(_SINCE)).unique().with_columns(none, nw.lit(1).alias(_ASKS))
-    steps = nw.concat([events, asked], how="diagonal")
+    happened = events.select(*by, _SINCE, one, nw.lit(0).alias(_ASKS))
+    asking = rows.with_columns(nw.col(at).alias(_SINCE), none, nw.lit(1).alias(_ASKS))
+    steps = nw.concat([asking, happened], how="diagonal")
     counted = steps.with_columns(nw.col(_NTH).cum_sum().over(*by, order_by=[_SINCE, _ASKS]))
-    nth = counted.filter(nw.col(_ASKS) == 0).select(*by, _NTH, *values)
-    answers = counted.filter(nw.col(_ASKS) == 1).select(*by, _NTH, nw.col(_SINCE).alias(at)).join(nth, on=[*by, _NTH])
-    return rows.join(answers.drop(_NTH), on=[*by, at], how="left")
+    asked = counted.filter(nw.col(_ASKS) == 1).drop(_SINCE, _ASKS)
+    nth = events.with_columns(one).with_columns(nw.col(_NTH).cum_sum().over(*by, order_by=_SINCE)).drop(_SINCE)
+    return asked.join(nth, on=[*by, _NTH], how="left").drop(_NTH)
 
 
 def _count(name: str) -> nw.Expr:

@@ -139,8 +139,9 @@ class Prepared:
         return {name: None if at is None else (now - at) / timedelta(seconds=1) for name, at in self.newest.items()}
 
     def _built(self) -> pl.DataFrame:
-        # For the few rows of requests, the streaming engine takes twice the time.
-        return dataset.collected(self._problem, lambda: self._plan.collect(engine="in-memory"))
+        # For the few rows of requests, to optimise the plan takes longer than it saves, and to stream twice as long.
+        plain = pl.QueryOptFlags.none()
+        return dataset.collected(self._problem, lambda: self._plan.collect(engine="in-memory", optimizations=plain))
 
     def _held(self, rows: pl.LazyFrame, oldest: datetime) -> pl.LazyFrame:
         """Add a rule to rows that look back further than history is held."""

@@ -23,6 +23,7 @@ ERROR: Json = {
     "properties": {"loc": {"type": "array", "items": PLACE}, "msg": {"type": "string"}, "type": {"type": "string"}},
     "required": ["loc", "msg", "type"],
 }
+FLAG: Json = {"name": "features", "in": "query", "schema": {"type": "boolean", "default": False}}
 WHY = {
     408: "The body did not come in time",
     413: "Too many bytes",
@@ -38,6 +39,7 @@ def described(app: FastAPI, workspace: Workspace, answering: Answering, release:
     rows = sample(workspace.problem.subject, 2).drop(workspace.problem.schema.target or [], strict=False)
     rows = rows.drop([name for name in workspace.problem.schema.closed if name in rows.columns])
     example = json.loads(rows.write_json())
+    found["paths"]["/predict"]["post"]["parameters"] = [FLAG]
     _asks(found["paths"]["/predict"]["post"], answering.raw, _with_zones(rows, example), release)
     if release:
         ready = answering.ready(release)

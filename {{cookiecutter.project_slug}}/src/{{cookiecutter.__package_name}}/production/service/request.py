@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, create_model
@@ -106,6 +107,26 @@ class Reader:
                 _only(Layout.COLUMNS, self.columns.model_json_schema() | {"minProperties": 1}),
             ]
         }
+
+
+def read_flag(query: bytes) -> bool:
+    """Whether a query asks for the features.
+
+    Raises:
+        Unfit: It asks for something else.
+    """
+    if not query:
+        return False
+    try:
+        return _Query.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))).features
+    except ValidationError as error:
+        raise Unfit([{**found, "loc": ["query", *found["loc"][1:]]} for found in _errors(error)]) from error
+
+
+class _Query(BaseModel):
+    """What may stand behind the path; the rest is ignored."""
+
+    features: bool = False
 
 
 def features_model(features: Mapping[str, bool]) -> type[BaseModel]:

@@ -30,7 +30,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-PACK = 100  # so many small frames are made one
+PACK = 500  # so many small frames are made one at the latest
 FULL = 10_000  # so many rows are appended before it is time
 
 
@@ -92,7 +92,7 @@ class RequestLog:
         self._waiting: list[Served] = []
         self._packed: list[pl.DataFrame] = []
         self._batches: deque[tuple[str, pl.DataFrame]] = deque()
-        self._lock = threading.RLock()
+        self._lock, self._writing = threading.RLock(), threading.Lock()
         self.rows = self.new = self.lost = 0
 
     @property
@@ -106,13 +106,17 @@ class RequestLog:
             self._waiting.append(served)
             self.rows += served.rows
             self.new += served.rows
-            if len(self._waiting) >= PACK:
-                self._pack()
+            if len(self._waiting) >= PACK:  # nobody packs as fast as answers come
+                self.pack()
 
     def append(self) -> int:
         """Append what is kept to the table; return how many rows. What can't be written is kept on."""
+        with self._writing:  # the last append may begin while another is under way
+            return self._append()
+
+    def _append(self) -> int:
+        self.pack()
         with self._lock:
-            self._pack()
             if self._packed:  # a batch keeps its id, so that it is appended once, however often it is tried
                 self._batches.append((uuid4().hex, pl.concat(self._packed, how="diagonal")))
                 self._packed = []
@@ -136,16 +140,21 @@ class RequestLog:
             self.rows -= len(rows)
         return len(rows)
 
-    def _pack(self) -> None:
-        taken, self._waiting = self._waiting, []
+    def pack(self) -> None:
+        """Bring what waits into the table's form: this takes time, which is not to be that of answers."""
+        with self._lock:
+            taken, self._waiting = self._waiting, []
         for _, alike in groupby(taken, key=lambda served: (id(served.prepared), served.asked.columns)):
             group = list(alike)
             try:
-                self._packed.append(self._frame(group))
+                frame = self._frame(group)
             except Exception as error:  # noqa: BLE001 - no request fails for its log
                 gone = sum(served.rows for served in group)
                 self.rows, self.lost = self.rows - gone, self.lost + gone
                 log.warning("serve     %d answers can't be kept: %s", gone, str(error).partition("\n")[0])
+            else:
+                with self._lock:
+                    self._packed.append(frame)
 
     def _frame(self, served: list[Served]) -> pl.DataFrame:
         """The table's rows for requests of one kind, answered by one champion."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,17 +15,17 @@ from uuid import uuid4
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from {{cookiecutter.__package_name}}.production.service.answering import UNFIT, Answering, Ask, Batcher, Busy
 from {{cookiecutter.__package_name}}.production.service.measures import Measures
 from {{cookiecutter.__package_name}}.production.service.online import Online, Prepared
 from {{cookiecutter.__package_name}}.production.service.openapi import described
-from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit
+from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit, read_flag
 from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
@@ -37,7 +37,7 @@ JSON = "application/json"
 TOO_LARGE, NO_JSON, UNREADY, TOO_SLOW = 413, 415, 503, 408
 LARGE = 100_000  # bytes, from which a request is read in a thread, not to hold up others,
 READERS = 4  # and so many of these at a time, for each takes memory
-STEP = 0.5  # seconds, after which is seen whether the log is full
+STEP = 0.2  # seconds, after which is seen whether the log is full
 PATIENCE = 30  # seconds for a request's body to come, and for requests under way when the service ends
 
 
@@ -105,6 +105,26 @@ class _Server(uvicorn.Server):
                 signal.signal(name, handler)
 
 
+class Direct:
+    """The application, in which requests for predictions go past the framework's layers, which cost as much as they.
+
+    Args:
+        app: All of it.
+        asked: What answers a POST to each path, and is described as part of the application.
+    """
+
+    def __init__(self, app: FastAPI, asked: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        self._app, self._asked = app, asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, as ASGI has it."""
+        answer = self._asked.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if answer is None:
+            await self._app(scope, receive, send)
+        else:
+            await (await answer(Request(scope, receive)))(scope, receive, send)
+
+
 class Service:
     """One workspace over HTTP.
 
@@ -126,19 +146,19 @@ class Service:
         self._batcher = Batcher(self.answering.answer, waiting=self._settings.serve_waiting)
         self._large = asyncio.Semaphore(READERS)
 
-    def app(self) -> FastAPI:
+    def app(self) -> "Direct":
         """The service as an application."""
         app = FastAPI(title=self._workspace.problem.schema.name, lifespan=self._lifespan)
 
         @app.post("/predict")
-        async def predict(request: Request, *, features: bool = False) -> Response:
+        async def predict(request: Request) -> Response:
             """Answer raw rows."""
-            return await self._measured(request, ready=False, shows=features)
+            return await self._measured(request, ready=False)
 
         @app.post("/predict/features")
         async def predict_features(request: Request) -> Response:
             """Answer rows whose features are ready."""
-            return await self._measured(request, ready=True, shows=False)
+            return await self._measured(request, ready=True)
 
         @app.get("/healthz")
         async def healthz() -> dict[str, str]:
@@ -155,24 +175,17 @@ class Service:
             """The service's figures, for Prometheus."""
             return Response(self.measures.text(), media_type=CONTENT_TYPE_LATEST)
 
-        @app.exception_handler(RequestValidationError)
-        async def unfit(request: Request, error: RequestValidationError) -> Response:
-            """Say what is wrong with a parameter."""
-            errors = [{name: part[name] for name in ("loc", "msg", "type")} for part in error.errors()]
-            self.measures.breached(part["type"] for part in errors)
-            self.measures.seen(request.scope["path"], UNFIT, 0, 0)
-            return JSONResponse({"detail": errors}, UNFIT)
-
         app.openapi = lambda: self._described(app)  # type: ignore[method-assign]
-        return app
+        return Direct(app, {"/predict": predict, "/predict/features": predict_features})
 
     def _described(self, app: FastAPI) -> dict[str, Any]:
         release = self.online.prepared.release if self.online.prepared else None
         return described(app, self._workspace, self.answering, release)
 
-    async def _measured(self, request: Request, *, ready: bool, shows: bool) -> Response:
+    async def _measured(self, request: Request, *, ready: bool) -> Response:
         started, rows = perf_counter(), 0
         try:
+            shows = not ready and read_flag(request.scope["query_string"])
             response, rows = await self._answered(request, ready=ready, shows=shows)
         except Unfit as unfit:
             response = JSONResponse({"detail": unfit.errors}, UNFIT)
@@ -242,7 +255,7 @@ class Service:
             await asyncio.to_thread(self.log.append)
 
     def _keep(self, log: RequestLog) -> Callable[[], None]:
-        """Append the log when it is time, or full."""
+        """Append the log when it is time, or full; else prepare that."""
         due = monotonic() + self._settings.serve_keeps
 
         def work() -> None:
@@ -250,6 +263,8 @@ class Service:
             if log.full or monotonic() >= due:
                 log.append()
                 due = monotonic() + self._settings.serve_keeps
+            else:
+                log.pack()
 
         return work
 
