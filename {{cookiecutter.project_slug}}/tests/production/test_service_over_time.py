@@ -364,6 +364,7 @@ def test_many_small_answers_are_packed_and_a_full_log_says_so(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requestlog, "FULL", 250)
+    monkeypatch.setattr(requestlog, "PACK", 100)
     log = RequestLog(trained, most=1000)
     one = some(service, 1)
     for _ in range(2 * requestlog.PACK + 1):
