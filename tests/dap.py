@@ -64,9 +64,10 @@ class Client:
         self.writer.flush()
 
     def _listen(self, reader: IO[bytes]) -> None:
-        while header := reader.readline():
-            reader.readline()
-            self.inbox.put(json.loads(reader.read(int(header.partition(b":")[2]))))
+        with suppress(ConnectionError):  # the process may be killed while it is listened to
+            while header := reader.readline():
+                reader.readline()
+                self.inbox.put(json.loads(reader.read(int(header.partition(b":")[2]))))
 
     def _open_terminal(self, asked: Message) -> None:
         arguments = asked["arguments"]

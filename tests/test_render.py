@@ -25,6 +25,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yml": yaml.safe_load,
 }
 MOST_FILES, MOST_LINES, LONGEST_PATH = 70, 3_000, 150
+MOST_LINES_FOR_PARTS = 50  # rows of parts in the core's own files: commands, settings, tags of runs
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 
@@ -140,6 +141,8 @@ PARTS = {
         re.compile(r"production/(monitor|findings|simulate)\.py|tools/|workflows/update|test_(monitor|simulate|faults|crashes)"),
         (11, 600),
     ),
+    "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
+    "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
     "service": (
         re.compile(r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"),
         (18, 1_200),
@@ -157,7 +160,7 @@ def test_a_project_stays_small(bake: Bake) -> None:
         assert sum(lines.get(name, 0) for name in files) <= most_lines, part
         left -= files
     assert len(left) <= MOST_FILES
-    assert sum(lines.get(name, 0) for name in left) <= MOST_LINES
+    assert sum(lines.get(name, 0) for name in left) <= MOST_LINES + MOST_LINES_FOR_PARTS
     assert max(len(f"{LONGEST}/{name}") for name in project.files) <= LONGEST_PATH
 
 

@@ -55,7 +55,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def trained_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A project in which `run` promoted a champion, made once for all workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "trained"
@@ -71,10 +71,10 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture
-def trained(_trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def trained(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A project with a champion, version 1, promoted at `START`; a copy that a test may change."""
     folder = tmp_path / "project"
-    shutil.copytree(_trained, folder)
+    shutil.copytree(trained_folder, folder)
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as db:
         for table, column in (
             ("experiments", "artifact_location"),
@@ -83,7 +83,7 @@ def trained(_trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             ("model_versions", "storage_location"),
         ):
             change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names from above
-            db.execute(change, (_trained.as_posix(), folder.as_posix()))
+            db.execute(change, (trained_folder.as_posix(), folder.as_posix()))
     db.close()
     return _entered(folder, monkeypatch)
 
