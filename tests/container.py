@@ -30,6 +30,21 @@ class Stage:
         return self.root / text.removeprefix(HOME).lstrip("/")
 
 
+@dataclass(frozen=True)
+class Image:
+    """An image while it is built.
+
+    Attributes:
+        context: The folder that holds Dockerfile and .dockerignore.
+        sent: What .dockerignore lets through.
+        stages: By name.
+    """
+
+    context: Path
+    sent: set[str]
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+
 def build(context: Path, folder: Path) -> Stage:
     """Do all steps, and return the last stage.
 
@@ -39,22 +54,20 @@ def build(context: Path, folder: Path) -> Stage:
     """
     base = folder / "base"
     subprocess.run([sys.executable, "-m", "venv", str(base)], check=True)
-    ignored = (context / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert ignored[0] == "*"
-    sent = {line.removeprefix("!") for line in ignored[1:]}
-    stages: dict[str, Stage] = {}
+    everything, *sent = (context / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert everything == "*"
+    image, name = Image(context, {line.removeprefix("!") for line in sent}), ""
     for line in steps((context / "Dockerfile").read_text(encoding="utf-8")):
         instruction, _, rest = line.partition(" ")
         if instruction == "FROM":
-            image, _, name = rest.partition(" AS ")
-            assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", image), f"{image} is not pinned"
-            name = name or "last"
+            pinned, _, name = rest.partition(" AS ")
+            assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", pinned), f"{pinned} is not pinned"
             path = os.pathsep.join([str(base / "bin"), "/usr/local/bin", "/usr/bin", "/bin"])
-            stages[name] = Stage(folder / name, {"PATH": path, "HOME": str(folder)} | passed_on())
-            stages[name].root.mkdir(parents=True)
-            continue
-        do(stages, stages[name], instruction, rest, context, sent)
-    return stages["last"]
+            image.stages[name] = Stage(folder / (name or "last"), {"PATH": path, "HOME": str(folder)} | passed_on())
+            image.stages[name].root.mkdir(parents=True)
+        else:
+            do(image, image.stages[name], instruction, rest)
+    return image.stages[name]
 
 
 def steps(text: str) -> list[str]:
@@ -64,11 +77,13 @@ def steps(text: str) -> list[str]:
 
 def passed_on() -> dict[str, str]:
     """What reaches the registries from this machine, and nothing else of its environment."""
-    names = re.compile(r"(PIP|UV)_(.*INDEX.*|CERT|FIND_LINKS|CACHE_DIR|NATIVE_TLS|SYSTEM_CERTS|CONFIG_FILE)|SSL_.*|.*_PROXY", re.IGNORECASE)
-    return {name: value for name, value in os.environ.items() if names.fullmatch(name)}
+    own = "INDEX_URL EXTRA_INDEX_URL DEFAULT_INDEX INDEX CERT FIND_LINKS CACHE_DIR NATIVE_TLS SYSTEM_CERTS CONFIG_FILE"
+    names = {f"{tool}_{name}" for tool in ("PIP", "UV") for name in own.split()}
+    found = {name for name in os.environ if name in names or name.startswith("SSL_") or name.upper().endswith("_PROXY")}
+    return {name: os.environ[name] for name in found}
 
 
-def do(stages: dict[str, Stage], stage: Stage, instruction: str, rest: str, context: Path, sent: set[str]) -> None:
+def do(image: Image, stage: Stage, instruction: str, rest: str) -> None:
     """Do one step."""
     match instruction:
         case "WORKDIR":
@@ -79,22 +94,26 @@ def do(stages: dict[str, Stage], stage: Stage, instruction: str, rest: str, cont
         case "RUN":
             subprocess.run(rest, shell=True, cwd=stage.root, env=stage.env, check=True, capture_output=True)  # noqa: S602
         case "COPY":
-            *options, last = rest.split()
-            flags = [option for option in options if option.startswith("--")]
-            sources = [option for option in options if not option.startswith("--")]
-            origin = next((stages[flag.partition("=")[2]] for flag in flags if flag.startswith("--from=")), None)
-            for source in sources:
-                assert origin or source in sent, f"{source} is not in .dockerignore"
-                path = origin.path(source) if origin else context / source
-                target = stage.path(last) / path.name if last.endswith("/") else stage.path(last)
-                shutil.copytree(path, target, symlinks=True) if path.is_dir() else shutil.copy(path, target)
+            copy(image, stage, rest)
         case "USER":
             stage.user = rest
         case "CMD":
             stage.command = json.loads(rest)
         case "HEALTHCHECK":
             stage.health = json.loads(rest.partition(" CMD ")[2])
-        case "EXPOSE":
-            assert rest.isdigit()
         case other:
-            raise AssertionError(f"the test does not know {other}")
+            assert other == "EXPOSE", f"the test does not know {other}"
+
+
+def copy(image: Image, stage: Stage, rest: str) -> None:
+    """Copy from the context, or from another stage."""
+    *options, last = rest.split()
+    origin = next((image.stages[part.partition("=")[2]] for part in options if part.startswith("--from=")), None)
+    for source in (part for part in options if not part.startswith("--")):
+        assert origin or source in image.sent, f"{source} is not in .dockerignore"
+        path = origin.path(source) if origin else image.context / source
+        target = stage.path(last) / path.name if last.endswith("/") else stage.path(last)
+        if path.is_dir():
+            shutil.copytree(path, target, symlinks=True)
+        else:
+            shutil.copy(path, target)

@@ -96,7 +96,8 @@ def answered(port: int) -> dict[str, Any]:
     post = json.loads(connection.getresponse().read())["paths"]["/predict"]["post"]
     example = post["requestBody"]["content"]["application/json"]["examples"]["rows"]["value"]
     now = datetime(2013, 12, 31, 12, tzinfo=UTC).isoformat()
-    example["rows"] = [row | {"scheduled": now, "local_date": "2013-12-31", "local_minute": 420} for row in example["rows"]]
+    then = {"scheduled": now, "local_date": "2013-12-31", "local_minute": 420}
+    example["rows"] = [row | then for row in example["rows"]]
     connection.request("POST", "/predict", json.dumps(example), {"Content-Type": "application/json"})
     response = connection.getresponse()
     body: dict[str, Any] = json.loads(response.read())

@@ -138,13 +138,17 @@ DERIVED = (".devcontainer/", ".idea/", ".run/", ".vscode/", ".cruft.json")  # to
 PARTS = {
     "benchmark": (re.compile(r"tools/bench/|docs/benchmarks"), (5, 0)),
     "continuous life": (
-        re.compile(r"production/(monitor|findings|simulate)\.py|tools/|workflows/update|test_(monitor|simulate|faults|crashes)"),
+        re.compile(
+            r"production/(monitor|findings|simulate)\.py|tools/|workflows/update|test_(monitor|simulate|faults|crashes)"
+        ),
         (11, 600),
     ),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
     "service": (
-        re.compile(r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"),
+        re.compile(
+            r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"
+        ),
         (18, 1_200),
     ),
 }

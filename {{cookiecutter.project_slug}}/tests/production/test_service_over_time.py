@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,27 @@ def test_many_small_answers_are_packed_and_a_full_log_says_so(
     log.add(some(service, 50))
     assert log.full
     assert (log.append(), log.full) == (251, False)
+
+
+def test_an_append_waits_for_what_is_being_packed(
+    service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RequestLog(trained, most=10)
+    log.add(some(service, 2))
+    frame, begun, goes_on = log._frame, threading.Event(), threading.Event()
+
+    def slow(served: list[Served]) -> pl.DataFrame:
+        begun.set()
+        assert goes_on.wait(60)
+        return frame(served)
+
+    monkeypatch.setattr(log, "_frame", slow)
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(log.pack)
+        assert begun.wait(60)
+        appended = threads.submit(log.append)
+        goes_on.set()
+        assert appended.result() == 2
 
 
 def some(service: Service, n: int) -> Served:

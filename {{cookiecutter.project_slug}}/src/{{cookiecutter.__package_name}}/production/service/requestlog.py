@@ -92,7 +92,7 @@ class RequestLog:
         self._waiting: list[Served] = []
         self._packed: list[pl.DataFrame] = []
         self._batches: deque[tuple[str, pl.DataFrame]] = deque()
-        self._lock, self._writing = threading.RLock(), threading.Lock()
+        self._lock, self._packing, self._writing = threading.RLock(), threading.Lock(), threading.Lock()
         self.rows = self.new = self.lost = 0
 
     @property
@@ -106,8 +106,8 @@ class RequestLog:
             self._waiting.append(served)
             self.rows += served.rows
             self.new += served.rows
-            if len(self._waiting) >= PACK:  # nobody packs as fast as answers come
-                self.pack()
+        if len(self._waiting) >= PACK:  # nobody packs as fast as answers come
+            self.pack()
 
     def append(self) -> int:
         """Append what is kept to the table; return how many rows. What can't be written is kept on."""
@@ -142,19 +142,23 @@ class RequestLog:
 
     def pack(self) -> None:
         """Bring what waits into the table's form: this takes time, which is not to be that of answers."""
-        with self._lock:
-            taken, self._waiting = self._waiting, []
-        for _, alike in groupby(taken, key=lambda served: (id(served.prepared), served.asked.columns)):
-            group = list(alike)
-            try:
-                frame = self._frame(group)
-            except Exception as error:  # noqa: BLE001 - no request fails for its log
-                gone = sum(served.rows for served in group)
+        with self._packing:  # an append waits for what is being packed
+            with self._lock:
+                taken, self._waiting = self._waiting, []
+            for _, alike in groupby(taken, key=lambda served: (id(served.prepared), served.asked.columns)):
+                self._pack(list(alike))
+
+    def _pack(self, served: list[Served]) -> None:
+        try:
+            frame = self._frame(served)
+        except Exception as error:  # noqa: BLE001 - no request fails for its log
+            gone = sum(one.rows for one in served)
+            log.warning("serve     %d answers can't be kept: %s", gone, str(error).partition("\n")[0])
+            with self._lock:
                 self.rows, self.lost = self.rows - gone, self.lost + gone
-                log.warning("serve     %d answers can't be kept: %s", gone, str(error).partition("\n")[0])
-            else:
-                with self._lock:
-                    self._packed.append(frame)
+        else:
+            with self._lock:
+                self._packed.append(frame)
 
     def _frame(self, served: list[Served]) -> pl.DataFrame:
         """The table's rows for requests of one kind, answered by one champion."""
