@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
@@ -91,15 +92,15 @@ def free_port() -> int:
 
 def answered(port: int) -> dict[str, Any]:
     """The service's answer to its own example."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", "/openapi.json")
-    post = json.loads(connection.getresponse().read())["paths"]["/predict"]["post"]
-    example = post["requestBody"]["content"]["application/json"]["examples"]["rows"]["value"]
-    now = datetime(2013, 12, 31, 12, tzinfo=UTC).isoformat()
-    then = {"scheduled": now, "local_date": "2013-12-31", "local_minute": 420}
-    example["rows"] = [row | then for row in example["rows"]]
-    connection.request("POST", "/predict", json.dumps(example), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    body: dict[str, Any] = json.loads(response.read())
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", "/openapi.json")
+        post = json.loads(connection.getresponse().read())["paths"]["/predict"]["post"]
+        example = post["requestBody"]["content"]["application/json"]["examples"]["rows"]["value"]
+        now = datetime(2013, 12, 31, 12, tzinfo=UTC).isoformat()
+        then = {"scheduled": now, "local_date": "2013-12-31", "local_minute": 420}
+        example["rows"] = [row | then for row in example["rows"]]
+        connection.request("POST", "/predict", json.dumps(example), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        body: dict[str, Any] = json.loads(response.read())
     assert response.status == 200, body
     return body
