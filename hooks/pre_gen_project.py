@@ -35,25 +35,28 @@ annotated-types anyio appnope argcomplete arro3 arro3-core arrow ast-serialize a
 binaryornot blinker cachetools certifi cffi cffi-gen-src cfgv charset-normalizer check-model check-node click
 cloudpickle codespell codespell-lib colorama colorlog comm contourpy cookiecutter coverage coverage3 cruft cryptography
 cycler databricks databricks-sdk dateutil debugpy debugpy-adapter deltalake dependency-groups deprecated deptry distlib
-dmypy docker dotenv duckdb execnet executing f2py fastapi fastjsonschema filelock flask flask-cors flatbuffers fonttools
-frozenlist git gitdb gitpython google google-auth graphene graphql graphql-core graphql-relay grimp gunicorn gunicornc
-h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch huey huey-consumer humanize hypothesis hypothesis-graphql identify
-identify-cli idna import-linter importlib-metadata importlinter iniconfig ipykernel ipykernel-launcher ipython
-ipython-pygments-lexers ipython3 itsdangerous jedi jinja2 joblib jsonschema-rs jupyter jupyter-client jupyter-core
-jupyter-kernel jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot kiwisolver librt
-lint-dependency-groups lint-imports mako mako-render markdown-it markdown-it-py markupsafe matplotlib matplotlib-inline
-mdformat mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny mlflow-tracing mpl-toolkits multidict mypy
-mypy-extensions mypyc narwhals nest-asyncio2 nodeenv normalizer nox numpy numpy-config onnx onnxruntime onnxruntime-test
-opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk opentelemetry-semantic-conventions packaging
-pandas parso pathspec pexpect pillow pip-install-dependency-groups platformdirs pluggy polars polars-runtime-32
-pre-commit prettytable prometheus-client prompt-toolkit propcache protobuf psutil ptyprocess pure-eval py pyarrow pyasn1
-pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset pygmentize pygments pylab
-pyparsing pyrate-limiter pytest pytest-cov pytest-xdist python python-dateutil python-discovery python-dotenv
-python-slugify python3 pywin32 pyyaml pyzmq register-python-argcomplete requests requirements requirements-parser rich
-ruff schemathesis scikit-learn scipy shellingham skl2onnx sklearn skops slugify smmap sortedcontainers sqlalchemy
-sqlformat sqlparse st stack-data starlette stubgen stubtest text-unidecode threadpoolctl tomli tornado tox-to-nox
-traitlets truststore ttx typer typing-extensions typing-inspection tzdata urllib3 uvicorn uvloop validate-pyproject
-virtualenv waitress wcwidth werkzeug wrapt wrapt-stubs xdist yaml yarl zipp zizmor zmq
+dmypy docker docutils dotenv duckdb execnet executing f2py fastapi fastjsonschema filelock flask flask-cors flatbuffers
+fonttools frozenlist git gitdb gitpython google google-auth graphene graphql graphql-core graphql-relay grimp gunicorn
+gunicornc h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch huey huey-consumer humanize hypothesis
+hypothesis-graphql identify identify-cli idna import-linter importlib-metadata importlinter iniconfig ipykernel
+ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2 joblib jsonschema jsonschema-rs
+jsonschema-specifications jupyter jupyter-client jupyter-core jupyter-execute jupyter-kernel jupyter-kernelspec
+jupyter-migrate jupyter-run jupyter-troubleshoot jupyter-trust kiwisolver librt lint-dependency-groups lint-imports loro
+mako mako-render marimo markdown markdown-it markdown-it-py markdown-py markupsafe matplotlib matplotlib-inline mdformat
+mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny mlflow-tracing mpl-toolkits msgspec multidict
+multipart mypy mypy-extensions mypyc narwhals nbclient nbformat nbstripout nest-asyncio2 nodeenv normalizer nox numpy
+numpy-config onnx onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
+opentelemetry-semantic-conventions optuna packaging pandas parso pathspec pexpect pillow pip-install-dependency-groups
+platformdirs pluggy polars polars-runtime-32 pre-commit prettytable prometheus-client prompt-toolkit propcache protobuf
+psutil ptyprocess pure-eval py pyarrow pyasn1 pyasn1-modules pycparser pydantic pydantic-core pydantic-settings
+pyftmerge pyftsubset pygmentize pygments pylab pymdown-extensions pymdownx pyparsing pyrate-limiter pytest pytest-cov
+pytest-xdist python python-dateutil python-discovery python-dotenv python-multipart python-slugify python3 pywin32
+pyyaml pyzmq referencing register-python-argcomplete requests requirements requirements-parser rich rpds rpds-py
+rst2html rst2html4 rst2html5 rst2latex rst2man rst2odt rst2pseudoxml rst2s5 rst2xetex rst2xml ruff schemathesis
+scikit-learn scipy shellingham skl2onnx sklearn skops slugify smmap sortedcontainers sqlalchemy sqlformat sqlparse st
+stack-data starlette stubgen stubtest text-unidecode threadpoolctl tomli tomlkit tornado tox-to-nox tqdm traitlets
+truststore ttx typer typing-extensions typing-inspection tzdata urllib3 uvicorn uvloop validate-pyproject virtualenv
+waitress wcwidth websockets werkzeug wrapt wrapt-stubs xdist yaml yarl zipp zizmor zmq
 """.split()
 )
 
