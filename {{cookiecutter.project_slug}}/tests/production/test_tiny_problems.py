@@ -29,7 +29,7 @@ from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
     Category,
@@ -217,6 +217,58 @@ def test_run_takes_a_regression_from_its_source_to_a_champion_with_a_picture(tmp
     assert (later.champion, later.trained, later.picture) == (1, None, None)
     assert asked == [(None, NOW), (NOW, NOW + DAY)]
     assert status(workspace).batches == {"loaves": 2}
+
+
+ODD = 1234.5  # what no row has but those that are made up
+
+
+def judged(folder: Path, no_runs: Path, problem: Problem) -> tuple[Workspace, pl.DataFrame]:
+    """A promoted challenger, and the evidence by which it was judged."""
+    shutil.copytree(no_runs, folder / "mlruns")
+    workspace = opened(folder, problem, "[window]\nshare = 0.3\nrows = 30\n[at_most]\nrmse = 100.0")
+    ingested(workspace, loaves(), "loaves")
+    tried = train(workspace, as_of=NOW)
+    assert promote(workspace, now=NOW).ok
+    return workspace, pl.read_parquet(BytesIO(workspace.registry.read(tried.run_id, "evidence.parquet")))
+
+
+def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_or_changed(
+    tmp_path: Path, no_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[pl.DataFrame] = []
+    drawn: list[float] = []
+    checked: list[pl.DataFrame] = []
+    parity = training.parity
+
+    def augment(_: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        seen.append(rows)
+        drawn.append(rng.random())
+        return pl.concat([rows, rows.with_columns(flour=pl.lit(ODD), _target=pl.lit(50.0))])
+
+    def watched(problem: Problem, pipeline: Any, predictor: Any, rows: pl.DataFrame) -> float:
+        checked.append(rows)
+        return parity(problem, pipeline, predictor, rows)
+
+    monkeypatch.setattr(training, "parity", watched)
+    plain, augmented = tmp_path / "plain", tmp_path / "augmented"
+    plain.mkdir()
+    augmented.mkdir()
+    made = dataclasses.replace(BAKERY.recipe(), augment=augment)
+    one, expected = judged(plain, no_runs, BAKERY)
+    other, evidence = judged(augmented, no_runs, dataclasses.replace(BAKERY, recipe=lambda: made))
+    names = ["flour", "water", "oven", "wetness", "_target", "_dummy", "_linear"]
+    assert evidence.select(names).equals(expected.select(names)), "window and baselines are as they were"
+    assert not evidence["_model"].equals(expected["_model"]), "and the model is another"
+    assert [len(rows) for rows in seen] == [300 - len(evidence), 300], "training, then the refit"
+    assert seen[0].join(evidence, on=["flour", "oven", "_target"], how="semi").is_empty()
+    assert [rows.equals(same) for rows, same in zip(checked[2:], checked[:2], strict=True)] == [True, True]
+    first, second = one.releases.champion(), other.releases.champion()
+    assert first
+    assert second
+    assert (second.reference, second.golden.requests) == (first.reference, first.golden.requests)
+    assert second.golden.features == first.golden.features
+    assert str(ODD) not in second.model_dump_json()
+    assert drawn == [np.random.default_rng(0).random()] * 2, "seeded by the parameters' seed"
 
 
 # --- a binary problem with a key, a person and what must not decide

@@ -121,19 +121,22 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
     Args:
         problem: The problem.
         parameters: Of its estimator.
-        rows: A training set.
+        rows: A training set; the recipe's step of augmentation, if there is one, sees these rows and no others.
         check: Rows on which the exported model is held equal to the pipeline.
 
     Raises:
         Refused: The model can't be exported, or the export answers differently.
     """
-    recipe = problem.recipe()
-    features = text_features(problem, rows)
-    pipeline = recipe.estimator(parameters, [name for name, text in features.items() if text])
-    pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
-    onnx = to_bytes(recipe, pipeline, features)
+    features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
+    onnx = to_bytes(problem.recipe(), pipeline, features)
     predictor = Predictor(onnx, features, problem.task)
     return Fitted(pipeline, onnx, predictor, classes_of(problem, rows), parity(problem, pipeline, predictor, check))
+
+
+def fitted_predictions(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> Floats:
+    """What the problem's model, fitted on rows and not exported, predicts for held rows."""
+    inputs = model_inputs(held, text_features(problem, rows))
+    return predicted(problem.task, _fitted(problem, parameters, rows), inputs)
 
 
 def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed: int) -> dict[str, Floats]:
@@ -168,6 +171,15 @@ def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
     if problem.schema.event_time:
         return rows[AT].dt.epoch("d").cast(pl.Int64).to_numpy()
     return np.arange(len(rows)) % BLOCKS
+
+
+def _fitted(problem: Problem, parameters: BaseModel, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - any estimator
+    recipe = problem.recipe()
+    if recipe.augment:
+        rows = recipe.augment(parameters, rows, np.random.default_rng(parameters.model_dump()["seed"]))
+    features = text_features(problem, rows)
+    pipeline = recipe.estimator(parameters, [name for name, text in features.items() if text])
+    return pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
 
 
 def _labels(problem: Problem, rows: pl.DataFrame) -> NDArray[Any]:
