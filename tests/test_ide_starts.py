@@ -77,7 +77,7 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status monitor check ingest train gate promote simulate rollback runs reproduce predict serve explain
+run status monitor check ingest "labels export" "labels import" train gate promote simulate rollback runs reproduce predict serve explain
 "current research file" "current test file" "tests of the Test Explorer"
 """
 

@@ -144,6 +144,7 @@ PARTS = {
         ),
         (11, 600),
     ),
+    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (9, 450)),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
     "service": (
