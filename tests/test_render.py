@@ -146,10 +146,11 @@ PARTS = {
         (11, 600),
     ),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
+    "reports": (re.compile(r"research/(report|reports|views)(\.py|/)|test_report\.py"), (11, 700)),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
     "service": (
         re.compile(
-            r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"
+            r"production/(service/|served|canary)|shared/requests|Dockerfile|\.dockerignore|test_(service|served|parity)"
         ),
         (18, 1_200),
     ),

@@ -52,6 +52,10 @@ PORT = click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
+HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report as one HTML file into DIR.")
+APP_PORT = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of the app; 0 takes a free one."
+)
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
@@ -144,6 +148,9 @@ COMMANDS = {
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
     "reproduce": Command(
         "Research", "research.reproduce:reproduce", "Do a RUN again as it was, or the newest, and compare.", (RUN,)
+    ),
+    "report": Command(
+        "Research", "research.report:report", "Open the reports as an app, or write them as HTML.", (HTML, APP_PORT)
     ),
     "predict": Command(
         "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
