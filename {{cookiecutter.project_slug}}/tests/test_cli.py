@@ -98,7 +98,7 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
             *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Research:", "runs", "reproduce"),
+            *("Research:", "runs", "reproduce", "report"),
             *("Answers:", "predict", "serve", "explain"),
         ]
         for row in COMMANDS.values():
@@ -155,6 +155,7 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "rejected"}),
         (("predict", "missing.csv"), 2, {"error"}),
         (("explain", "20000", "--now", "2013-04-01"), 0, {"raw", "features", "contributions"}),
+        (("report", "--html", "pages"), 0, {"files", "tables"}),
         (("run", "--now", "2013-04-01"), 0, {"as_of", "ingested", "next_due"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -39,6 +39,7 @@ FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
 RUN = click.argument("run", required=False)
 KEY = click.argument("key")
+KEYS = click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
 OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
@@ -60,6 +61,10 @@ STRATEGY = click.option(
     help="Which rows are worth most.",
 )
 TASKS = click.option("--out", type=PATH, metavar="FILE", help="Where to, .json; else into the reports.")
+HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report as one HTML file into DIR.")
+APP_PORT = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of the app; 0 takes a free one."
+)
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
@@ -138,6 +143,13 @@ COMMANDS = {
         (FILE,),
         writes=True,
     ),
+    "erase": Command(
+        "Data",
+        "production.erase:erase",
+        "Erase rows by KEY, for good, wherever the project keeps them.",
+        (KEYS,),
+        writes=True,
+    ),
     "train": Command(
         "Model", "production.train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True
     ),
@@ -158,6 +170,9 @@ COMMANDS = {
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
     "reproduce": Command(
         "Research", "research.reproduce:reproduce", "Do a RUN again as it was, or the newest, and compare.", (RUN,)
+    ),
+    "report": Command(
+        "Research", "research.report:report", "Open the reports as an app, or write them as HTML.", (HTML, APP_PORT)
     ),
     "predict": Command(
         "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)

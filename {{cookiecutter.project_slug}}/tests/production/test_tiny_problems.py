@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -29,6 +32,8 @@ from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.train import train
+from {{cookiecutter.__package_name}}.research.report import programs, rendered
+from {{cookiecutter.__package_name}}.research.views.page import pinned
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -185,6 +190,25 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     assert (champion.threshold, champion.classes, champion.parameters) == (None, (), {"trees": 60, "seed": 0})
     with pytest.raises(BadInput, match="rows of loaves have no key"):
         explain(workspace, "1", now=NOW)
+
+
+def seen(page: str) -> str:
+    """What is in a page, its pictures too."""
+    pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    return unescape(page) + "".join(b64decode(picture).decode() for picture in pictures)
+
+
+def test_reports_of_a_regression_without_time_say_what_does_not_apply(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BAKERY, ASKS_OF_LOAVES)
+    ingested(workspace, loaves(), "loaves")
+    assert train(workspace, as_of=NOW).version == 1
+    assert promote(workspace, now=NOW).ok
+    pages = {name: seen(rendered(name, pinned(workspace))) for name in ("data", "model")}
+    assert "Drift doesn't apply: rows have no event time." in pages["data"]
+    assert "loaves.water" in pages["data"], "a tenth is missing"
+    assert "it doesn't apply to a regression" in pages["model"]
+    assert "Rows have no key" in pages["model"]
+    assert "oven wood" in pages["model"], "a slice of config/acceptance.toml"
 
 
 def test_a_regression_that_is_no_better_than_asked_is_refused(tmp_path: Path) -> None:
@@ -397,6 +421,13 @@ def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
     shown = json.dumps(dataclasses.asdict(explained)) + str(explained)
     assert "origin 0" in shown
     assert not [name for name in ("person", "clerk") if name in shown]
+
+
+def test_no_report_shows_a_closed_column(bank: Workspace) -> None:
+    for name in programs():
+        page = seen(rendered(name, pinned(bank)))
+        assert "loans" in page
+        assert_nothing_closed(page)
 
 
 @pytest.mark.parametrize("name", ["person", "origin"])

@@ -21,6 +21,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from {{cookiecutter.__package_name}}.production.erase import erase
 from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.research.labels import sampling
 from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, decide
@@ -533,6 +534,19 @@ def test_what_does_not_count_is_told(ready: Ready) -> None:
     told = "1 rows are tied, 1 rows were answered before they are predicted, 2 annotations were cancelled"
     assert f"{told}, 1 have no answer" in str(done)
     assert ingest(workspace, now=NOW + 24 * HOUR).batches[0].accepted == 1
+
+
+def test_answers_about_a_row_that_was_erased_are_left_out_and_its_annotations_are_erased(ready: Ready) -> None:
+    workspace = ready()
+    tasks = tasks_of(workspace, n=3)
+    said = as_json(tasks, *([annotated("true")] for _ in tasks))
+    assert brought(workspace, said[:1]).annotations == 1
+    keys = ["/".join(task["data"]["key"].values()) for task in tasks]
+    erase(workspace, (keys[0], keys[1]))
+    assert kept(workspace).is_empty()
+    done = brought(workspace, said)
+    assert (done.labels, done.erased, done.annotations) == (1, 2, 1)
+    assert "2 are about erased rows" in str(done)
 
 
 def test_an_export_without_answers_changes_nothing(ready: Ready) -> None:

@@ -24,7 +24,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 if TYPE_CHECKING:
     import onnx
 
-RESERVED = frozenset({"annotations", "collections", "decisions", "predictions", "releases", "requests"})
+RESERVED = frozenset({"annotations", "collections", "decisions", "erasures", "predictions", "releases", "requests"})
 
 
 @dataclass(frozen=True)

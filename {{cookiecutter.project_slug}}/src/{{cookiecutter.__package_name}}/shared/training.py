@@ -5,6 +5,7 @@ What is fitted leaves as the bytes that production loads: ONNX, canonical, and p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from {{cookiecutter.__package_name}}.shared import Refused
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.release import Predictor, model_inputs, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Task
 
 PARITY = 1e-5  # absolute for probabilities, relative to the spread of the values for a regression
 UNSEEN = "a category never seen"
+EVIDENCE = "evidence.parquet"  # beside the run: rows of the newest window, with what each model predicts for them
 
 
 def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:  # noqa: ANN401 - any estimator
@@ -164,6 +167,11 @@ def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: S
 def evidence(problem: Problem, rows: pl.DataFrame, model: str, classes: Sequence[str]) -> Answers:
     """What a model answered in training: rows of the newest window keep its predictions in the column `_MODEL`."""
     return answers(problem, rows, rows[f"_{model}"].to_numpy(), classes)
+
+
+def evidence_rows(registry: Registry, run_id: str) -> pl.DataFrame:
+    """The rows on which a run was measured, with their features, labels and predictions."""
+    return pl.read_parquet(BytesIO(registry.read(run_id, EVIDENCE)))
 
 
 def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:

@@ -17,14 +17,14 @@ import polars as pl
 from {{cookiecutter.__package_name}}.research.labels import labelstudio, table
 from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, Decision, decide
 from {{cookiecutter.__package_name}}.research.labels.labelstudio import Given
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
 from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, KNOWN, Category, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 TABLE = "annotations"
 PREFIX = "annotated-"  # of the batches' names
-BEFORE = "_before"
+BEFORE, NTH = "_before", "_nth"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Imported:
         early: How many rows were answered before they are predicted, which no label may be.
         cancelled: How many annotations were cancelled: the task was skipped.
         empty: How many have no answer.
+        erased: How many are about rows that were erased.
         annotations: How many were added to the table `annotations`.
     """
 
@@ -51,6 +52,7 @@ class Imported:
     early: int
     cancelled: int
     empty: int
+    erased: int
     annotations: int
 
     def __str__(self) -> str:
@@ -63,6 +65,7 @@ class Imported:
             "rows were answered before they are predicted": self.early,
             "annotations were cancelled": self.cancelled,
             "have no answer": self.empty,
+            "are about erased rows": self.erased,
         }
         told = ", ".join(f"{number} {what}" for what, number in others.items() if number)
         kept = f"{self.annotations} annotations are new in the table {TABLE}"
@@ -79,7 +82,9 @@ def bring(workspace: Workspace, file: Path) -> Imported:
     labels, target = table.require(workspace.problem), workspace.problem.target.name
     given = labelstudio.read(file)
     counted = [one for one in given if one.answer is not None and not one.cancelled]
-    answers = _typed(workspace, file, counted)
+    typed = _typed(workspace, file, counted).with_row_index(NTH)
+    answers = erasures.without(workspace.lake, workspace.problem.schema, typed)
+    counted, answers = [counted[nth] for nth in answers[NTH]], answers.drop(NTH)
     subject = _subject(workspace, file, counted, answers)
     decisions = decide(_annotations(counted, answers, labels.key))
     decided = _decided(labels, target, decisions).join(subject, on=labels.key)
@@ -96,6 +101,7 @@ def bring(workspace: Workspace, file: Path) -> Imported:
         ties=sum(decision.label is None for decision in decisions),
         early=len(early),
         cancelled=sum(one.cancelled for one in given),
+        erased=len(typed) - len(answers),
         empty=sum(one.answer is None and not one.cancelled for one in given),
         annotations=_kept(workspace, labels, decisions),
     )
