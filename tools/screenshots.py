@@ -51,7 +51,8 @@ def shown(project: Path, start: list[str], write: Callable[[Page, str], None]) -
 def live(project: Path) -> None:
     """Let half a year go by in a project: what is due is done once a month."""
     for month in range(7, 13):
-        subprocess.run(["uv", "run", project.name, "run", "--now", f"2013-{month:02}-01"], cwd=project, check=True)
+        command = ["uv", "run", project.name, "run", "--now", f"2013-{month:02}-01"]
+        subprocess.run(command, cwd=project, check=False)  # an alarm is a month of this life too
 
 
 def main() -> None:
