@@ -100,7 +100,8 @@ def command() -> Command:
 
 
 def _fresh(folder: Path) -> Path:
-    shutil.copytree(PROJECT / "config", folder / "config")
+    for name in ("config", "docs"):
+        shutil.copytree(PROJECT / name, folder / name)
     for month in MONTHS:
         for file in (PROJECT / "data" / "example").glob(f"*/{month}.parquet"):
             target = folder / file.relative_to(PROJECT)
@@ -111,4 +112,6 @@ def _fresh(folder: Path) -> Path:
 
 def _entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(folder)
+    if mlflow := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        mlflow._artifact_repos_cache.clear()  # it remembers where a run's files are, and copies have them elsewhere
     return open_workspace(root=folder)
