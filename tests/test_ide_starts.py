@@ -77,7 +77,7 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status monitor check ingest "labels export" "labels import" train gate promote simulate rollback runs reproduce report
+run status monitor check ingest "data erase" "labels export" "labels import" train gate promote simulate rollback runs reproduce report
 predict serve explain
 "current research file" "current test file" "tests of the Test Explorer"
 """

@@ -143,7 +143,7 @@ COMMANDS = {
         (FILE,),
         writes=True,
     ),
-    "erase": Command(
+    "data erase": Command(
         "Data",
         "production.erase:erase",
         "Erase rows by KEY, for good, wherever the project keeps them.",
