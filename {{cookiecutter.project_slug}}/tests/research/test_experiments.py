@@ -111,7 +111,7 @@ def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_re
     assert metrics["gain"] != 0
     assert metrics["gain_lower"] < metrics["gain"]
     assert ("not proven to be better" in printed) == (metrics["gain_lower"] <= 0)
-    assert tags["feature"] == "destination_delay_mean"
+    assert tags["feature"] == "rain"
     assert trained.registry.aliased("challenger") == registered
     assert [release.version for release in trained.releases.newest(9)] == [1]
 

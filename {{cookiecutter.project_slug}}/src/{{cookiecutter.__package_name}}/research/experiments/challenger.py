@@ -17,17 +17,14 @@ from {{cookiecutter.__package_name}}.shared import evaluation, features, windows
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
 
-# %% The idea: flights to the same destination were late, and the next one will be
-FEATURE = "destination_delay_mean"
+# %% The idea: where it rained for hours, flights wait
+FEATURE = "rain"
 
 
 def idea(flights: Frame, history: Mapping[str, Frame]) -> Frame:
-    """Add the mean delay, in minutes, of the latest departures to the same destination."""
-    left = history["departures"].join(history["flights"].select("leg", "destination"), on="leg")
-    sums = {"destination_sum": nw.col("delay"), "destination_count": nw.lit(1)}
-    return flights.pipe(
-        windows.trailing, left, when="departed", window=features.LOOKBACK, sums=sums, by=["destination"]
-    ).with_columns(features.mean("destination_sum", "destination_count").alias(FEATURE))
+    """Add the rain of the last hours, in hundredths of an inch."""
+    rain = {FEATURE: (nw.col("precipitation") * 100).round()}
+    return flights.pipe(windows.trailing, history["weather"], when="observed", window=features.LOOKBACK, sums=rain)
 
 
 # %% The same rows, the same splits, the same parameters
