@@ -15,7 +15,9 @@ import pytest
 from filelock import FileLock
 
 from {{cookiecutter.__package_name}}.production import canary, lifecycle
+from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
+from {{cookiecutter.__package_name}}.shared.settings import load_settings
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]
@@ -40,6 +42,19 @@ def no_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("registry") / "mlruns"
     assert Registry(str(folder), "none").newest() is None
     return folder
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[..., Workspace]:
+    """Another problem, in a project of its own: `opened(problem, acceptance="", params="seed = 0")`."""
+    (tmp_path / "config").mkdir()
+
+    def make(problem: Problem, acceptance: str = "", params: str = "seed = 0") -> Workspace:
+        (tmp_path / "config" / "acceptance.toml").write_text(acceptance, encoding="utf-8")
+        (tmp_path / "config" / "params.toml").write_text(params, encoding="utf-8")
+        return Workspace(root=tmp_path, settings=load_settings(tmp_path), problem=problem)
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +115,8 @@ def command() -> Command:
 
 
 def _fresh(folder: Path) -> Path:
-    shutil.copytree(PROJECT / "config", folder / "config")
+    for name in ("config", "docs"):
+        shutil.copytree(PROJECT / name, folder / name)
     for month in MONTHS:
         for file in (PROJECT / "data" / "example").glob(f"*/{month}.parquet"):
             target = folder / file.relative_to(PROJECT)
@@ -111,4 +127,6 @@ def _fresh(folder: Path) -> Path:
 
 def _entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(folder)
+    if mlflow := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        mlflow._artifact_repos_cache.clear()  # it remembers where a run's files are, and copies have them elsewhere
     return open_workspace(root=folder)

@@ -39,6 +39,7 @@ FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
 RUN = click.argument("run", required=False)
 KEY = click.argument("key")
+KEYS = click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
 OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
@@ -51,12 +52,25 @@ PORT = click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
+N = click.option("--n", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many rows.")
+STRATEGY = click.option(
+    "--strategy",
+    type=click.Choice(["margin", "random", "disagreement"]),
+    default="margin",
+    show_default=True,
+    help="Which rows are worth most.",
+)
+TASKS = click.option("--out", type=PATH, metavar="FILE", help="Where to, .json; else into the reports.")
+HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report as one HTML file into DIR.")
+APP_PORT = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of the app; 0 takes a free one."
+)
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A row: what a command calls, `module:function` of the package, and how it is asked.
+    """A row: what a command of one or two words calls, `module:function` of the package, and how it is asked.
 
     The function is given the workspace and the command's parameters; what it returns is printed for people, or as
     JSON. Where that has a false `ok`, the answer is no. A command that `writes` runs alone.
@@ -116,6 +130,26 @@ COMMANDS = {
         (INBOX_FILE, OWNER, NOW),
         writes=True,
     ),
+    "labels export": Command(
+        "Data",
+        "research.labels.tasks:export",
+        "Write the unlabelled rows worth most as tasks of Label Studio.",
+        (N, STRATEGY, TASKS, NOW),
+    ),
+    "labels import": Command(
+        "Data",
+        "research.labels.batch:bring",
+        "Turn a FILE that Label Studio exported into a batch of labels.",
+        (FILE,),
+        writes=True,
+    ),
+    "erase": Command(
+        "Data",
+        "production.erase:erase",
+        "Erase rows by KEY, for good, wherever the project keeps them.",
+        (KEYS,),
+        writes=True,
+    ),
     "train": Command(
         "Model", "production.train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True
     ),
@@ -136,6 +170,9 @@ COMMANDS = {
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
     "reproduce": Command(
         "Research", "research.reproduce:reproduce", "Do a RUN again as it was, or the newest, and compare.", (RUN,)
+    ),
+    "report": Command(
+        "Research", "research.report:report", "Open the reports as an app, or write them as HTML.", (HTML, APP_PORT)
     ),
     "predict": Command(
         "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
@@ -181,7 +218,17 @@ def add(name: str, row: Command) -> None:
     asked: Callable[..., Any] = callback
     for parameter in reversed(row.parameters):
         asked = parameter(asked)
-    cli.command(name=name, help=row.help)(asked)
+    first, _, second = name.partition(" ")
+    (group(first) if second else cli).command(name=second or first, help=row.help)(asked)
+
+
+def group(name: str) -> click.Group:
+    """The group of the commands of two words that begin with this one."""
+    names = [other.partition(" ")[2] for other in COMMANDS if other.startswith(f"{name} ")]
+    made = cli.commands.setdefault(name, click.Group(name, help=f"One of {', '.join(names)}.", no_args_is_help=False))
+    if not isinstance(made, click.Group):
+        raise TypeError(f"{name} is a command, and can't be a group too")
+    return made
 
 
 def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:

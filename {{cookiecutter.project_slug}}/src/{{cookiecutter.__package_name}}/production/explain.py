@@ -1,17 +1,17 @@
 """What people ask to see: where the project stands, and one row through every stage."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
-from {{cookiecutter.__package_name}}.shared.release import Release, model_inputs
+from {{cookiecutter.__package_name}}.shared.release import contributions
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -160,32 +160,24 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
     )
 
 
-def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
-    """By how much the prediction changes when one feature takes a typical value instead (occlusion).
+def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
+    """Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
 
-    The prediction is a probability (of the likeliest class for a multiclass task), or the value of a regression.
+    Raises:
+        BadInput: The table has no key, or another number of columns in it.
+        ContractBreach: A value is none of its column's type.
     """
-    features = model_inputs(row, release.features)
-    varied = [
-        features.with_columns(pl.lit(release.reference[name], dtype=kind).alias(name))
-        for name, kind in features.schema.items()
-    ]
-    predictions = release.predictor.predict(pl.concat([features, *varied]))
-    if predictions.ndim > 1:
-        predictions = predictions[:, int(np.argmax(predictions[0]))]
-    return dict(zip(release.features, (predictions[0] - predictions[1:]).tolist(), strict=True))
+    if not schema.key:
+        raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
+    values = [key.split("/") for key in keys]
+    if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
+        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
+    return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
 
 
 def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
-    if not schema.key:
-        msg = f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to explain one"
-        raise BadInput(msg)
-    values = key.split("/")
-    if len(values) != len(schema.key):
-        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {key!r}")
-    asked = pl.DataFrame({name: [value] for name, value in zip(schema.key, values, strict=True)})
     try:
-        wanted = parse(asked, schema)
+        wanted = keys_of(schema, (key,))
     except ContractBreach:  # no value of the key's type: no row has it
         wanted = pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key})
     rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
