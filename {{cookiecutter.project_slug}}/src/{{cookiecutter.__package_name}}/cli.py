@@ -51,6 +51,9 @@ PORT = click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
+TRIALS = click.option("--trials", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many.")
+WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="How many processes; else one a core.")
+STORAGE = click.option("--storage", metavar="URL", help="A database that many machines share; else a file here.")
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
@@ -132,6 +135,12 @@ COMMANDS = {
     ),
     "rollback": Command(
         "Model", "production.promote:rollback", "Let the version before serve again.", (NOW,), writes=True
+    ),
+    "tune": Command(
+        "Research",
+        "research.tune:tune",
+        "Search better parameters on past folds; write the best to config/params.toml.",
+        (TRIALS, WORKERS, STORAGE),
     ),
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
     "reproduce": Command(

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from {{cookiecutter.__package_name}}.shared import Refused
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, losses
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.release import Predictor, model_inputs, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Task
@@ -127,13 +127,17 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
     Raises:
         Refused: The model can't be exported, or the export answers differently.
     """
-    recipe = problem.recipe()
-    features = text_features(problem, rows)
-    pipeline = recipe.estimator(parameters, [name for name, text in features.items() if text])
-    pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
-    onnx = to_bytes(recipe, pipeline, features)
+    features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
+    onnx = to_bytes(problem.recipe(), pipeline, features)
     predictor = Predictor(onnx, features, problem.task)
     return Fitted(pipeline, onnx, predictor, classes_of(problem, rows), parity(problem, pipeline, predictor, check))
+
+
+def loss(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> float:
+    """The mean loss on held rows of the problem's model, fitted on others and not exported."""
+    inputs = model_inputs(held, text_features(problem, rows))
+    prediction = predicted(problem.task, _fitted(problem, parameters, rows), inputs)
+    return float(losses(answers(problem, held, prediction, classes_of(problem, rows))).mean())
 
 
 def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed: int) -> dict[str, Floats]:
@@ -168,6 +172,12 @@ def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
     if problem.schema.event_time:
         return rows[AT].dt.epoch("d").cast(pl.Int64).to_numpy()
     return np.arange(len(rows)) % BLOCKS
+
+
+def _fitted(problem: Problem, parameters: BaseModel, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - any estimator
+    features = text_features(problem, rows)
+    pipeline = problem.recipe().estimator(parameters, [name for name, text in features.items() if text])
+    return pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
 
 
 def _labels(problem: Problem, rows: pl.DataFrame) -> NDArray[Any]:
