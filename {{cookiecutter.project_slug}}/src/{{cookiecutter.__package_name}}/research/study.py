@@ -4,6 +4,7 @@ A trial has a place. What is tried there depends on the results of the places we
 one worker and many, killed and started again or not, try the same and find the same.
 """
 
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy.exc
 from filelock import FileLock, Timeout
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
@@ -20,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from {{cookiecutter.__package_name}}.shared import BadInput
 
+LOOK = 0.2  # seconds between looks at what others have done
 BEAT, DEAD = 10, 60  # seconds between signs of life in a database, and without one after which a trial has failed
 PLACE, VALUES = "place", "parameters"
 
@@ -91,8 +94,6 @@ def opened(plan: Plan) -> Iterator[optuna.Study]:
     Raises:
         BadInput: The database can't be used.
     """
-    import sqlalchemy.exc  # noqa: PLC0415 - only a database needs it
-
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
         storage = _database(plan.storage) if plan.shared else _journal(plan.storage)
@@ -110,15 +111,22 @@ def _journal(path: str) -> JournalStorage:
     return JournalStorage(JournalFileBackend(path, lock))  # type: ignore[arg-type] # acquire and release are all
 
 
-def _database(address: str) -> RDBStorage:
-    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-        return RDBStorage(
-            address,
-            {"connect_args": {"timeout": DEAD}} if address.startswith("sqlite") else {},
-            heartbeat_interval=BEAT,
-            grace_period=DEAD,
-            heartbeat_stale_trial_callback=lambda study, trial: _let_wait(study, trial.user_attrs[PLACE]),
-        )
+def _database(address: str, *, again: int = 9) -> RDBStorage:
+    try:
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            return RDBStorage(
+                address,
+                {"connect_args": {"timeout": DEAD}} if address.startswith("sqlite") else {},
+                heartbeat_interval=BEAT,
+                grace_period=DEAD,
+                heartbeat_stale_trial_callback=lambda study, trial: _let_wait(study, trial.user_attrs[PLACE]),
+            )
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        at_once = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
+        if not (again and at_once):
+            raise
+    time.sleep(LOOK)  # another command makes the tables
+    return _database(address, again=again - 1)
 
 
 def _let_wait(study: optuna.Study, place: int) -> None:

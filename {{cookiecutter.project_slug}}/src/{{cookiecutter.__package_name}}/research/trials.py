@@ -24,6 +24,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from {{cookiecutter.__package_name}}.research.study import (
+    LOOK,
     PLACE,
     VALUES,
     Given,
@@ -44,7 +45,6 @@ from {{cookiecutter.__package_name}}.shared.search import Choice, Search, Space,
 AHEAD = 8  # places that may be tried at the same time; of many, a quarter of those before
 AT_RANDOM, UNPRUNED = 6, 4  # results before the sampler learns from them, and before the pruner judges by them
 DIGITS = 3  # of a number that is tried
-LOOK = 0.2  # seconds between looks at what others have done
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ class Tuned:
 
     def __str__(self) -> str:
         """A table for people."""
-        workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
-        lines = [f"{self.trials} trials, {self.pruned} pruned; {workers}, cores {self.busy:.0%} busy"]
+        workers = f"{self.workers} worker{'s' * (self.workers > 1)} used {self.busy:.0%} of the cores"
+        lines = [f"{self.trials} trials, {self.pruned} pruned; {workers}"]
         if not self.changed:
             return f"{lines[0]}\nnothing beats the parameters that are there, with a mean loss of {self.before:.4f}"
         lines += [f"{'':>24}{'before':>12}{'best':>12}", f"{'mean loss':>24}{self.before:>12.4f}{self.best:>12.4f}"]
