@@ -1,5 +1,6 @@
 """A project's own checks are green when it is new, and red when someone plants a fault."""
 
+import json
 import os
 import shutil
 import tomllib
@@ -7,6 +8,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from baking import LONGEST, SHORTEST, Bake, Project, run
 
 from hooks.pre_gen_project import DEPENDENCIES, SLUG
@@ -104,3 +106,20 @@ def test_a_planted_fault_turns_the_gate_red(  # noqa: PLR0913, PLR0917 - a row o
     planted.parent.mkdir(exist_ok=True)
     planted.write_text(fault.format(package=spoilt.package) + "\n", encoding="utf-8")
     assert complaint in gate(name, spoilt, environment, check=False)
+
+
+def test_a_notebook_loses_its_outputs_at_a_commit(spoilt: Project, environment: Path) -> None:
+    """As pre-commit has it: a hook that changes a file stops the commit."""
+    hooks = yaml.safe_load(spoilt.read(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    (entry,) = [hook["entry"].split() for hook in hooks if hook["id"] == "nbstripout"]
+    assert entry[:3] == ["uv", "run", "--frozen"]
+    notebook = spoilt.root / "planted.ipynb"
+    output = {"output_type": "stream", "name": "stdout", "text": "secret"}
+    cell = {"cell_type": "code", "id": "a", "source": "1", "metadata": {}, "execution_count": 1, "outputs": [output]}
+    content = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    notebook.write_text(json.dumps(content), encoding="utf-8")
+    run(environment / entry[3], *entry[4:], notebook.name, cwd=spoilt.root)
+    stripped = notebook.read_bytes()
+    assert b"secret" not in stripped
+    run(environment / entry[3], *entry[4:], notebook.name, cwd=spoilt.root)
+    assert notebook.read_bytes() == stripped

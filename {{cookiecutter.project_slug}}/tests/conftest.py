@@ -100,7 +100,8 @@ def command() -> Command:
 
 
 def _fresh(folder: Path) -> Path:
-    shutil.copytree(PROJECT / "config", folder / "config")
+    for name in ("config", "docs"):
+        shutil.copytree(PROJECT / name, folder / name)
     for month in MONTHS:
         for file in (PROJECT / "data" / "example").glob(f"*/{month}.parquet"):
             target = folder / file.relative_to(PROJECT)

@@ -149,7 +149,7 @@ def test_every_command_of_the_readme_does_what_it_says(
     shown = next(block for block in blocks(README, "text") if block.startswith("ingested"))
     assert list(shapes(said[f"uv run {SCRIPT} run"])) == list(shapes(shown))
     made = {path.name for path in (empty.root / "reports").iterdir()}
-    assert made == {"version-1.png", "2013-03-predicted.parquet", "first-look.png"}
+    assert made == {"version-1.png", "model-card.md", "data-sheet.md", "2013-03-predicted.parquet", "first-look.png"}
     stages = [line.split("  ")[0].split()[0] for line in said[f"uv run {SCRIPT} explain 23791"].splitlines()]
     assert stages == ["raw", "contract", "predicted", "features", "prediction", "contributions", "outcome"]
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production import canary
+from {{cookiecutter.__package_name}}.production import canary, cards
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
@@ -92,6 +92,7 @@ def publish(workspace: Workspace, release: Release) -> None:
     """Let a release serve: the alias moves first, the row follows; `repair` mends what is cut in between."""
     workspace.registry.move(CHAMPION, release.version)
     workspace.releases.append(release)
+    cards.fill(workspace, release)
 
 
 def repair(workspace: Workspace, *, now: datetime) -> int | None:
@@ -102,7 +103,9 @@ def repair(workspace: Workspace, *, now: datetime) -> int | None:
     card, onnx = (workspace.registry.read(named.run_id, name) for name in (CARD, MODEL))
     number = serving.number + 1 if serving else 1
     reason = "rolled back" if named.number in workspace.releases.versions() else "promoted"
-    workspace.releases.append(Release.read(card, onnx, number=number, released=now, reason=reason))
+    release = Release.read(card, onnx, number=number, released=now, reason=reason)
+    workspace.releases.append(release)
+    cards.fill(workspace, release)
     log.warning("repaired  version %d is champion in the registry and serves now", named.number)
     return named.number
 

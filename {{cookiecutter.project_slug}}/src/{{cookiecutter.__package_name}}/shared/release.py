@@ -5,7 +5,7 @@ ONNX in, predictions out, with neither scikit-learn nor MLflow.
 
 import json
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,10 @@ def text_features(problem: Problem, rows: pl.DataFrame) -> dict[str, bool]:
 
 def model_inputs(rows: pl.DataFrame, features: dict[str, bool]) -> pl.DataFrame:
     """What pipeline and exported model are both given: text with no missing values, 32-bit floats with NaN for them."""
-    return rows.select(_inputs(tuple(features.items())))
-
-
-@lru_cache(4)
-def _inputs(features: tuple[tuple[str, bool], ...]) -> list[pl.Expr]:
-    """Made once: to make them takes as long as to answer a row."""
-    return [
+    return rows.select(
         pl.col(name).fill_null("") if text else pl.col(name).cast(pl.Float32).fill_null(float("nan"))
-        for name, text in features
-    ]
+        for name, text in features.items()
+    )
 
 
 class Predictor:
@@ -64,15 +58,19 @@ class Predictor:
             Probabilities of the target, shape (rows,), for a binary task; of each class, shape (rows, classes), for
             a multiclass task; values, shape (rows,), for a regression.
         """
-        inputs = {
-            name: column.to_numpy().reshape(-1, 1).astype(object if self.features[name] else np.float32)
-            for name, column in model_inputs(rows, self.features).to_dict().items()
-        }
+        inputs = {name: _input(rows[name], text=text) for name, text in self.features.items()}
         answers = self._session.run(None, inputs)
         prediction = np.asarray(answers[-1], dtype=np.float64)
         if self.task is Task.BINARY:
             return prediction[:, 1]
         return prediction.reshape(-1) if self.task is Task.REGRESSION else prediction
+
+
+def _input(column: pl.Series, *, text: bool) -> NDArray[Any]:
+    """What `model_inputs` gives, shape (rows, 1), column by column: for a row that takes a third of its time."""
+    if text:
+        return np.array([value or "" for value in column.to_list()], dtype=object).reshape(-1, 1)
+    return column.cast(pl.Float32).to_numpy().reshape(-1, 1)
 
 
 TABLE = "releases"

@@ -1,6 +1,7 @@
 """The service: answers requests over HTTP, follows the champion, and says how it is."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -84,6 +85,7 @@ def serve(
         prepared, (address, number) = service.online.prepared, listening.getsockname()[:2]
         champion = f"version {prepared.release.version}" if prepared else "no champion yet"
         log.info("serve     %s at http://%s:%d", champion, address, number)
+        gc.freeze()  # what was imported stays: to look through it again and again holds up answers
         config = uvicorn.Config(
             service.app(), lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE
         )

@@ -1,0 +1,119 @@
+"""Notebooks are allowed, in notebooks/: each runs and stands on the package, and nothing stands on it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from {{cookiecutter.__package_name}} import research
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+PROJECT = Path(__file__).parents[2]
+PACKAGE = research.__name__.partition(".")[0]
+NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
+LOADERS = {"notebooks", "import_ipynb", "importnb", "nbimporter"}  # what a module gets at a notebook by
+
+each = pytest.mark.parametrize("path", [None, *NOTEBOOKS], ids=lambda path: path.stem if path else "as one starts")
+
+
+def run(notebook: Path, folder: Path) -> None:
+    """Run every cell, as if the notebook stood in this folder."""
+    folder.mkdir(exist_ok=True)
+    read = nbformat.read(notebook, as_version=4)
+    NotebookClient(read, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def imported(source: str) -> Iterator[str]:
+    """The packages that some code imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def imported_by(notebook: Path) -> set[str]:
+    """The packages that a notebook imports; lines for IPython alone are left out."""
+    cells = [cell["source"] for cell in nbformat.read(notebook, as_version=4)["cells"] if cell["cell_type"] == "code"]
+    lines = [line for cell in cells for line in cell.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    return set(imported("\n".join(lines)))
+
+
+def standing_on_notebooks(folder: Path) -> list[str]:
+    """The modules that import a notebook, and those that stand among notebooks, where one could import them."""
+    paths = [path for name in ("src", "tests", "tools") for path in sorted((folder / name).rglob("*.py"))]
+    importing = [path for path in paths if LOADERS & set(imported(path.read_text(encoding="utf-8")))]
+    return [path.name for path in (*importing, *sorted((folder / "notebooks").rglob("*.py")))]
+
+
+def started(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(PROJECT / "tools" / "notebook.py"), name]
+    return subprocess.run(line, cwd=folder, capture_output=True, encoding="utf-8", check=False)
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """A notebook as a project's first one starts."""
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{PACKAGE}"\n', encoding="utf-8")
+    done = started(tmp_path, "first")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "notebooks" / "first.ipynb"
+
+
+@each
+def test_a_notebook_runs(path: Path | None, notebook: Path, trained: Workspace) -> None:
+    run(path or notebook, trained.root / "notebooks")
+
+
+@each
+def test_a_notebook_stands_on_the_package(path: Path | None, notebook: Path) -> None:
+    assert PACKAGE in imported_by(path or notebook), f"{path} writes anew what {PACKAGE} has: import it"
+
+
+def test_nothing_stands_on_a_notebook() -> None:
+    assert standing_on_notebooks(PROJECT) == []
+
+
+def test_a_notebook_that_fails_is_seen(notebook: Path, trained: Workspace) -> None:
+    read = nbformat.read(notebook, as_version=4)
+    read["cells"] = [nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(read, notebook)
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        run(notebook, trained.root / "notebooks")
+
+
+def test_a_notebook_that_writes_the_package_anew_is_seen(notebook: Path) -> None:
+    read = nbformat.read(notebook, as_version=4)
+    read["cells"] = [nbformat.v4.new_code_cell("%matplotlib inline\nimport polars as pl")]
+    nbformat.write(read, notebook)
+    assert imported_by(notebook) == {"polars"}
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [("src/a.py", "import nbimporter"), ("tests/a.py", "from notebooks.first import x"), ("notebooks/a.py", "x = 1")],
+)
+def test_a_module_that_stands_on_a_notebook_is_seen(tmp_path: Path, path: str, source: str) -> None:
+    (tmp_path / path).parent.mkdir()
+    (tmp_path / path).write_text(source, encoding="utf-8")
+    assert standing_on_notebooks(tmp_path) == ["a.py"]
+
+
+def test_a_notebook_of_the_same_name_is_kept(notebook: Path) -> None:
+    before = notebook.read_bytes()
+    done = started(notebook.parents[1], "first")
+    assert (done.returncode, notebook.read_bytes()) == (2, before)
+    assert done.stderr.splitlines() == [f"{notebook} is there already: choose another name"]
+
+
+@pytest.mark.parametrize("name", ["../first", "-x", "a/b"])
+def test_a_name_that_is_no_name_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    done = started(tmp_path, name)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
