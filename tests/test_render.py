@@ -147,7 +147,7 @@ PARTS = {
     ),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
-    "tuning": (re.compile(r"research/(tune|study|trials)|shared/search|test_tune"), (5, 520)),
+    "tuning": (re.compile(r"research/(tune|study|trials)|shared/(search|folds)|test_tune"), (6, 520)),
     "service": (
         re.compile(
             r"production/(service/|served|requests|canary)|Dockerfile|\.dockerignore|test_(service|served|parity)"

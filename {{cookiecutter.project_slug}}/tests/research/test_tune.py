@@ -32,6 +32,7 @@ from {{cookiecutter.__package_name}}.research.study import Plan
 from {{cookiecutter.__package_name}}.research.trials import Tried, search
 from {{cookiecutter.__package_name}}.research.tune import tune, tuned_by, write
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.folds import folds
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
     AT,
@@ -175,12 +176,12 @@ def test_a_fold_is_tried_on_what_comes_after_all_that_it_was_fitted_on(
     at = [NOW + hour * HOUR for hour in sorted(hours)]
     known = [moment + wait * HOUR for moment, wait in zip(at, late, strict=False)]
     rows = pl.DataFrame({AT: at, KNOWN: known}).with_row_index("row")
-    folds = list(dataset.folds(RIVER, rows, number))
-    assert len(folds) == number
-    for before, held in folds:
+    cut = list(folds(RIVER, rows, number))
+    assert len(cut) == number
+    for before, held in cut:
         if len(before) and len(held):
             assert before.select(pl.max_horizontal(pl.col(AT).max(), pl.col(KNOWN).max())).item() < held[AT].min()
-    tried = pl.concat([held for _, held in folds])["row"].to_list()
+    tried = pl.concat([held for _, held in cut])["row"].to_list()
     assert tried == rows["row"].to_list()[len(rows) - len(tried) :], "each later row once, in its order"
     assert len(tried) >= len(rows) * number // (number + 1)
 
@@ -197,11 +198,11 @@ BAKERY = dataclasses.replace(RIVER, subject=Loaf, tables=(Loaf,), features=("flo
 
 def test_without_time_each_row_is_tried_once_and_stays_in_its_fold_whatever_arrives() -> None:
     rows = pl.DataFrame({"flour": range(200)})
-    folds = list(dataset.folds(BAKERY, rows, 4))
-    assert sorted(pl.concat([held for _, held in folds])["flour"]) == list(range(200))
-    assert all(len(before) + len(held) == 200 and len(held) > 25 for before, held in folds)
-    later = list(dataset.folds(BAKERY, pl.DataFrame({"flour": range(400)}), 4))
-    assert all(set(held["flour"]) < set(more["flour"]) for (_, held), (_, more) in zip(folds, later, strict=True))
+    cut = list(folds(BAKERY, rows, 4))
+    assert sorted(pl.concat([held for _, held in cut])["flour"]) == list(range(200))
+    assert all(len(before) + len(held) == 200 and len(held) > 25 for before, held in cut)
+    later = list(folds(BAKERY, pl.DataFrame({"flour": range(400)}), 4))
+    assert all(set(held["flour"]) < set(more["flour"]) for (_, held), (_, more) in zip(cut, later, strict=True))
 
 
 # --- the search
@@ -215,9 +216,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[Tried]:
 
 def test_the_first_trial_is_of_the_parameters_that_are_there(expected: list[Tried]) -> None:
     rows, parameters = levels(), Parameters()
-    folds = [training.loss(RIVER, parameters, before, held) for before, held in dataset.folds(RIVER, rows, 4)]
+    losses = [training.loss(RIVER, parameters, before, held) for before, held in folds(RIVER, rows, 4)]
     assert expected[0].values == parameters.model_dump()
-    assert expected[0].loss == pytest.approx(float(np.mean(folds)))
+    assert expected[0].loss == pytest.approx(float(np.mean(losses)))
 
 
 def test_a_search_finds_better_and_tries_values_where_they_are_searched(expected: list[Tried]) -> None:

@@ -38,7 +38,8 @@ from {{cookiecutter.__package_name}}.research.study import (
     lowest,
     opened,
 )
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
+from {{cookiecutter.__package_name}}.shared.folds import Fold, folds
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.search import Choice, Search, Space, space_of
 
@@ -170,7 +171,7 @@ def work(study: optuna.Study, problem: Problem, plan: Plan, rows: pl.DataFrame, 
     Raises:
         Refused: A trial fails.
     """
-    parts = list(dataset.folds(problem, rows, plan.folds))
+    parts = list(folds(problem, rows, plan.folds))
     measure = partial(_loss, plan=plan, problem=problem, parts=parts)
     while len(finished(study, plan)) < plan.trials:
         look(study)
@@ -181,7 +182,7 @@ def work(study: optuna.Study, problem: Problem, plan: Plan, rows: pl.DataFrame, 
         show()
 
 
-def _loss(trial: Trial, *, plan: Plan, problem: Problem, parts: list[dataset.Fold]) -> float:
+def _loss(trial: Trial, *, plan: Plan, problem: Problem, parts: list[Fold]) -> float:
     """The mean loss on all parts; a trial that is worse than the median of those before it ends early."""
     place, model = _place(trial), problem.recipe().parameters
     space, past = space_of(model), _past(trial, plan)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from {{cookiecutter.__package_name}}.research.study import Plan
 from {{cookiecutter.__package_name}}.research.trials import Tried, search
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared.folds import folds
 from {{cookiecutter.__package_name}}.shared.registry import provenance
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.search import Choice, Space, space_of
@@ -154,7 +155,7 @@ def _rows(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
     before, _ = dataset.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
     needed = dict.fromkeys((*problem.schema.names, *problem.features, AT, KNOWN, TARGET))
     kept = before.select(name for name in needed if name in rows.columns)
-    for n, parts in enumerate(dataset.folds(problem, kept, FOLDS), start=1):
+    for n, parts in enumerate(folds(problem, kept, FOLDS), start=1):
         if (fewest := min(map(len, parts))) < window.rows:
             msg = f"{fewest} rows in fold {n} of {FOLDS} before the newest window are too few (at least {window.rows})"
             raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")

@@ -4,7 +4,7 @@ A row's features know what was known when it was predicted, a training set what 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import narwhals as nw
@@ -97,10 +97,10 @@ def training_set(
     rows = with_features(problem, labelled, history)
     if rows.is_empty():
         raise Refused(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
-    return rows.sort(AT, *_identity(problem, rows))
+    return rows.sort(AT, *identity(problem, rows))
 
 
-def _identity(problem: Problem, rows: pl.DataFrame) -> list[str]:
+def identity(problem: Problem, rows: pl.DataFrame) -> list[str]:
     """The columns that tell rows apart: the key, or all that there are."""
     return list(problem.schema.key) or [name for name in problem.schema.names if name in rows.columns]
 
@@ -143,31 +143,9 @@ def split(
     if problem.schema.event_time:
         held = rows[KNOWN] > as_of - timedelta(days=window.days)
     else:
-        names = _identity(problem, rows)
-        held = pl.Series([_share(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean)
+        names = identity(problem, rows)
+        held = pl.Series([share(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean)
     return rows.filter(~held), rows.filter(held)
-
-
-Fold = tuple[pl.DataFrame, pl.DataFrame]
-
-
-def folds(problem: Problem, rows: pl.DataFrame, number: int) -> Iterator[Fold]:
-    """Rows to fit on and the rows after them to try that on, so many times, in the order of time.
-
-    The rows are cut into blocks of equal size; each but the first is tried on what was known before its first
-    prediction. Where rows have no time, each block is a share of them that stays the same whatever arrives later, and
-    is tried on all others.
-    """
-    if not problem.schema.event_time:
-        shares = (_share(("fold", *row)) for row in rows.select(_identity(problem, rows)).iter_rows())
-        block = pl.Series([int(number * share) for share in shares], dtype=pl.Int64)
-        yield from ((rows.filter(block != n), rows.filter(block == n)) for n in range(number))
-        return
-    times = rows[AT].sort()
-    starts = [times[len(times) * n // (number + 1)] for n in range(1, number + 1)]
-    for start, end in zip(starts, [*starts[1:], None], strict=True):
-        before = rows.filter(pl.max_horizontal(AT, KNOWN) < start)
-        yield before, rows.filter(pl.col(AT) >= start, True if end is None else pl.col(AT) < end)
 
 
 def within(rows: pl.DataFrame, days: int) -> pl.DataFrame:
@@ -176,7 +154,7 @@ def within(rows: pl.DataFrame, days: int) -> pl.DataFrame:
     return rows.filter(pl.col(KNOWN) > newest - timedelta(days=days)) if days and isinstance(newest, datetime) else rows
 
 
-def _share(row: tuple[object, ...]) -> float:
+def share(row: tuple[object, ...]) -> float:
     """A number in [0, 1) that is always the same for the same row."""
     digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
     return float(int.from_bytes(digest) / 2**64)
