@@ -112,4 +112,6 @@ def _fresh(folder: Path) -> Path:
 
 def _entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(folder)
+    if mlflow := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        mlflow._artifact_repos_cache.clear()  # it remembers where a run's files are, and copies have them elsewhere
     return open_workspace(root=folder)

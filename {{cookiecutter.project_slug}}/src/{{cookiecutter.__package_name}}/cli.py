@@ -39,6 +39,7 @@ FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
 RUN = click.argument("run", required=False)
 KEY = click.argument("key")
+KEYS = click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
 AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
 OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
@@ -117,6 +118,13 @@ COMMANDS = {
         "production.ingest:ingest",
         "Append a FILE's rows once, or all of the inbox.",
         (INBOX_FILE, OWNER, NOW),
+        writes=True,
+    ),
+    "erase": Command(
+        "Data",
+        "production.erase:erase",
+        "Erase rows by KEY, for good, wherever the project keeps them.",
+        (KEYS,),
         writes=True,
     ),
     "train": Command(

@@ -1,6 +1,7 @@
 """What people ask to see: where the project stands, and one row through every stage."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -176,16 +177,24 @@ def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
     return dict(zip(release.features, (predictions[0] - predictions[1:]).tolist(), strict=True))
 
 
-def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
+def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
+    """Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
+
+    Raises:
+        BadInput: The table has no key, or another number of columns in it.
+        ContractBreach: A value is none of its column's type.
+    """
     if not schema.key:
-        msg = f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to explain one"
-        raise BadInput(msg)
-    values = key.split("/")
-    if len(values) != len(schema.key):
-        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {key!r}")
-    asked = pl.DataFrame({name: [value] for name, value in zip(schema.key, values, strict=True)})
+        raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
+    values = [key.split("/") for key in keys]
+    if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
+        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
+    return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
+
+
+def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
     try:
-        wanted = parse(asked, schema)
+        wanted = keys_of(schema, (key,))
     except ContractBreach:  # no value of the key's type: no row has it
         wanted = pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key})
     rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()

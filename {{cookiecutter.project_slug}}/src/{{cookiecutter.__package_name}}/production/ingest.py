@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Column, Schema
@@ -263,6 +263,7 @@ def _judged(
 ) -> BatchReport | ContractBreach:
     try:
         rows = conform(typed(rows, schema, path), schema)
+        rows = erasures.without(workspace.lake, workspace.problem.schema, rows)
         stored, days = _stored(workspace, schema, rows), _days(workspace, schema, rows)
         return accept(rows, schema, stored=stored, days=days, now=now)
     except ContractBreach as breach:

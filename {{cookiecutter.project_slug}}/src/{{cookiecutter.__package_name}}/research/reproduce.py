@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared.erasures import since
 from {{cookiecutter.__package_name}}.shared.registry import Registry, Tracked
 from {{cookiecutter.__package_name}}.shared.release import MODEL
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -89,6 +90,8 @@ def reproduce(workspace: Workspace, run: str | None = None) -> Reproduced:
     """
     found = _found(workspace, run)
     command = _command(found)
+    if erased := since(workspace.lake, found.started):
+        raise Refused(f"{erased} rows were erased since run {found.id[:SHORT]} was made: it can't be equal any more")
     _require_tables(workspace, found)
     with _worktree(workspace.root, found.tags["commit"]) as folder:
         lock = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest() if (folder / "uv.lock").is_file() else ""

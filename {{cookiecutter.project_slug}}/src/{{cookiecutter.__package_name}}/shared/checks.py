@@ -98,7 +98,7 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     Raises:
         ContractBreach: A value can't be read as its column's type.
     """
-    typed = batch.with_columns(_read(column) for column in schema.columns if column.name in batch.columns)
+    typed = batch.with_columns(from_text(column) for column in schema.columns if column.name in batch.columns)
     reasons = []
     for name in set(typed.columns) & set(schema.names):
         unread = batch.filter(batch[name].is_not_null() & typed[name].is_null())[name]
@@ -112,7 +112,8 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     return typed
 
 
-def _read(column: Column) -> pl.Expr:
+def from_text(column: Column) -> pl.Expr:
+    """A column of text in its own type; missing where it can't be."""
     value = pl.col(column.name)
     if column.kind is bool:
         return value.str.to_lowercase().replace_strict(

@@ -75,6 +75,43 @@ class Lake:
             return True
         raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
 
+    def delete(self, table: str, keys: pl.DataFrame) -> int:
+        """Delete the rows with these keys, from the table's past too: most versions before can't be read any more.
+
+        Args:
+            table: Its name; one that is not there or has not these columns is left alone.
+            keys: The columns of a key.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            BadInput: The table can't be read or written.
+        """
+        opened = self._open(table)
+        if opened is None or not set(keys.columns) <= {column.name for column in opened.schema().fields}:
+            return 0
+        equal = " AND ".join(f'was."{name}" = gone."{name}"' for name in keys.columns)
+        try:
+            merged = opened.merge(keys, equal, source_alias="gone", target_alias="was").when_matched_delete().execute()
+            opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        except (DeltaError, OSError) as error:
+            raise self._unreadable(table, error) from error
+        return int(merged["num_target_rows_deleted"])
+
+    def replace(self, table: str, rows: pl.DataFrame) -> None:
+        """Write all rows of a table anew, and forget what it was; which batches it has seen, it still knows.
+
+        Raises:
+            BadInput: The table can't be read or written.
+        """
+        try:
+            deltalake.write_deltalake(self._address(table), rows, mode="overwrite")
+            if opened := self._open(table):
+                opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        except (DeltaError, OSError) as error:
+            raise self._unreadable(table, error) from error
+
     def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
         """A contract's table as of a version or a commit time, with each row's arrival, batch and contract.
 

@@ -22,7 +22,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 if TYPE_CHECKING:
     import onnx
 
-RESERVED = frozenset({"collections", "decisions", "predictions", "releases", "requests"})
+RESERVED = frozenset({"collections", "decisions", "erasures", "predictions", "releases", "requests"})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ ONNX in, predictions out, with neither scikit-learn nor MLflow.
 """
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -161,6 +162,18 @@ class Release(BaseModel):
         each = {f"probability_{name}": predictions[:, i] for i, name in enumerate(self.classes)}
         return pl.DataFrame({"prediction": names[predictions.argmax(axis=1)]} | each)
 
+    def without(self, keys: pl.DataFrame) -> "Release":
+        """The same without golden requests for rows with these keys."""
+        gone = {tuple(row.values()) for row in json.loads(keys.write_json())}
+        kept = [
+            i for i, row in enumerate(self.golden.requests) if tuple(row.get(name) for name in keys.columns) not in gone
+        ]
+        if len(kept) == len(self.golden.requests):
+            return self
+        columns = self.golden.model_dump()
+        golden = Golden.model_validate({name: [values[i] for i in kept] for name, values in columns.items()})
+        return self.model_copy(update={"golden": golden})
+
     def check(self) -> None:
         """Answer the golden requests from their features.
 
@@ -181,7 +194,7 @@ class Release(BaseModel):
 
 
 class Releases:
-    """The table of releases: appended to, never changed."""
+    """The table of releases: appended to, and changed only where rows are erased."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -204,11 +217,14 @@ class Releases:
 
     def append(self, release: Release) -> bool:
         """Release it, once: a number that is taken changes nothing."""
-        row = {
-            "number": release.number,
-            "version": release.version,
-            "released": release.released,
-            "onnx": release.onnx,
-            "card": release.model_dump_json(),
-        }
-        return self._lake.append(TABLE, pl.DataFrame([row], schema=COLUMNS), batch=f"release-{release.number}")
+        return self._lake.append(TABLE, _rows([release]), batch=f"release-{release.number}")
+
+    def rewrite(self, releases: Sequence[Release]) -> None:
+        """Put these in the place of all."""
+        self._lake.replace(TABLE, _rows(releases))
+
+
+def _rows(releases: Sequence[Release]) -> pl.DataFrame:
+    rows = [release.model_dump(include={"number", "version", "released"}) for release in releases]
+    texts = [{"onnx": release.onnx, "card": release.model_dump_json()} for release in releases]
+    return pl.DataFrame([row | text for row, text in zip(rows, texts, strict=True)], schema=COLUMNS)

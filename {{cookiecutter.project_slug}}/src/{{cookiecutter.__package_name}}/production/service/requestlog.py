@@ -24,7 +24,7 @@ from {{cookiecutter.__package_name}}.production.requests import (
     asked,
 )
 from {{cookiecutter.__package_name}}.production.service.online import Answered, Prepared
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -87,7 +87,7 @@ class RequestLog:
     """
 
     def __init__(self, workspace: Workspace, *, most: int) -> None:
-        self._lake, self._most = workspace.lake, most
+        self._lake, self._schema, self._most = workspace.lake, workspace.problem.schema, most
         self._columns = asked(workspace).names
         self._waiting: list[Served] = []
         self._packed: list[pl.DataFrame] = []
@@ -125,7 +125,8 @@ class RequestLog:
         try:
             while self._batches:
                 batch, rows = self._batches[0]
-                self._lake.append(TABLE, rows, batch=batch, gains=True)
+                left = erasures.without(self._lake, self._schema, rows)
+                self._lake.append(TABLE, left, batch=batch, gains=True)
                 self._drop()
                 written += len(rows)
         except BadInput as error:

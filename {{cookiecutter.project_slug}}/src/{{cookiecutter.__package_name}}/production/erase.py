@@ -1,0 +1,158 @@
+"""Rows of the subject taken out for good: recorded first, then deleted wherever the project keeps rows.
+
+What is deleted: rows with the key in every table, from their past too; in files of the inbox, the archive, quarantine
+and reports; in what releases and runs keep as examples. What can't be: a model that has learnt from them, and what
+was copied elsewhere.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from {{cookiecutter.__package_name}}.production.explain import keys_of
+from {{cookiecutter.__package_name}}.production.train import EVIDENCE
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures
+from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, from_text
+from {{cookiecutter.__package_name}}.shared.problem import RESERVED
+from {{cookiecutter.__package_name}}.shared.release import CARD
+from {{cookiecutter.__package_name}}.shared.schema import Schema
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+ALL = 1_000_000  # releases
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was erased.
+
+    Attributes:
+        keys: How many were asked for.
+        tables: Deleted rows, by table.
+        files: Files that were written anew without them.
+        runs: Runs whose kept rows were written anew.
+        champion: The version that serves and may have learnt from them.
+    """
+
+    keys: int
+    tables: dict[str, int]
+    files: tuple[str, ...]
+    runs: int
+    champion: int | None
+
+    def __str__(self) -> str:
+        """What was done and what is left to do, for people."""
+        tables = ", ".join(f"{name} {rows}" for name, rows in self.tables.items()) or "none"
+        lines = [
+            f"{self.keys} keys are recorded as erased; rows that come with them are left out from now on",
+            f"rows deleted: {tables}; {len(self.files)} files and {self.runs} runs were written anew",
+        ]
+        if self.champion is not None and self.tables:
+            lines.append(f"version {self.champion} may have learnt from them: train and promote another")
+        return "\n".join(lines)
+
+
+def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
+    """Erase rows of the subject by key; where it was stopped, the same command goes on.
+
+    Args:
+        workspace: The workspace.
+        keys: The keys' values, each joined by `/` where the key has several columns.
+
+    Raises:
+        BadInput: The subject has no key, or no key can be like this.
+    """
+    schema, lake = workspace.problem.schema, workspace.lake
+    try:
+        gone = keys_of(schema, keys)
+    except ContractBreach as breach:
+        raise BadInput(f"no key of {schema.name} is like this: {breach}") from breach
+    erasures.record(lake, schema, gone)
+    names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))
+    tables = {name: lake.delete(name, gone) for name in names}
+    champion = workspace.releases.champion()
+    _forget_examples(workspace, gone)
+    return Erased(
+        keys=len(gone),
+        tables={name: rows for name, rows in tables.items() if rows},
+        files=tuple(_rewritten(workspace, schema, gone)),
+        runs=_forget_evidence(workspace, schema, gone),
+        champion=champion.version if champion else None,
+    )
+
+
+def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
+    """Take the rows out of the golden requests of releases, in their table and beside their runs."""
+    releases = workspace.releases.newest(ALL)
+    shorter = [release.without(gone) for release in releases]
+    if shorter == releases:
+        return
+    workspace.releases.rewrite(shorter)
+    for release in shorter:
+        with workspace.registry.resumed(release.run_id) as run:
+            run.keep(CARD, release.model_dump_json().encode())
+
+
+def _forget_evidence(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> int:
+    """Take the rows out of the evidence of runs; return of how many."""
+    changed = 0
+    for tracked in workspace.registry.runs():
+        if EVIDENCE not in workspace.registry.kept(tracked.id):
+            continue
+        rows = pl.read_parquet(BytesIO(workspace.registry.read(tracked.id, EVIDENCE)))
+        left = rows.join(gone, on=schema.key, how="anti", maintain_order="left")
+        if len(left) < len(rows):
+            content = BytesIO()
+            left.write_parquet(content)
+            with workspace.registry.resumed(tracked.id) as run:
+                run.keep(EVIDENCE, content.getvalue())
+            changed += 1
+    return changed
+
+
+def _rewritten(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> Iterator[str]:
+    """Write files of rows anew without the rows; return those that had some."""
+    settings = workspace.settings
+    for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports):
+        for path in sorted(workspace.path(folder).rglob("*")):
+            if path.suffix.lower() in {".parquet", ".csv"} and _without(path, schema, gone):
+                yield path.relative_to(workspace.root).as_posix()
+
+
+def _without(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
+    """Write a file anew without the rows, in one step; return whether it had some. One that can't be read is named."""
+    text = path.suffix.lower() == ".csv"
+    try:
+        rows = pl.read_csv(path, infer_schema=False) if text else pl.read_parquet(path)
+        if not set(schema.key) <= set(rows.columns):
+            return False
+        named = rows.with_row_index("_nth")
+        keys = _typed(named.select("_nth", *schema.key), schema)
+        left = named.join(keys.join(gone, on=schema.key, how="semi"), on="_nth", how="anti", maintain_order="left")
+    except (PolarsError, OSError) as error:
+        log.warning("erase     %s can't be read, look yourself: %s", path, str(error).partition("\n")[0])
+        return False
+    if len(left) == len(rows):
+        return False
+    draft = path.with_name(f".{path.name}.part")
+    left = left.drop("_nth")
+    left.write_csv(draft) if text else left.write_parquet(draft)
+    draft.replace(path)
+    return True
+
+
+def _typed(keys: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Keys in the contract's types, whatever a file has them in; missing where they can't be."""
+    columns = [schema.column(name) for name in schema.key]
+    return keys.with_columns(
+        from_text(column)
+        if keys.schema[column.name] == pl.String
+        else pl.col(column.name).cast(column.dtype, strict=False)
+        for column in columns
+    )

@@ -1,0 +1,146 @@
+"""Erasing rows: gone from tables, their past, files, examples and evidence, and they don't come back."""
+
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from {{cookiecutter.__package_name}}.production import erase as erasing
+from {{cookiecutter.__package_name}}.production import ingest, lifecycle
+from {{cookiecutter.__package_name}}.production.train import EVIDENCE
+from {{cookiecutter.__package_name}}.research.reproduce import reproduce
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.release import CARD, Release
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+
+
+def champion(workspace: Workspace) -> Release:
+    release = workspace.releases.champion()
+    assert release
+    return release
+
+
+@pytest.fixture
+def examples(trained: Workspace) -> pl.DataFrame:
+    """The keys of two golden requests, whose rows are in the evidence too."""
+    key = trained.problem.schema.key
+    return pl.DataFrame(champion(trained).golden.requests[:2]).select(key)
+
+
+def written(keys: pl.DataFrame) -> tuple[str, ...]:
+    return tuple("/".join(map(str, row)) for row in keys.rows())
+
+
+def holding(folder: Path, keys: pl.DataFrame) -> list[Path]:
+    """The Parquet files of a folder that have a row with one of the keys."""
+    found = []
+    for path in sorted(folder.rglob("*.parquet")):
+        rows = pl.read_parquet(path, hive_partitioning=False)
+        if set(keys.columns) <= set(rows.columns) and len(rows.join(keys, on=keys.columns, how="semi")):
+            found.append(path)
+    return found
+
+
+def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Workspace, examples: pl.DataFrame) -> None:
+    kept = [trained.path(name) for name in ("data/lake", "data/archive", "mlruns")]
+    assert all(holding(folder, examples) for folder in kept)
+    release, as_of = champion(trained), trained.now()
+    before = dataset.training_set(trained.problem, trained.lake, as_of=as_of)
+    done = erasing.erase(trained, written(examples))
+    assert (done.keys, done.runs, done.champion) == (2, 1, 1)
+    assert done.tables[trained.problem.schema.name] == 2
+    left = [path for folder in kept for path in holding(folder, examples)]
+    assert [str(path) for path in left if path.parent.name != "erasures"] == []
+    after = dataset.training_set(open_workspace(root=trained.root).problem, trained.lake, as_of=as_of)
+    assert after.select(trained.problem.schema.key).equals(
+        before.join(examples, on=examples.columns, how="anti", maintain_order="left").select(trained.problem.schema.key)
+    )
+    shorter = champion(trained)
+    assert shorter.golden.requests == release.golden.requests[2:]
+    assert shorter.golden.answers == release.golden.answers[2:]
+    assert shorter.onnx == release.onnx
+    shorter.check()
+    assert Release.read(trained.registry.read(release.run_id, CARD), b"").golden == shorter.golden
+    evidence = pl.read_parquet(BytesIO(trained.registry.read(release.run_id, EVIDENCE)))
+    assert len(evidence) == release.metrics["window_rows"] - 2
+
+
+def test_what_was_erased_does_not_come_back_with_a_batch(trained: Workspace, examples: pl.DataFrame) -> None:
+    schema = trained.problem.schema
+    again = trained.lake.scan(schema).select(schema.names).join(examples.lazy(), on=schema.key, how="semi").collect()
+    other = again.with_columns(pl.col(name) + 1_000_000 for name in schema.key)
+    erasing.erase(trained, written(examples))
+    file = trained.root / "again.parquet"
+    pl.concat([again, other]).write_parquet(file)
+    (batch,) = ingest.ingest(trained, file, table=schema.name, now=trained.now()).batches
+    assert batch.accepted + batch.rejected == 2
+    assert trained.lake.scan(schema).join(examples.lazy(), on=schema.key, how="semi").collect().is_empty()
+
+
+def test_erasing_twice_is_erasing_once(trained: Workspace, examples: pl.DataFrame) -> None:
+    erasing.erase(trained, written(examples))
+    versions = {name: trained.lake.version(name) for name in ("erasures", "releases")}
+    again = erasing.erase(trained, written(examples))
+    assert (again.tables, again.files, again.runs) == ({}, (), 0)
+    assert {name: trained.lake.version(name) for name in versions} == versions
+
+
+def test_the_next_run_goes_on_without_the_rows(trained: Workspace, examples: pl.DataFrame) -> None:
+    erasing.erase(trained, written(examples))
+    done = lifecycle.run(trained, now=trained.now() + timedelta(days=1))
+    assert done.ok, str(done)
+    assert (
+        trained.lake.scan(trained.problem.labels)
+        .join(examples.lazy(), on=examples.columns, how="semi")
+        .collect()
+        .is_empty()
+    )
+
+
+def test_a_run_from_before_says_why_it_cannot_be_equal(trained: Workspace, examples: pl.DataFrame) -> None:
+    run = trained.registry.runs()[0]
+    with trained.registry.resumed(run.id) as open_run:
+        open_run.tag({"commit": "a" * 40, "dirty": "false"})
+    erasing.erase(trained, written(examples))
+    with pytest.raises(Refused, match=r"2 rows were erased since run \w+ was made: it can't be equal any more"):
+        reproduce(trained, run.id)
+
+
+def test_files_are_written_anew_and_one_that_cannot_be_read_is_named(
+    trained: Workspace, examples: pl.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = trained.problem.schema.key
+    inbox, reports = trained.path(trained.settings.inbox), trained.path(trained.settings.reports)
+    for folder in (inbox, reports):
+        folder.mkdir(exist_ok=True)
+    others = examples.with_columns(pl.col(key) + 1_000_000)
+    rows = pl.concat([examples, others]).with_columns(pl.lit("x").alias("other"))
+    rows.cast(pl.String).write_csv(reports / "predicted.csv")
+    pl.DataFrame({"other": ["x"]}).write_parquet(inbox / "foreign.parquet")
+    (inbox / "broken.parquet").write_bytes(b"PAR1")
+    done = erasing.erase(trained, written(examples))
+    assert pl.read_csv(reports / "predicted.csv").select(key).equals(others)
+    assert "reports/predicted.csv" in done.files
+    assert pl.read_parquet(inbox / "foreign.parquet").height == 1
+    assert (inbox / "broken.parquet").read_bytes() == b"PAR1"
+    assert "broken.parquet can't be read, look yourself" in caplog.text
+    assert not list(trained.root.rglob("*.part"))
+
+
+@pytest.mark.parametrize(("key", "reason"), [("no number", "no key of"), ("1/2", "the key of")])
+def test_a_key_that_none_can_be_is_bad_input_and_nothing_is_recorded(trained: Workspace, key: str, reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        erasing.erase(trained, (key,))
+    assert trained.lake.version("erasures") == -1
+
+
+def test_versions_from_then_on_can_be_read(trained: Workspace, examples: pl.DataFrame) -> None:
+    erasing.erase(trained, written(examples))
+    name = trained.problem.schema.name
+    version = trained.lake.version(name)
+    read = Lake(trained.lake.url).scan(trained.problem.schema, version=version).collect()
+    assert read.join(examples, on=examples.columns, how="semi").is_empty()
+    assert len(read) > 0
