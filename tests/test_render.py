@@ -156,6 +156,7 @@ PARTS = {
         (16, 800),
     ),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
+    "tuning": (re.compile(r"research/(tune|study|trials)|shared/(search|folds)|test_tune"), (6, 520)),
     "service": (
         re.compile(
             r"production/(service/|served|canary)|shared/(requests|listening)|Dockerfile|\.dockerignore|test_(service|served|parity)"

@@ -82,7 +82,9 @@ print(*sorted(set(name.partition(".")[0] for name in sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"click", PACKAGE} <= loaded
-    heavy = "sklearn mlflow polars pydantic narwhals numpy deltalake onnxruntime onnx skl2onnx matplotlib sqlalchemy"
+    heavy = (
+        "optuna sklearn mlflow polars pydantic narwhals numpy deltalake onnxruntime onnx skl2onnx matplotlib sqlalchemy"
+    )
     assert not loaded & set(heavy.split())
 
 
@@ -98,7 +100,7 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
             *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest", "data erase", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Research:", "runs", "reproduce", "report"),
+            *("Research:", "tune", "runs", "reproduce", "report"),
             *("Answers:", "predict", "serve", "explain"),
         ]
         for row in COMMANDS.values():
