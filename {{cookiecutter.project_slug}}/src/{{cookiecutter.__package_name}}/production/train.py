@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, effects, figures, training
-from {{cookiecutter.__package_name}}.shared.evaluation import losses, metrics
+from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
 from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, Task
