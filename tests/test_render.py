@@ -145,7 +145,7 @@ PARTS = {
         ),
         (11, 600),
     ),
-    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (9, 450)),
+    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "reports": (re.compile(r"research/(report|reports|views)(\.py|/)|test_report\.py"), (11, 700)),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
