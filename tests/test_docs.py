@@ -108,9 +108,9 @@ def test_the_questions_page_has_every_question_and_the_commands_page_every_comma
     assert set(re.findall(r"^\| `(\w+)`", questions, re.MULTILINE)) == set(QUESTIONS)
     page = (TEMPLATE / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     script = project.read(f"src/{project.package}/cli.py")
-    rows = re.findall(r'^    "(\w+)": Command', script, re.MULTILINE)
+    rows = re.findall(r'^    "([\w ]+)": Command', script, re.MULTILINE)
     assert rows
-    assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == set(rows)
+    assert set(re.findall(r"^\| `([a-z]+(?: [a-z]+)?)", page, re.MULTILINE)) == set(rows)
 
 
 def paths_of(section: str) -> list[str]:

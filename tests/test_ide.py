@@ -54,11 +54,11 @@ def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str) -> None:
 
 
 def test_every_command_script_and_session_is_there_for_both_editors(project: Project) -> None:
-    commands = set(re.findall(r'^    "(\w+)": Command', project.read(f"src/{project.package}/cli.py"), re.MULTILINE))
+    commands = set(re.findall(r'^    "([\w ]+)": Command', project.read(f"src/{project.package}/cli.py"), re.MULTILINE))
     launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
     others = {"current research file", "current test file", "tests of the Test Explorer", "attach"}
     assert {row["name"] for row in launches} == commands | others
-    assert all(row["args"][0] == row["name"] for row in launches if row.get("module") == project.package)
+    assert all(" ".join(row["args"]).startswith(row["name"]) for row in launches if row.get("module") == project.package)
     runs = {name.removeprefix(".run/").removesuffix(".run.xml") for name in project.files if name.startswith(".run/")}
     folder = project.root / "src" / project.package / "research" / "experiments"
     scripts = {f"experiments {path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}

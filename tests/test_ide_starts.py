@@ -77,7 +77,8 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status monitor check ingest train gate promote simulate rollback tune runs reproduce predict serve explain
+run status monitor check ingest "data erase" "labels export" "labels import" train gate promote simulate rollback tune runs reproduce report
+predict serve explain
 "current research file" "current test file" "tests of the Test Explorer"
 """
 
@@ -178,7 +179,7 @@ def test_every_run_configuration_of_pycharm_does_its_work(installed: Project) ->
     paths = sorted((installed.root / ".run").iterdir(), key=lambda path: path.name != "run.run.xml")
     assert len(paths) > 10
     for path in paths:
-        if path.name == "serve.run.xml":
+        if path.name in {"serve.run.xml", "report.run.xml"}:
             serves(installed, path)
             continue
         does_its_work(installed, path, *BRIEFLY.get(path.stem, []))

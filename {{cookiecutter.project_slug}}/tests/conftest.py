@@ -15,7 +15,9 @@ import pytest
 from filelock import FileLock
 
 from {{cookiecutter.__package_name}}.production import canary, lifecycle
+from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
+from {{cookiecutter.__package_name}}.shared.settings import load_settings
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]
@@ -40,6 +42,19 @@ def no_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("registry") / "mlruns"
     assert Registry(str(folder), "none").newest() is None
     return folder
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[..., Workspace]:
+    """Another problem, in a project of its own: `opened(problem, acceptance="", params="seed = 0")`."""
+    (tmp_path / "config").mkdir()
+
+    def make(problem: Problem, acceptance: str = "", params: str = "seed = 0") -> Workspace:
+        (tmp_path / "config" / "acceptance.toml").write_text(acceptance, encoding="utf-8")
+        (tmp_path / "config" / "params.toml").write_text(params, encoding="utf-8")
+        return Workspace(root=tmp_path, settings=load_settings(tmp_path), problem=problem)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

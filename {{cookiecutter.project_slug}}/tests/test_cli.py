@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import runpy
 import signal
 import socket
@@ -28,7 +29,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 FLIGHTS = "data/example/flights/2013-03.parquet"
-WRITING = {"run", "ingest", "train", "promote", "rollback"}
+WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
 
 
 def asked(*arguments: str) -> Result:
@@ -74,7 +75,7 @@ def test_help_imports_nothing_heavy() -> None:
 import sys
 from click.testing import CliRunner
 from {PACKAGE}.cli import COMMANDS, cli
-for words in ([], *([name] for name in COMMANDS)):
+for words in ([], *(name.split() for name in COMMANDS)):
     assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0, words
 print(*sorted(set(name.partition(".")[0] for name in sys.modules)))
 """
@@ -94,12 +95,12 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         assert result.stdout.startswith(f"Usage: {NAME} [OPTIONS] [COMMAND] [ARGS]...")
         lines = result.stdout.splitlines()
         groups = ("Daily:", "Data:", "Model:", "Research:", "Answers:")
-        found = [line for line in lines if line in groups or (line.startswith("  ") and line.split()[0] in COMMANDS)]
-        assert [word.split()[0] for word in found] == [
+        names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
+        assert [name for name in names if name in groups or name in COMMANDS] == [
             *("Daily:", "run", "status", "monitor"),
-            *("Data:", "check", "ingest"),
+            *("Data:", "check", "ingest", "data erase", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Research:", "tune", "runs", "reproduce"),
+            *("Research:", "tune", "runs", "reproduce", "report"),
             *("Answers:", "predict", "serve", "explain"),
         ]
         for row in COMMANDS.values():
@@ -108,7 +109,7 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str) -> None:
-    result = asked(name, "--help")
+    result = asked(*name.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: {NAME} {name} ")
     told = " ".join(result.stdout.split())
@@ -147,6 +148,8 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("check", FLIGHTS), 0, {"table", "accepted", "breaches"}),
         (("check", "some.csv"), 1, {"table", "accepted", "rejected"}),
         (("ingest", FLIGHTS), 0, {"batches"}),
+        (("labels", "export", "--n", "2", "--now", "2013-04-01"), 0, {"tasks", "unlabelled", "interface"}),
+        (("labels", "import", "missing.json"), 2, {"error"}),
         (("gate",), 1, {"version", "checks"}),
         (("promote", "--now", "2013-04-01"), 1, {"verdict", "release"}),
         (("rollback",), 1, {"error"}),
@@ -154,6 +157,7 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "rejected"}),
         (("predict", "missing.csv"), 2, {"error"}),
         (("explain", "20000", "--now", "2013-04-01"), 0, {"raw", "features", "contributions"}),
+        (("report", "--html", "pages"), 0, {"files", "tables"}),
         (("run", "--now", "2013-04-01"), 0, {"as_of", "ingested", "next_due"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -252,6 +256,8 @@ def test_times_are_utc(empty: Workspace, monkeypatch: pytest.MonkeyPatch, text: 
         (("run", "--now", "tomorrow"), "tomorrow"),
         (("gate", "--version", "first"), "first"),
         (("fly",), "fly"),
+        (("labels",), "Missing command"),
+        (("labels", "fly"), "'fly'"),
         (("check",), "FILE"),
         (("explain",), "KEY"),
         (("status", "more"), "more"),
@@ -337,16 +343,17 @@ def test_while_a_command_writes_only_those_that_read_work(
     row = COMMANDS[name]
     module = __import__(f"{PACKAGE}.{row.call.partition(':')[0]}", fromlist=["x"])
     monkeypatch.setattr(module, row.call.partition(":")[2], lambda *_, **__: "done")
-    words = {"check": ["x.csv"], "predict": ["x.csv"], "explain": ["1"], "reproduce": ["1"]}.get(name, [])
+    needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1", "labels import": "x.json"}
+    words = [needed[name]] if name in needed else []
     with empty.alone():
-        result = asked(name, *words)
+        result = asked(*name.split(), *words)
     if name in WRITING:
         lock = empty.root / "data" / ".lock"
         line = f"another command of this project is at work and holds {lock}: try again when it is done"
         assert complaint(result) == line
     else:
         assert (result.exit_code, result.stderr) == (0, "done\n")
-    assert asked(name, *words).exit_code == 0
+    assert asked(*name.split(), *words).exit_code == 0
 
 
 def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,8 @@ def test_every_command_of_the_readme_does_what_it_says(
     shown = next(block for block in blocks(README, "text") if block.startswith("ingested"))
     assert list(shapes(said[f"uv run {SCRIPT} run"])) == list(shapes(shown))
     made = {path.name for path in (empty.root / "reports").iterdir()}
-    assert made == {"version-1.png", "model-card.md", "data-sheet.md", "2013-03-predicted.parquet", "first-look.png"}
+    pages = {"model-card.md", "data-sheet.md", "data.html", "lifecycle.html", "model.html"}
+    assert made == {"version-1.png", "2013-03-predicted.parquet", "first-look.png", *pages}
     stages = [line.split("  ")[0].split()[0] for line in said[f"uv run {SCRIPT} explain 23791"].splitlines()]
     assert stages == ["raw", "contract", "predicted", "features", "prediction", "contributions", "outcome"]
 
@@ -242,10 +243,12 @@ def test_every_message_in_the_runbook_is_one_that_the_code_says() -> None:
 
 
 def test_the_readme_has_a_row_for_every_command_with_its_help() -> None:
-    rows = dict(re.findall(r"^\| `([a-z]+)[^`]*` \| (.+) \|$", text_of(README), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([a-z ]+[a-z])[^`]*` \| (.+) \|$", text_of(README), re.MULTILINE))
     assert rows == {name: row.help for name, row in cli.COMMANDS.items()}
     for name, row in cli.COMMANDS.items():
-        asked = click.Context(cli.cli.commands[name]).command.collect_usage_pieces(click.Context(cli.cli))
+        first, _, second = name.partition(" ")
+        command = cli.group(first).commands[second] if second else cli.cli.commands[first]
+        asked = command.collect_usage_pieces(click.Context(cli.cli))
         assert row.parameters or asked == ["[OPTIONS]"]
         assert f"| `{' '.join([name, *asked[1:]])}` |" in text_of(README)
 
@@ -267,7 +270,7 @@ def test_every_file_that_the_readme_shows_is_there() -> None:
         name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
         folders = [*folders[:depth], name]
         shown += [] if name == "..." else ["".join(folders)]
-    assert len(shown) == 14
+    assert len(shown) == 16
     assert [path for path in shown if not (PROJECT / path).exists()] == []
 
 

@@ -73,9 +73,10 @@ def commands(script: ast.Module, shown: list[list[str]]) -> Iterator[Command]:
     table = named.get("COMMANDS")
     for key, row in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
         if isinstance(key, ast.Constant):
-            needs = tuple(needed(row, named))
-            fitting = (rest for name, *rest in shown if name == key.value and len(rest) == len(needs))
-            yield Command(str(key.value), needs, tuple(next(fitting, ())))
+            words, needs = str(key.value).split(), tuple(needed(row, named))
+            fitting = (line[len(words) :] for line in shown if line[: len(words)] == words)
+            examples = (rest for rest in fitting if len(rest) == len(needs))
+            yield Command(" ".join(words), needs, tuple(next(examples, ())))
 
 
 def needed(row: ast.expr, named: dict[str, ast.expr]) -> Iterator[str]:
@@ -158,7 +159,7 @@ def launches(project: Project) -> Iterator[dict[str, Any]]:
     """Every command, the file that is open, what the Test Explorer debugs, and a process that waits for a debugger."""
     begin = {"type": "debugpy", "request": "launch", "cwd": FOLDER, "console": "integratedTerminal"}
     for command in project.commands:
-        arguments = [command.name, *("${input:" + f"{command.name}-{need}" + "}" for need in command.needs)]
+        arguments = [*command.name.split(), *("${input:" + asked(command, need) + "}" for need in command.needs)]
         yield {"name": command.name, **begin, "module": project.package, "args": arguments}
     yield {"name": "current research file", **begin, "program": "${file}", "justMyCode": False}
     yield {"name": "current test file", **begin, "module": "pytest", "args": ["${file}"], "justMyCode": False}
@@ -173,7 +174,12 @@ def inputs(project: Project) -> Iterator[dict[str, str]]:
         for number, need in enumerate(command.needs):
             default = command.example[number] if command.example else ""
             about = {"type": "promptString", "description": f"{command.name} {need.upper()}", "default": default}
-            yield {"id": f"{command.name}-{need}", **about}
+            yield {"id": asked(command, need), **about}
+
+
+def asked(command: Command, need: str) -> str:
+    """What the input for a command's argument is called."""
+    return "-".join([*command.name.split(), need])
 
 
 def vscode(project: Project) -> Files:

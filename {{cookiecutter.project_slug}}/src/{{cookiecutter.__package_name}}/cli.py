@@ -52,6 +52,19 @@ PORT = click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
+N = click.option("--n", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many rows.")
+STRATEGY = click.option(
+    "--strategy",
+    type=click.Choice(["margin", "random", "disagreement"]),
+    default="margin",
+    show_default=True,
+    help="Which rows are worth most.",
+)
+TASKS = click.option("--out", type=PATH, metavar="FILE", help="Where to, .json; else into the reports.")
+HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report as one HTML file into DIR.")
+APP_PORT = click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of the app; 0 takes a free one."
+)
 TRIALS = click.option("--trials", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many.")
 WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="How many processes; else one a core.")
 STORAGE = click.option("--storage", metavar="URL", help="A database that many machines share; else a file here.")
@@ -60,7 +73,7 @@ OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet 
 
 @dataclass(frozen=True)
 class Command:
-    """A row: what a command calls, `module:function` of the package, and how it is asked.
+    """A row: what a command of one or two words calls, `module:function` of the package, and how it is asked.
 
     The function is given the workspace and the command's parameters; what it returns is printed for people, or as
     JSON. Where that has a false `ok`, the answer is no. A command that `writes` runs alone.
@@ -120,11 +133,24 @@ COMMANDS = {
         (INBOX_FILE, OWNER, NOW),
         writes=True,
     ),
-    "erase": Command(
+    "data erase": Command(
         "Data",
         "production.erase:erase",
         "Erase rows by KEY, for good, wherever the project keeps them.",
         (KEYS,),
+        writes=True,
+    ),
+    "labels export": Command(
+        "Data",
+        "research.labels.tasks:export",
+        "Write the unlabelled rows worth most as tasks of Label Studio.",
+        (N, STRATEGY, TASKS, NOW),
+    ),
+    "labels import": Command(
+        "Data",
+        "research.labels.batch:bring",
+        "Turn a FILE that Label Studio exported into a batch of labels.",
+        (FILE,),
         writes=True,
     ),
     "train": Command(
@@ -153,6 +179,9 @@ COMMANDS = {
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
     "reproduce": Command(
         "Research", "research.reproduce:reproduce", "Do a RUN again as it was, or the newest, and compare.", (RUN,)
+    ),
+    "report": Command(
+        "Research", "research.report:report", "Open the reports as an app, or write them as HTML.", (HTML, APP_PORT)
     ),
     "predict": Command(
         "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
@@ -198,7 +227,17 @@ def add(name: str, row: Command) -> None:
     asked: Callable[..., Any] = callback
     for parameter in reversed(row.parameters):
         asked = parameter(asked)
-    cli.command(name=name, help=row.help)(asked)
+    first, _, second = name.partition(" ")
+    (group(first) if second else cli).command(name=second or first, help=row.help)(asked)
+
+
+def group(name: str) -> click.Group:
+    """The group of the commands of two words that begin with this one."""
+    names = [other.partition(" ")[2] for other in COMMANDS if other.startswith(f"{name} ")]
+    made = cli.commands.setdefault(name, click.Group(name, help=f"One of {', '.join(names)}.", no_args_is_help=False))
+    if not isinstance(made, click.Group):
+        raise TypeError(f"{name} is a command, and can't be a group too")
+    return made
 
 
 def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.predict import TABLE
+from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
 from {{cookiecutter.__package_name}}.shared.release import COLUMNS
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
@@ -115,7 +115,7 @@ def state(workspace: Workspace) -> dict[str, Any]:
         name: lake.scan(schema).select(schema.names).collect().sort(schema.names).write_json()
         for name, schema in problem.schemas.items()
     }
-    predictions = lake.read(TABLE, {}).drop("made").collect()
+    predictions = lake.read(PREDICTIONS, {}).drop("made").collect()
     champion = workspace.releases.champion()
     with workspace.registry._client() as client:
         experiment = client.get_experiment_by_name(workspace.registry.model)

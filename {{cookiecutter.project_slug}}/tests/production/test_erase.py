@@ -9,11 +9,11 @@ import pytest
 
 from {{cookiecutter.__package_name}}.production import erase as erasing
 from {{cookiecutter.__package_name}}.production import ingest, lifecycle
-from {{cookiecutter.__package_name}}.production.train import EVIDENCE
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.release import CARD, Release
+from {{cookiecutter.__package_name}}.shared.training import EVIDENCE
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 

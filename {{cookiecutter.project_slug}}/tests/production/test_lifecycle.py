@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from {{cookiecutter.__package_name}}.production import explain as explain_module
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import promote as promote_module
-from {{cookiecutter.__package_name}}.production.explain import contributions, explain, status
+from {{cookiecutter.__package_name}}.production.explain import explain, status
 from {{cookiecutter.__package_name}}.production.gate import Verdict
 from {{cookiecutter.__package_name}}.production.monitor import Health, Period
 from {{cookiecutter.__package_name}}.production.predict import (
@@ -33,7 +33,7 @@ from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, collect
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION
-from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.release import Release, contributions
 from {{cookiecutter.__package_name}}.shared.schema import (
     ARRIVED,
     AT,

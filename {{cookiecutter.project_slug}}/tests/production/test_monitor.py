@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -19,7 +18,6 @@ from {{cookiecutter.__package_name}}.production.monitor import (
     has_broken,
     live_quality,
     monitor,
-    stability,
 )
 from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.shared import dataset, training
@@ -182,18 +180,6 @@ def test_slices_are_looked_at_in_live_quality(later: Workspace) -> None:
     assert (bad.state, bad.detail[:22]) == (State.WARNING, "NO   auc at least 0.99")
     good = found(monitor(asking(later, slices=slices | {"at_least": {"auc": 0.01}}), now=LATER))["carrier DL"]
     assert good.state is State.FINE
-
-
-def test_the_stability_index_is_as_by_hand() -> None:
-    same = pl.Series([float(n) for n in range(100)])
-    assert stability(same, same) == pytest.approx(0)
-    assert stability(pl.Series(["a", "a", "b", "b"]), pl.Series(["a", "a", "a", "b"])) == pytest.approx(
-        0.25 * np.log(1.5) - 0.25 * np.log(0.5)
-    )
-    upper = same.filter(same >= 50)
-    halves = 5 * (0.2 - 0.1) * np.log(2) + 5 * (1e-4 - 0.1) * np.log(1e-4 / 0.1)
-    assert stability(same, upper) == pytest.approx(halves, rel=0.01)
-    assert stability(same, pl.Series([None] * 100, dtype=pl.Float64)) > 1, "missing values are the last tenth"
 
 
 def _spoil(workspace: Workspace) -> None:

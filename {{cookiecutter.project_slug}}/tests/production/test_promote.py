@@ -13,7 +13,6 @@ from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.predict import features_for, predict_rows
 from {{cookiecutter.__package_name}}.production.promote import promote, publish, repair, rollback
-from {{cookiecutter.__package_name}}.production.train import EVIDENCE
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release, Releases
@@ -38,7 +37,7 @@ def challenge(workspace: Workspace, **tags: str) -> Version:
     champion = registry.aliased(CHAMPION)
     assert champion is not None
     truth = pl.col(TARGET).cast(pl.Float64)
-    rows = pl.read_parquet(BytesIO(registry.read(champion.run_id, EVIDENCE))).with_columns(
+    rows = training.evidence_rows(registry, champion.run_id).with_columns(
         pl.col(KNOWN).dt.offset_by("60d"), _model=0.1 + 0.8 * truth, _linear=pl.lit(0.4), _dummy=pl.lit(0.5)
     )
     content = BytesIO()
@@ -47,8 +46,8 @@ def challenge(workspace: Workspace, **tags: str) -> Version:
     small = workspace.parameters.model_copy(update=SMALL).model_dump_json()
     with registry.run("train", {}, kept | {"parameters": small} | tags) as run:
         run.log({"auc": 0.75, "linear.auc": 0.7})
-        run.keep(EVIDENCE, content.getvalue())
-        version = registry.register(run, EVIDENCE)
+        run.keep(training.EVIDENCE, content.getvalue())
+        version = registry.register(run, training.EVIDENCE)
     registry.move(CHALLENGER, version.number)
     return version
 

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for, predict_rows
-from {{cookiecutter.__package_name}}.production.requests import TABLE
 from {{cookiecutter.__package_name}}.production.service import serve
 from {{cookiecutter.__package_name}}.production.service.answering import TOGETHER, Ask, Batcher, Busy, Reply
 from {{cookiecutter.__package_name}}.production.service.online import Answered
 from {{cookiecutter.__package_name}}.production.service.request import Asked, Layout
 from {{cookiecutter.__package_name}}.production.service.serve import Service
+from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.schema import Frame
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 

@@ -19,13 +19,13 @@ from pydantic_core import to_json
 from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
-from {{cookiecutter.__package_name}}.production.requests import TABLE
 from {{cookiecutter.__package_name}}.production.service import requestlog
 from {{cookiecutter.__package_name}}.production.service.online import Online
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
 from {{cookiecutter.__package_name}}.production.service.serve import Service
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted

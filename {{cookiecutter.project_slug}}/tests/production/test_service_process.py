@@ -21,9 +21,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from {{cookiecutter.__package_name}}.production.requests import TABLE
 from {{cookiecutter.__package_name}}.production.service.serve import Ended, serve
 from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PACKAGE = serve.__module__.partition(".")[0]

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -29,7 +32,9 @@ from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.research.report import programs, rendered
+from {{cookiecutter.__package_name}}.research.views.page import pinned
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
     Category,
@@ -187,6 +192,25 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
         explain(workspace, "1", now=NOW)
 
 
+def seen(page: str) -> str:
+    """What is in a page, its pictures too."""
+    pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    return unescape(page) + "".join(b64decode(picture).decode() for picture in pictures)
+
+
+def test_reports_of_a_regression_without_time_say_what_does_not_apply(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, BAKERY, ASKS_OF_LOAVES)
+    ingested(workspace, loaves(), "loaves")
+    assert train(workspace, as_of=NOW).version == 1
+    assert promote(workspace, now=NOW).ok
+    pages = {name: seen(rendered(name, pinned(workspace))) for name in ("data", "model")}
+    assert "Drift doesn't apply: rows have no event time." in pages["data"]
+    assert "loaves.water" in pages["data"], "a tenth is missing"
+    assert "it doesn't apply to a regression" in pages["model"]
+    assert "Rows have no key" in pages["model"]
+    assert "oven wood" in pages["model"], "a slice of config/acceptance.toml"
+
+
 def test_a_regression_that_is_no_better_than_asked_is_refused(tmp_path: Path) -> None:
     workspace = opened(tmp_path, BAKERY, "[at_most]\nrmse = 0.001")
     ingested(workspace, loaves(), "loaves")
@@ -217,6 +241,58 @@ def test_run_takes_a_regression_from_its_source_to_a_champion_with_a_picture(tmp
     assert (later.champion, later.trained, later.picture) == (1, None, None)
     assert asked == [(None, NOW), (NOW, NOW + DAY)]
     assert status(workspace).batches == {"loaves": 2}
+
+
+ODD = 1234.5  # what no row has but those that are made up
+
+
+def judged(folder: Path, no_runs: Path, problem: Problem) -> tuple[Workspace, pl.DataFrame]:
+    """A promoted challenger, and the evidence by which it was judged."""
+    shutil.copytree(no_runs, folder / "mlruns")
+    workspace = opened(folder, problem, "[window]\nshare = 0.3\nrows = 30\n[at_most]\nrmse = 100.0")
+    ingested(workspace, loaves(), "loaves")
+    tried = train(workspace, as_of=NOW)
+    assert promote(workspace, now=NOW).ok
+    return workspace, pl.read_parquet(BytesIO(workspace.registry.read(tried.run_id, "evidence.parquet")))
+
+
+def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_or_changed(
+    tmp_path: Path, no_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[pl.DataFrame] = []
+    drawn: list[float] = []
+    checked: list[pl.DataFrame] = []
+    parity = training.parity
+
+    def augment(_: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        seen.append(rows)
+        drawn.append(rng.random())
+        return pl.concat([rows, rows.with_columns(flour=pl.lit(ODD), _target=pl.lit(50.0))])
+
+    def watched(problem: Problem, pipeline: Any, predictor: Any, rows: pl.DataFrame) -> float:
+        checked.append(rows)
+        return parity(problem, pipeline, predictor, rows)
+
+    monkeypatch.setattr(training, "parity", watched)
+    plain, augmented = tmp_path / "plain", tmp_path / "augmented"
+    plain.mkdir()
+    augmented.mkdir()
+    made = dataclasses.replace(BAKERY.recipe(), augment=augment)
+    one, expected = judged(plain, no_runs, BAKERY)
+    other, evidence = judged(augmented, no_runs, dataclasses.replace(BAKERY, recipe=lambda: made))
+    names = ["flour", "water", "oven", "wetness", "_target", "_dummy", "_linear"]
+    assert evidence.select(names).equals(expected.select(names)), "window and baselines are as they were"
+    assert not evidence["_model"].equals(expected["_model"]), "and the model is another"
+    assert [len(rows) for rows in seen] == [300 - len(evidence), 300], "training, then the refit"
+    assert seen[0].join(evidence, on=["flour", "oven", "_target"], how="semi").is_empty()
+    assert [rows.equals(same) for rows, same in zip(checked[2:], checked[:2], strict=True)] == [True, True]
+    first, second = one.releases.champion(), other.releases.champion()
+    assert first
+    assert second
+    assert (second.reference, second.golden.requests) == (first.reference, first.golden.requests)
+    assert second.golden.features == first.golden.features
+    assert str(ODD) not in second.model_dump_json()
+    assert drawn == [np.random.default_rng(0).random()] * 2, "seeded by the parameters' seed"
 
 
 # --- a binary problem with a key, a person and what must not decide
@@ -345,6 +421,13 @@ def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
     shown = json.dumps(dataclasses.asdict(explained)) + str(explained)
     assert "origin 0" in shown
     assert not [name for name in ("person", "clerk") if name in shown]
+
+
+def test_no_report_shows_a_closed_column(bank: Workspace) -> None:
+    for name in programs():
+        page = seen(rendered(name, pinned(bank)))
+        assert "loans" in page
+        assert_nothing_closed(page)
 
 
 @pytest.mark.parametrize("name", ["person", "origin"])

@@ -682,3 +682,30 @@ def test_two_fresh_processes_make_the_same_model_byte_for_byte(rows: pl.DataFram
     first, second = (process.communicate()[0].strip() for process in processes)
     assert len(first) == 64
     assert first == second
+
+
+# Augmentation
+
+
+def test_a_share_of_the_rows_is_repeated_with_numbers_missing_and_all_else_as_it_was() -> None:
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame({"text": ["a"] * 1000, "one": range(1000), "two": np.ones(1000), "_target": [True] * 1000})
+    made = model.augment(model.Parameters(blank_share=0.2), rows, rng)
+    again = made[1000:]
+    assert made[:1000].equals(rows)
+    assert 150 < len(again) < 250
+    assert again.select("text", "_target").equals(rows.select("text", "_target").head(len(again)))
+    missing = [again[name].null_count() / len(again) for name in ("one", "two")]
+    assert missing == pytest.approx([0.3, 0.3], abs=0.1)
+    assert again["one"].drop_nulls().is_in(rows["one"].implode()).all()
+
+
+def test_without_augmentation_a_model_is_byte_for_byte_what_it_was_and_with_it_another(year: Tables) -> None:
+    few = built(year["flights"].head(300), year).join(year["outcomes"].rename({"late": "_target"}), on="leg")
+    without = replace(PROBLEM, recipe=lambda: replace(PROBLEM.recipe(), augment=None))
+    plain, off, on = (
+        training.fit(problem, model.Parameters(max_iter=5, blank_share=share), few, check=few).onnx
+        for problem, share in ((without, 0), (PROBLEM, 0), (PROBLEM, 0.5))
+    )
+    assert plain == off
+    assert on != off

@@ -7,12 +7,11 @@ import json
 import logging
 import re
 from collections.abc import Iterable
-from io import BytesIO
 
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.train import EVIDENCE, MODELS
+from {{cookiecutter.__package_name}}.production.train import MODELS
 from {{cookiecutter.__package_name}}.shared import training
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -54,7 +53,7 @@ def _filled(name: str, text: str, parts: dict[str, str]) -> str:
 def _parts(workspace: Workspace, release: Release) -> dict[str, str]:
     """What a page can ask for, by name."""
     metrics, tags = workspace.registry.metrics(release.run_id), workspace.registry.tags(release.run_id)
-    rows = pl.read_parquet(BytesIO(workspace.registry.read(release.run_id, EVIDENCE)))
+    rows = training.evidence_rows(workspace.registry, release.run_id)
     return {
         "details": _details(workspace, release, tags),
         "quality": _quality(metrics),

@@ -15,12 +15,12 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from {{cookiecutter.__package_name}}.production.explain import keys_of
-from {{cookiecutter.__package_name}}.production.train import EVIDENCE
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, from_text
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
 from {{cookiecutter.__package_name}}.shared.release import CARD
 from {{cookiecutter.__package_name}}.shared.schema import Schema
+from {{cookiecutter.__package_name}}.shared.training import EVIDENCE, evidence_rows
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _forget_evidence(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -
     for tracked in workspace.registry.runs():
         if EVIDENCE not in workspace.registry.kept(tracked.id):
             continue
-        rows = pl.read_parquet(BytesIO(workspace.registry.read(tracked.id, EVIDENCE)))
+        rows = evidence_rows(workspace.registry, tracked.id)
         left = rows.join(gone, on=schema.key, how="anti", maintain_order="left")
         if len(left) < len(rows):
             content = BytesIO()

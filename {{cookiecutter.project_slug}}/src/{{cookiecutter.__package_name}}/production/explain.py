@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
-from {{cookiecutter.__package_name}}.shared.release import Release, model_inputs
+from {{cookiecutter.__package_name}}.shared.release import contributions
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -159,22 +158,6 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
         outcome=_outcome(workspace, rows),
         version=release.version,
     )
-
-
-def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
-    """By how much the prediction changes when one feature takes a typical value instead (occlusion).
-
-    The prediction is a probability (of the likeliest class for a multiclass task), or the value of a regression.
-    """
-    features = model_inputs(row, release.features)
-    varied = [
-        features.with_columns(pl.lit(release.reference[name], dtype=kind).alias(name))
-        for name, kind in features.schema.items()
-    ]
-    predictions = release.predictor.predict(pl.concat([features, *varied]))
-    if predictions.ndim > 1:
-        predictions = predictions[:, int(np.argmax(predictions[0]))]
-    return dict(zip(release.features, (predictions[0] - predictions[1:]).tolist(), strict=True))
 
 
 def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:

@@ -3,12 +3,10 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.train import EVIDENCE
 from {{cookiecutter.__package_name}}.shared import BadInput, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
@@ -89,7 +87,7 @@ def judge(workspace: Workspace, *, version: int | None = None) -> Verdict:
     """
     found = challenger(workspace, version)
     champion = workspace.releases.champion()
-    rows = pl.read_parquet(BytesIO(workspace.registry.read(found.run_id, EVIDENCE)))
+    rows = training.evidence_rows(workspace.registry, found.run_id)
     classes = json.loads(workspace.registry.tags(found.run_id)["classes"])
     verdict = Verdict(
         found.number,

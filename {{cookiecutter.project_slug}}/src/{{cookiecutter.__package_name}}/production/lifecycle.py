@@ -10,27 +10,16 @@ from {{cookiecutter.__package_name}}.production.ingest import Ingested, ingest_i
 from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken, monitor
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
-from {{cookiecutter.__package_name}}.production.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.production.train import Trained, draw, train
-from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared import dataset, decisions
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, changed_files, code_hash
+from {{cookiecutter.__package_name}}.shared.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-COLLECTIONS, DECISIONS = "collections", "decisions"
-LOGGED = {
-    "at": DTYPES[datetime],
-    "batches": pl.Int64(),
-    "rows": pl.Int64(),
-    "decision": pl.String(),
-    "trained": pl.Int64(),
-    "verdict": pl.String(),
-    "champion": pl.Int64(),
-    "predicted": pl.Int64(),
-    "alarms": pl.String(),
-}
+COLLECTIONS = "collections"
 
 
 @dataclass(frozen=True)
@@ -235,4 +224,4 @@ def _record(workspace: Workspace, done: Done) -> None:
         "alarms": "; ".join(str(finding) for finding in done.health.urgent) if done.health else "",
     }
     once = "-".join(str(row[name]) for name in ("at", "batches", "trained", "champion", "predicted"))
-    workspace.lake.append(DECISIONS, pl.DataFrame([row], schema=LOGGED), batch=once)
+    workspace.lake.append(decisions.TABLE, pl.DataFrame([row], schema=decisions.COLUMNS), batch=once)

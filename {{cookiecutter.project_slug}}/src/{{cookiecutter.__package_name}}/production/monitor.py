@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import missed
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
+from {{cookiecutter.__package_name}}.shared.live import labelled_since
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)
-BINS = 10
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = T
         periods = live_quality(workspace, champion, now=moment, windows=windows)
     findings += [_age(workspace, champion, moment), _quality(workspace, periods)]
     if deep:
-        rows = _newest_labels(workspace, champion, now=moment, back=RECENT)
+        rows = labelled_since(workspace, champion, now=moment, back=RECENT)
         findings += [*_slices(workspace, champion, rows), *_drift(workspace, champion, moment)]
         findings += served.findings(workspace, champion, now=moment)
     return Health(moment, tuple(findings), periods)
@@ -110,7 +110,7 @@ def live_quality(workspace: Workspace, release: Release, *, now: datetime, windo
     It answers each row as of the row's time of prediction; windows with few labels are left out.
     """
     ask, length = workspace.acceptance, timedelta(days=workspace.acceptance.retrain.window_days)
-    rows = _newest_labels(workspace, release, now=now, back=windows * length)
+    rows = labelled_since(workspace, release, now=now, back=windows * length)
     if rows.is_empty():
         return ()
     answers = training.answers(workspace.problem, rows, release.predictor.predict(rows), release.classes)
@@ -125,36 +125,11 @@ def live_quality(workspace: Workspace, release: Release, *, now: datetime, windo
     return tuple(periods)
 
 
-def _newest_labels(workspace: Workspace, release: Release, *, now: datetime, back: timedelta) -> pl.DataFrame:
-    """Rows with their features whose label became known lately, and after the release's training."""
-    since = max(now - back, release.trained_until)
-    try:
-        return dataset.training_set(workspace.problem, workspace.lake, as_of=now, since=since)
-    except Refused:  # no label
-        return pl.DataFrame()
-
-
 def has_broken(workspace: Workspace, periods: tuple[Period, ...], *, now: datetime) -> bool:
     """Whether the limits broke in the latest window, and in so many of the windows before that it is no chance."""
     retrain = workspace.acceptance.retrain
     latest = next((period for period in periods if period.until == now), None)
     return latest is not None and bool(latest.broken) and sum(bool(p.broken) for p in periods) >= retrain.broken
-
-
-def stability(reference: pl.Series, recent: pl.Series) -> float:
-    """The population stability index between two samples of a feature, over tenths of the first or over categories.
-
-    Source: Siddiqi, Credit Risk Scorecards (2006).
-    """
-    if reference.dtype.is_numeric():
-        cuts = np.unique(np.quantile(reference.drop_nulls().to_numpy(), np.linspace(0, 1, BINS + 1)[1:-1]))
-        first, second = (np.searchsorted(cuts, part.fill_null(np.inf).to_numpy()) for part in (reference, recent))
-        shares = [np.bincount(part, minlength=len(cuts) + 1) / len(part) for part in (first, second)]
-    else:
-        values = reference.unique().to_list()
-        shares = [np.array([(part == value).sum() for value in values]) / len(part) for part in (reference, recent)]
-    expected, found = (np.clip(share, 1e-4, None) for share in shares)
-    return float(((found - expected) * np.log(found / expected)).sum())
 
 
 def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from {{cookiecutter.__package_name}}.production.ingest import chunks, digest_of,
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, conform, marked
 from {{cookiecutter.__package_name}}.shared.dataset import History
+from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
 from {{cookiecutter.__package_name}}.shared.registry import code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
@@ -21,7 +22,6 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-TABLE = "predictions"
 ROW, LINE = "_row", "_line"
 CHUNK = 50_000  # rows of a file, which are in memory at the same time
 
@@ -166,7 +166,7 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
         return 0
     release = champion(workspace)
     key = {name: schema.dtypes[name] for name in schema.key}
-    done = lake.read(TABLE, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
+    done = lake.read(PREDICTIONS, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
     ahead = lake.scan(schema).filter(pl.col(schema.event_time) > now).select(schema.names)
     for other in (lake.scan(labels), done):
         ahead = ahead.join(other.select(schema.key), on=schema.key, how="anti")
@@ -177,5 +177,5 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
     keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
     batch = f"{release.number}-{now.isoformat()}-{keys}"
-    lake.append(TABLE, predicted.select(*kept, made), batch=batch)
+    lake.append(PREDICTIONS, predicted.select(*kept, made), batch=batch)
     return len(rows)

@@ -10,8 +10,11 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import missed
-from {{cookiecutter.__package_name}}.production.predict import TABLE as PREDICTIONS
-from {{cookiecutter.__package_name}}.production.requests import (
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, live, training
+from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
+from {{cookiecutter.__package_name}}.shared.evaluation import metrics
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.requests import (
     ANSWER,
     FEATURES,
     NTH,
@@ -21,11 +24,7 @@ from {{cookiecutter.__package_name}}.production.requests import (
     asked,
     logged,
 )
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset, training
-from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
-from {{cookiecutter.__package_name}}.shared.evaluation import Floats, metrics
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Task
+from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)
@@ -35,16 +34,16 @@ CLOSE = 1e-9  # relative difference of floats that are equal
 
 def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Finding]:
     """All that can be said of answers that were given."""
-    yield from _came_true(workspace, champion, _ahead(workspace, champion), "predicted ahead", State.WARNING, now=now)
+    yield from _came_true(
+        workspace, champion, live.ahead(workspace, champion), "predicted ahead", State.WARNING, now=now
+    )
     if (rows := logged(workspace, now=now, back=RECENT)).is_empty():
         return
     yield _contract(workspace, rows)
     yield _skew(workspace, champion, rows.sort(SERVED))
-    answered = rows.filter(pl.col(ANSWER).is_not_null())
     if workspace.problem.schema.key and set(workspace.problem.schema.key) <= set(rows.columns):
-        newest = answered.sort(SERVED).unique(workspace.problem.schema.key, keep="last")
-        said = newest.with_columns(pl.col(ANSWER).str.json_decode(_answer_type(champion))).unnest(ANSWER)
-        yield from _came_true(workspace, champion, said.lazy(), "served quality", State.ALARM, now=now)
+        said = live.served(workspace, champion, rows)
+        yield from _came_true(workspace, champion, said, "served quality", State.ALARM, now=now)
 
 
 def _contract(workspace: Workspace, rows: pl.DataFrame) -> Finding:
@@ -97,42 +96,18 @@ def _equal(first: pl.Series, second: pl.Series) -> bool:
     return close and first.is_null().equals(second.is_null())
 
 
-def _ahead(workspace: Workspace, release: Release) -> pl.LazyFrame:
-    """What a release answered before the outcome, as it stands in the table `predictions`."""
-    schema = workspace.problem.schema
-    key = {name: schema.dtypes[name] for name in schema.key}
-    return workspace.lake.read(PREDICTIONS, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
-
-
 def _came_true(
     workspace: Workspace, release: Release, made: pl.LazyFrame, name: str, urgent: State, *, now: datetime
 ) -> Iterator[Finding]:
     """Answers against the labels that came lately; nothing where they are few."""
     problem, ask = workspace.problem, workspace.acceptance
-    schema, labels = problem.schema, problem.labels
-    if not schema.key:
+    if not problem.schema.key:
         return
-    target = nw.col(problem.target.name).alias(TARGET)
-    known = (
-        nw.from_native(workspace.lake.scan(labels)).select(*schema.key, target, labels.known.alias(KNOWN)).to_native()
-    )
-    came = known.filter(pl.col(KNOWN) > now - RECENT, pl.col(KNOWN) <= now).drop_nulls(TARGET)
-    rows = made.join(came, on=schema.key).collect()
+    rows = live.came_true(workspace, made, now=now, back=RECENT)
     if len(rows) < ask.window.rows:
         return
-    figures = metrics(training.answers(problem, rows, _prediction(release, rows), release.classes), ask.decision)
+    answers = training.answers(problem, rows, live.prediction(release, rows), release.classes)
+    figures = metrics(answers, ask.decision)
     broken = missed(figures, ask)
     detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
     yield Finding(name, urgent if broken else State.FINE, f"{detail} ({len(rows)} labels)")
-
-
-def _prediction(release: Release, rows: pl.DataFrame) -> Floats:
-    """What the model gave, from its answers."""
-    if release.task is Task.MULTICLASS:
-        return rows.select(f"probability_{name}" for name in release.classes).to_numpy()
-    return rows["probability" if release.task is Task.BINARY else "prediction"].to_numpy()
-
-
-def _answer_type(release: Release) -> pl.Struct:
-    shape = (1, len(release.classes)) if release.task is Task.MULTICLASS else (1,)
-    return pl.Struct(release.answers(np.zeros(shape)).schema)

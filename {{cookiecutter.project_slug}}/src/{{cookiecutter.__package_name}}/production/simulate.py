@@ -24,17 +24,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, decisions, training
 from {{cookiecutter.__package_name}}.shared.evaluation import (
     Answers,
-    Floats,
     Gain,
     costs,
     gain,
     losses,
     metrics,
 )
-from {{cookiecutter.__package_name}}.shared.release import Predictor
+from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -205,8 +204,8 @@ def _deliver(workspace: Workspace, name: str, since: datetime | None, until: dat
 
 def _replay(own: Workspace, start: datetime, end: datetime) -> None:
     """Run every day from the last one that was run."""
-    done = own.lake.read(lifecycle.DECISIONS, lifecycle.LOGGED).select(pl.col("at").max()).collect().item()
-    first = max(start, done + DAILY) if done else start
+    done = decisions.read(own.lake)["at"].max()
+    first = max(start, done + DAILY) if isinstance(done, datetime) else start
     days = [first + n * DAILY for n in range(max(0, (end - first) // DAILY + 1))]
     machinery = logging.getLogger(__name__.partition(".")[0])
     level = machinery.level
@@ -219,9 +218,6 @@ def _replay(own: Workspace, start: datetime, end: datetime) -> None:
         machinery.setLevel(level)
     if own.releases.champion() is None:
         raise Refused(f"no challenger passed the gate between {start:%Y-%m-%d} and {end:%Y-%m-%d}: nothing to compare")
-
-
-Turn = tuple[datetime, Predictor]
 
 
 def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: datetime) -> list[Turn]:
@@ -239,17 +235,7 @@ def _releases(own: Workspace) -> list[Turn]:
 
 
 def _in_turn(own: Workspace, rows: pl.DataFrame, turns: list[Turn]) -> Answers:
-    """Each row answered by the model that served when it was predicted; the first one also serves before."""
-    served = np.searchsorted([since.timestamp() for since, _ in turns], rows[AT].dt.timestamp("us").to_numpy() / 1e6)
-    parts: list[Floats] = []
-    order: list[int] = []
-    for n, (_, predictor) in enumerate(turns):
-        mine = np.flatnonzero(np.maximum(served - 1, 0) == n)
-        if len(mine):
-            parts.append(predictor.predict(rows[mine]))
-            order.extend(mine)
-    prediction = np.concatenate(parts)[np.argsort(order)]
-    return training.answers(own.problem, rows, prediction, own.releases.newest(1)[0].classes)
+    return training.answers(own.problem, rows, in_turn(rows, turns), own.releases.newest(1)[0].classes)
 
 
 def _report(
@@ -262,7 +248,7 @@ def _report(
     price = {policy: costs(answer, decision) for policy, answer in answers.items()}
     days, rng = training.days(own.problem, rows), np.random.default_rng(0)
     saved = gain(price["gated"], price["static"], days, confidence=confidence, rng=rng)
-    log_of_runs = own.lake.read(lifecycle.DECISIONS, lifecycle.LOGGED).sort("at").collect()
+    log_of_runs = decisions.read(own.lake)
     tried = log_of_runs.drop_nulls("trained")
     changes = _releases(own)[1:]
     judged = [m for m in months if changes and m.month >= f"{changes[0][0]:%Y-%m}"]

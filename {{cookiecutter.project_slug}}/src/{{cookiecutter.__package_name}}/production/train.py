@@ -9,23 +9,17 @@ from io import BytesIO
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from sklearn import metrics as sk
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, calibration, cost, losses, metrics
-from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, effects, figures, training
+from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
 from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, Task
-from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-EVIDENCE, CANDIDATE = "evidence.parquet", "candidate.onnx"
+CANDIDATE = "candidate.onnx"
 PACKAGE = __name__.partition(".")[0]
 MODELS = ("model", "linear", "dummy")
 
@@ -99,7 +93,7 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
         for name, values in figures.items():
             run.log(values, prefix="" if name == "model" else f"{name}.")
         run.log({"parity": fitted.parity, "rows": len(before), "window_rows": len(held)})
-        run.keep(EVIDENCE, _evidence(held, predictions))
+        run.keep(training.EVIDENCE, _evidence(held, predictions))
         run.keep(CANDIDATE, fitted.onnx)
         run.keep(MODEL, fitted.onnx)  # what the registered version is; the refit takes its place at promotion
         version = workspace.registry.register(run, MODEL)
@@ -147,10 +141,6 @@ def _evidence(held: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> byte
     return content.getvalue()
 
 
-ROWS = 5000  # on which the importance of features is measured
-BARS = 12
-
-
 def draw(workspace: Workspace, version: Version) -> str:
     """Draw a challenger into the folder of reports and beside its run.
 
@@ -158,21 +148,23 @@ def draw(workspace: Workspace, version: Version) -> str:
         The picture's path, from the project's folder.
     """
     problem, registry = workspace.problem, workspace.registry
-    rows = pl.read_parquet(BytesIO(registry.read(version.run_id, EVIDENCE)))
+    rows = training.evidence_rows(registry, version.run_id)
     classes = json.loads(registry.tags(version.run_id)["classes"])
     model = Predictor(registry.read(version.run_id, CANDIDATE), text_features(problem, rows), problem.task)
     answers = training.answers(problem, rows, model.predict(rows), classes)
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.figure(11, 8)
     figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
     axes = figure.subplots(2, 2).ravel()
-    _importance(axes[0], importance(problem, model, rows, classes))
+    figures.draw_importance(axes[0], effects.importance(problem, model, rows, classes))
     if problem.task is Task.BINARY:
-        _calibration(axes[1], answers)
-        _roc(axes[2], {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")})
-        _threshold(axes[3], answers, workspace.acceptance.decision)
+        figures.draw_calibration(axes[1], answers)
+        figures.draw_roc(
+            axes[2], {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
+        )
+        figures.draw_threshold(axes[3], answers, workspace.acceptance.decision)
     else:
-        _errors(axes[1:], answers)
+        figures.draw_errors(axes[1], axes[2], answers)
+        axes[3].set_axis_off()
     content = BytesIO()
     figure.savefig(content, dpi=100, metadata={"Software": None})
     path = workspace.settings.reports / f"version-{version.number}.png"
@@ -181,63 +173,3 @@ def draw(workspace: Workspace, version: Version) -> str:
     with registry.resumed(version.run_id) as run:
         run.keep("picture.png", content.getvalue())
     return path.as_posix()
-
-
-def importance(problem: Problem, model: Predictor, rows: pl.DataFrame, classes: list[str]) -> dict[str, float]:
-    """By how much the mean loss grows when a feature's values are shuffled (Breiman, 2001), the largest first."""
-    some = rows.sample(min(ROWS, len(rows)), seed=0)
-    base = losses(training.answers(problem, some, model.predict(some), classes)).mean()
-    grown = {}
-    for name in problem.features:
-        shuffled = some.with_columns(some[name].shuffle(seed=1))
-        grown[name] = float(losses(training.answers(problem, shuffled, model.predict(shuffled), classes)).mean() - base)
-    return dict(sorted(grown.items(), key=lambda item: -item[1]))
-
-
-def _importance(axes: Axes, values: dict[str, float]) -> None:
-    names = list(values)[:BARS][::-1]
-    axes.barh(names, [values[name] for name in names])
-    axes.set(title="what the model looks at", xlabel="loss gained when shuffled")
-
-
-def _calibration(axes: Axes, answers: Answers) -> None:
-    table = calibration(answers)
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    axes.plot(table["predicted"], table["observed"], marker="o")
-    axes.set(title="calibration", xlabel="predicted probability", ylabel="observed rate")
-
-
-def _roc(axes: Axes, models: dict[str, Answers]) -> None:
-    for name, answers in models.items():
-        false, true, _ = sk.roc_curve(answers.target, answers.prediction)
-        axes.plot(false, true, label=f"{name}, area {sk.auc(false, true):.3f}")
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    axes.set(
-        title="receiver operating characteristic",
-        xlabel="false alerts among what did not happen",
-        ylabel="alerts among what happened",
-    )
-    axes.legend()
-
-
-def _threshold(axes: Axes, answers: Answers, decision: Decision) -> None:
-    thresholds = np.linspace(0.01, 0.99, 99)
-    costs = [cost(answers, decision, threshold=float(threshold)) for threshold in thresholds]
-    axes.plot(thresholds, costs)
-    axes.axvline(decision.threshold, color="grey", linewidth=0.8)
-    axes.set(title="cost of decisions", xlabel="threshold (line: in use)", ylabel="cost per 100 rows")
-
-
-def _errors(axes: np.ndarray, answers: Answers) -> None:
-    if answers.task is Task.REGRESSION:
-        axes[0].scatter(answers.prediction, answers.target, s=4)
-        axes[0].set(title="predicted and true", xlabel="predicted", ylabel="true")
-        axes[1].hist(answers.prediction - answers.target, bins=40)
-        axes[1].set(title="errors", xlabel="predicted less true", ylabel="rows")
-    else:
-        table = sk.confusion_matrix(answers.target, answers.prediction.argmax(axis=1))
-        axes[0].imshow(table)
-        axes[0].set(title="confusion", xlabel="predicted class", ylabel="true class")
-        axes[1].hist(answers.prediction.max(axis=1), bins=40)
-        axes[1].set(title="confidence", xlabel="probability of the likeliest class", ylabel="rows")
-    axes[2].set_axis_off()

@@ -1,4 +1,4 @@
-"""Parameters -> an estimator that has not seen data, and how a fitted one leaves for production.
+"""Parameters -> an estimator that has not seen data, what it is fitted on, and how it leaves for production.
 
 Any scikit-learn estimator that exports to ONNX will do: categories come as text, numbers as 32-bit floats.
 """
@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import onnx
+import polars as pl
+import polars.selectors as cs
 from pydantic import BaseModel, ConfigDict, Field
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
@@ -21,7 +23,7 @@ from {{cookiecutter.__package_name}}.shared.search import Search
 
 
 class Parameters(BaseModel):
-    """What `config/params.toml` holds: the parameters of the estimator, and where `tune` searches for them."""
+    """What `config/params.toml` holds: the parameters of estimator and augmentation, and where `tune` searches."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +36,27 @@ class Parameters(BaseModel):
     l2_regularization: Annotated[float, Search(0.01, 100, log=True)] = Field(
         default=1.0, ge=0, description="pull of leaves towards zero"
     )
+    blank_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of training rows repeated with some numbers missing; 0 is off"
+    )
     seed: int = Field(default=0, ge=0, description="of all that is random in training")
+
+
+BLANK = 0.3  # of the numbers of a repeated row
+
+
+def augment(parameters: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Training rows, and some of them once more with numbers missing, as when a sensor fails.
+
+    The machinery gives it the rows that a model is fitted on, and never those on which it is judged.
+    """
+    if not parameters.blank_share:
+        return rows
+    again = rows.filter(pl.Series(rng.random(len(rows)) < parameters.blank_share))
+    numbers = again.select(cs.numeric() - cs.starts_with("_")).columns  # the label is `_target`
+    blank = {name: pl.Series(rng.random(len(again)) < BLANK) for name in numbers}
+    gaps = again.with_columns(pl.when(~blank[name]).then(pl.col(name)).alias(name) for name in numbers)
+    return pl.concat([rows, gaps])
 
 
 def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
@@ -48,7 +70,7 @@ def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
     folds = StratifiedKFold(5, shuffle=True, random_state=parameters.seed)
     encode = make_column_transformer((TargetEncoder(cv=folds), categories), remainder="passthrough")
     trees = HistGradientBoostingClassifier(
-        **parameters.model_dump(exclude={"seed"}), early_stopping=False, random_state=parameters.seed
+        **parameters.model_dump(exclude={"blank_share", "seed"}), early_stopping=False, random_state=parameters.seed
     )
     return make_pipeline(encode, trees)
 

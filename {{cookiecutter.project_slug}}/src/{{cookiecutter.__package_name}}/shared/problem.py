@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import polars as pl
 from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.shared import collect, contract, features
@@ -22,7 +24,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 if TYPE_CHECKING:
     import onnx
 
-RESERVED = frozenset({"collections", "decisions", "erasures", "predictions", "releases", "requests"})
+RESERVED = frozenset({"annotations", "collections", "decisions", "erasures", "predictions", "releases", "requests"})
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,14 @@ class Recipe:
         parameters: The class that `config/params.toml` is read into; it has a `seed`.
         estimator: From parameters and the names of the features that are text, an estimator that has not seen data.
         export: From a fitted estimator and whether each feature is text, the same as ONNX.
+        augment: From parameters, the rows of a training set and a generator of the parameters' seed, the rows to fit on
+            in their place: of the same columns, more of them or changed. None fits on the rows as they are.
     """
 
     parameters: type[BaseModel]
     estimator: Callable[[Any, list[str]], Any]
     export: Callable[[Any, dict[str, bool]], "onnx.ModelProto"]
+    augment: Callable[[Any, pl.DataFrame, np.random.Generator], pl.DataFrame] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,8 @@ class Problem:
 def _recipe() -> Recipe:
     from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415 - keeps scikit-learn out of serving
 
-    return Recipe(model.Parameters, model.estimator, model.export)
+    augment = getattr(model, "augment", None)  # a step that a model may do without
+    return Recipe(model.Parameters, model.estimator, model.export, augment)
 
 
 PROBLEM = Problem(

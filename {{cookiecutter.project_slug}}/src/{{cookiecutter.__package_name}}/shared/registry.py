@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+ARTIFACTS = "artifacts"
 QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -191,6 +192,9 @@ class Registry:
 
     def read(self, run_id: str, name: str) -> bytes:
         """A file that was kept beside a run."""
+        at_hand = Path(self.address, ARTIFACTS, run_id, ARTIFACTS, name)  # as MLflow lays them out; it takes seconds
+        if at_hand.is_file():
+            return at_hand.read_bytes()
         with self._client() as client, tempfile.TemporaryDirectory() as folder:
             return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
@@ -232,7 +236,7 @@ class Registry:
         if found := client.get_experiment_by_name(self.model):
             return str(found.experiment_id)
         local = "://" not in self.address
-        where = Path(self.address, "artifacts").absolute().as_uri() if local else None
+        where = Path(self.address, ARTIFACTS).absolute().as_uri() if local else None
         return client.create_experiment(self.model, artifact_location=where)
 
 
@@ -266,7 +270,8 @@ def provenance(
 def _script(root: Path) -> list[str]:
     """The script of the project that runs; empty where cells run one by one."""
     script = Path(sys.argv[0]).resolve()
-    inside = script.is_file() and script.is_relative_to(root.resolve())
+    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # which runs cells, from the project's own .venv
+    inside = script.is_file() and script.is_relative_to(root.resolve()) and not kernel
     return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 
 

@@ -193,6 +193,22 @@ class Release(BaseModel):
             raise Refused(msg)
 
 
+def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
+    """By how much the prediction changes when one feature takes a typical value instead (occlusion).
+
+    The prediction is a probability (of the likeliest class for a multiclass task), or the value of a regression.
+    """
+    features = model_inputs(row, release.features)
+    varied = [
+        features.with_columns(pl.lit(release.reference[name], dtype=kind).alias(name))
+        for name, kind in features.schema.items()
+    ]
+    predictions = release.predictor.predict(pl.concat([features, *varied]))
+    if predictions.ndim > 1:
+        predictions = predictions[:, int(np.argmax(predictions[0]))]
+    return dict(zip(release.features, (predictions[0] - predictions[1:]).tolist(), strict=True))
+
+
 class Releases:
     """The table of releases: appended to, and changed only where rows are erased."""
 

@@ -244,6 +244,11 @@ class Schema:
         return nw.col(self.event_time) - self.lead if self.event_time else nw.col(ARRIVED)
 
     @property
+    def public(self) -> "Schema":
+        """The same without personal and forbidden columns: what may be logged and reported."""
+        return self.without({*self.closed, *self.having(Personal)})
+
+    @property
     def request(self) -> "Schema":
         """The same without the target: what one asks a prediction for."""
         return self.without(self.having(Target))

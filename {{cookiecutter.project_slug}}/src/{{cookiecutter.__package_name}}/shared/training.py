@@ -5,6 +5,7 @@ What is fitted leaves as the bytes that production loads: ONNX, canonical, and p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from {{cookiecutter.__package_name}}.shared import Refused
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, losses
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.release import Predictor, model_inputs, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Task
 
 PARITY = 1e-5  # absolute for probabilities, relative to the spread of the values for a regression
 UNSEEN = "a category never seen"
+EVIDENCE = "evidence.parquet"  # beside the run: rows of the newest window, with what each model predicts for them
 
 
 def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:  # noqa: ANN401 - any estimator
@@ -121,7 +124,7 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
     Args:
         problem: The problem.
         parameters: Of its estimator.
-        rows: A training set.
+        rows: A training set; the recipe's step of augmentation, if there is one, sees these rows and no others.
         check: Rows on which the exported model is held equal to the pipeline.
 
     Raises:
@@ -133,10 +136,15 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
     return Fitted(pipeline, onnx, predictor, classes_of(problem, rows), parity(problem, pipeline, predictor, check))
 
 
+def fitted_predictions(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> Floats:
+    """What the problem's model, fitted on rows and not exported, predicts for held rows."""
+    inputs = model_inputs(held, text_features(problem, rows))
+    return predicted(problem.task, _fitted(problem, parameters, rows), inputs)
+
+
 def loss(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> float:
     """The mean loss on held rows of the problem's model, fitted on others and not exported."""
-    inputs = model_inputs(held, text_features(problem, rows))
-    prediction = predicted(problem.task, _fitted(problem, parameters, rows), inputs)
+    prediction = fitted_predictions(problem, parameters, rows, held)
     return float(losses(answers(problem, held, prediction, classes_of(problem, rows))).mean())
 
 
@@ -167,6 +175,11 @@ def evidence(problem: Problem, rows: pl.DataFrame, model: str, classes: Sequence
     return answers(problem, rows, rows[f"_{model}"].to_numpy(), classes)
 
 
+def evidence_rows(registry: Registry, run_id: str) -> pl.DataFrame:
+    """The rows on which a run was measured, with their features, labels and predictions."""
+    return pl.read_parquet(BytesIO(registry.read(run_id, EVIDENCE)))
+
+
 def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
     """The day of each row, or a block of rows where they have no time."""
     if problem.schema.event_time:
@@ -175,8 +188,11 @@ def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
 
 
 def _fitted(problem: Problem, parameters: BaseModel, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - any estimator
+    recipe = problem.recipe()
+    if recipe.augment:
+        rows = recipe.augment(parameters, rows, np.random.default_rng(parameters.model_dump()["seed"]))
     features = text_features(problem, rows)
-    pipeline = problem.recipe().estimator(parameters, [name for name, text in features.items() if text])
+    pipeline = recipe.estimator(parameters, [name for name, text in features.items() if text])
     return pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
 
 

@@ -11,7 +11,9 @@ from uuid import uuid4
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.requests import (
+from {{cookiecutter.__package_name}}.production.service.online import Answered, Prepared
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures
+from {{cookiecutter.__package_name}}.shared.requests import (
     ANSWER,
     COLUMNS,
     FEATURES,
@@ -23,8 +25,6 @@ from {{cookiecutter.__package_name}}.production.requests import (
     VERSION,
     asked,
 )
-from {{cookiecutter.__package_name}}.production.service.online import Answered, Prepared
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 

@@ -3,10 +3,8 @@
 import asyncio
 import gc
 import logging
-import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +26,7 @@ from {{cookiecutter.__package_name}}.production.service.online import Online, Pr
 from {{cookiecutter.__package_name}}.production.service.openapi import described
 from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit, read_flag
 from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.listening import Server, listen
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -76,12 +74,7 @@ def serve(
     release = _candidate(candidate) if candidate else None
     service = Service(workspace, release=release, now=now, keeps=candidate is None)
     service.online.refresh()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
-    with listening:
+    with listen(host, port) as listening:
         prepared, (address, number) = service.online.prepared, listening.getsockname()[:2]
         champion = f"version {prepared.release.version}" if prepared else "no champion yet"
         log.info("serve     %s at http://%s:%d", champion, address, number)
@@ -89,22 +82,8 @@ def serve(
         config = uvicorn.Config(
             service.app(), lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE
         )
-        _Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
     return Ended(service.measures.requests)
-
-
-class _Server(uvicorn.Server):
-    """Ends at a signal, with what is under way answered; the process then ends as any command does."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take the signals that mean the end, while it serves."""
-        before = {name: signal.signal(name, self.handle_exit) for name in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
 
 
 class Direct:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, Personal, Schema
+from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 TABLE = "requests"
@@ -28,8 +28,7 @@ COLUMNS: dict[str, pl.DataType] = {
 
 def asked(workspace: Workspace) -> Schema:
     """What of a request is kept: neither personal nor forbidden columns."""
-    request = workspace.problem.schema.request
-    return request.without({*request.closed, *request.having(Personal)})
+    return workspace.problem.schema.request.public
 
 
 def logged(workspace: Workspace, *, now: datetime, back: timedelta) -> pl.DataFrame:

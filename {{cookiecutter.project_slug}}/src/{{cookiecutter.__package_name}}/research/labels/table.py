@@ -1,0 +1,55 @@
+"""The table that labels go into: whether people can fill it, and which answers it takes."""
+
+import polars as pl
+
+from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Personal, Schema
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+
+def require(problem: Problem) -> Schema:
+    """The table of labels, if annotations can fill it.
+
+    Raises:
+        BadInput: They can't.
+    """
+    subject, labels = problem.schema, problem.labels
+    if labels is subject or not subject.key:
+        msg = f"rows of {subject.name} come with their {problem.target.name} and never change"
+        raise BadInput(f"{msg}: give labels a table of their own, of the same Key(), in shared/contract.py")
+    if personal := set(subject.key) & set(subject.having(Personal)):
+        msg = f"the key of {subject.name} is personal ({', '.join(sorted(personal))}) and must not leave in a task"
+        raise BadInput(f"{msg}: give its rows another Key() in shared/contract.py")
+    if missing := [column.name for column in labels.columns if not _filled(problem, column)]:
+        msg = f"{labels.name} needs {', '.join(missing)}, which annotations don't have"
+        raise BadInput(f"{msg}: let it be missing, `| None`, in shared/contract.py")
+    return labels
+
+
+def copied(problem: Problem) -> list[str]:
+    """The columns of labels that are the row's own, under the same name."""
+    subject, labels = problem.schema, problem.labels
+    made = {*labels.key, problem.target.name, labels.time}
+    return [name for name in labels.names if name not in made and subject.dtypes.get(name) == labels.dtypes[name]]
+
+
+def _filled(problem: Problem, column: Column) -> bool:
+    labels = problem.labels
+    made = {*labels.key, problem.target.name, labels.time, *copied(problem)}
+    return column.name in made or column.optional
+
+
+def classes(workspace: Workspace) -> list[str]:
+    """The classes by name, as the contract has them or labels have used them; none of a regression."""
+    target, labels = workspace.problem.target, workspace.problem.labels
+    if target.kind is bool:
+        return ["false", "true"]
+    if target.kind is not str:
+        return []
+    category = target.role(Category)
+    named = list(category.values) if category else []
+    if category and not category.grows:
+        return named
+    used = workspace.lake.scan(labels).select(pl.col(target.name).unique().drop_nulls().sort()).collect().to_series()
+    return named + [name for name in used if name not in named]

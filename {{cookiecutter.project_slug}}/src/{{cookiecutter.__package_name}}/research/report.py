@@ -1,0 +1,166 @@
+"""Reports: the programs of `reports/`, as an app for follow-up questions or as pages that need nothing else."""
+
+import ast
+import logging
+import re
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from string import Template
+from threading import Thread
+from typing import Any
+
+import marimo as mo
+import uvicorn
+from marimo import App
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
+
+from {{cookiecutter.__package_name}}.research.views.page import pinned
+from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.listening import Server, listen
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+PROGRAMS = Path(__file__).parent / "reports"
+PACKAGE = f"{__name__.rpartition('.')[0]}.{PROGRAMS.name}"
+HOST = "127.0.0.1"
+LIVE = re.compile(r"<marimo-ui-element.*?</marimo-ui-element>", re.DOTALL)  # needs the app
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
+td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd }
+span.paragraph { display: block; margin: .6rem 0 }
+img { max-width: 100% }
+</style></head><body>
+$body
+</body></html>
+""")
+
+
+@dataclass(frozen=True)
+class Written:
+    """Pages that were written, and show the tables in these versions."""
+
+    files: tuple[str, ...]
+    tables: dict[str, int]
+
+    def __str__(self) -> str:
+        """A line a page."""
+        return "\n".join(self.files)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """An app that was told to end."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return "reports closed"
+
+
+def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) -> Written | Closed:
+    """Show the reports as an app until told to end (SIGTERM, Ctrl-C), or write each as one HTML file.
+
+    Args:
+        workspace: The workspace.
+        html: Where to write pages; without it, the app is started.
+        port: Of the app, on this machine alone; 0 takes a free one.
+
+    Raises:
+        BadInput: There is nothing to show yet, a cell of a report fails, or the port is taken.
+    """
+    if workspace.releases.champion() is None:
+        raise BadInput("there is no champion to report on yet: run first; if its challenger was refused, gate says why")
+    if html is None:
+        return _serve(port)
+    now = pinned(workspace)
+    pages = {html / f"{name}.html": rendered(name, now) for name in programs()}
+    html.mkdir(parents=True, exist_ok=True)
+    for path, page in pages.items():
+        path.write_text(page, encoding="utf-8", newline="\n")
+    return Written(tuple(path.as_posix() for path in pages), now.settings.tables)
+
+
+def programs() -> list[str]:
+    """The names of the programs, yours among them."""
+    return sorted(path.stem for path in PROGRAMS.glob("*.py") if path.stem != "__init__")
+
+
+def rendered(name: str, workspace: Workspace) -> str:
+    """A program's page: its cells are run, and what they show stands below each other.
+
+    Raises:
+        BadInput: A cell fails.
+    """
+    try:
+        app: App = import_module(f"{PACKAGE}.{name}").app
+        outputs, _ = app.run(defs={"workspace": workspace})
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"report {name}: cell {_failed(name, error)} fails: {reason}") from error
+    return PAGE.substitute(title=escape(name), body=_still(outputs))
+
+
+def _still(outputs: Sequence[Any]) -> str:
+    """What cells show, but for what needs the app."""
+    shown = (mo.as_html(output).text for output in outputs if output is not None)
+    return "\n".join(filter(None, (LIVE.sub("", text).strip() for text in shown)))
+
+
+def _failed(name: str, error: Exception) -> str:
+    """The name of the cell that was left by an error."""
+    path = PROGRAMS / f"{name}.py"
+    lines = [frame.lineno or 0 for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    cells = [part for part in ast.parse(path.read_bytes()).body if isinstance(part, ast.FunctionDef)] if lines else []
+    found = (cell.name for cell in cells for line in lines if cell.lineno <= line <= (cell.end_lineno or 0))
+    return next(found, "setup")
+
+
+def application() -> Starlette:
+    """The programs as an app, each at its name, and a page that leads to them."""
+    builder = mo.create_asgi_app(quiet=True)
+    for name in programs():
+        builder = builder.with_app(path=f"/{name}", root=str(PROGRAMS / f"{name}.py"))
+    apps: Any = builder.build()
+    links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in programs())
+    front = PAGE.substitute(title="Reports", body=f"<h1>Reports</h1><ul>{links}</ul>")
+
+    async def index(_: Request) -> HTMLResponse:
+        return HTMLResponse(front)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        mounted: list[Any] = [route.app for route in apps.routes if isinstance(route, Mount)]
+        for each in mounted:
+            await each.state.session_manager.shutdown()  # the process would wait for what open pages run
+
+    here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    return Starlette(routes=[Route("/", index), Mount("/", apps)], middleware=[here], lifespan=lifespan)
+
+
+def _imported() -> None:
+    for name in programs():
+        import_module(f"{PACKAGE}.{name}")
+
+
+def _serve(port: int) -> Closed:
+    with listen(HOST, port) as listening:
+        log.info("report    at http://%s:%d", HOST, listening.getsockname()[1])
+        Thread(target=_imported, daemon=True).start()  # meanwhile the browser loads its part
+        config = uvicorn.Config(application(), log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        Server(config).run(sockets=[listening])
+    return Closed()

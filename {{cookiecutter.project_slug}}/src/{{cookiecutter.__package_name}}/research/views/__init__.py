@@ -1,0 +1,1 @@
+"""What reports show, computed from tables and runs: figures, tables and sentences; programs put them together."""

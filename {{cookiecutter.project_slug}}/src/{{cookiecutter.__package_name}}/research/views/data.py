@@ -1,0 +1,119 @@
+"""The data by day: how many rows, what is missing, and how far features are from what the champion was trained on."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.dates import date2num
+from matplotlib.figure import Figure
+
+from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared.drift import trailing
+from {{cookiecutter.__package_name}}.shared.evaluation import Floats
+from {{cookiecutter.__package_name}}.shared.figures import figure
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, AT, KNOWN, Schema
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+ON, ROWS = "_on", "_rows"
+RECENT = 28  # days up to a day, whose rows are held against those of training
+
+
+def volume(workspace: Workspace) -> Figure:
+    """Rows a day of each table, by their time or, where they have none, by their arrival."""
+    schemas = workspace.problem.schemas.values()
+    drawn = figure(11, 1 + 1.3 * len(schemas))
+    for axes, schema in zip(drawn.subplots(len(schemas), sharex=True, squeeze=False)[:, 0], schemas, strict=True):
+        days = every_day(workspace, schema, pl.len().alias(ROWS))
+        if len(days):
+            edges = date2num([*days[ON], days[ON][-1] + timedelta(days=1)])
+            axes.stairs(days[ROWS].fill_null(0), edges, fill=True)
+            axes.xaxis_date()
+        axes.set(title=schema.name, ylabel="rows a day")
+    return drawn
+
+
+def nulls(workspace: Workspace) -> Figure | str:
+    """The share of missing values by day, of the columns in which some are."""
+    found = {name: days for schema in workspace.problem.schemas.values() for name, days in _missing(workspace, schema)}
+    if not found:
+        return "No value is missing in any table."
+    first, last = min(days[ON][0] for days in found.values()), max(days[ON][-1] for days in found.values())
+    span = pl.DataFrame({ON: pl.date_range(first, last, eager=True)})
+    shares = [span.join(days, on=ON, how="left", maintain_order="left")[ROWS].to_numpy() for days in found.values()]
+    return heat(span[ON], list(found), np.array(shares), most=1.0, label="share missing")
+
+
+def _missing(workspace: Workspace, schema: Schema) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The columns of a table in which values are missing, and which share of them is, by day."""
+    names = schema.public.names
+    days = every_day(workspace, schema, pl.col(names).null_count() / pl.len())
+    for name in names:
+        if days[name].sum() > 0:
+            yield f"{schema.name}.{name}", days.select(ON, pl.col(name).alias(ROWS))
+
+
+def every_day(workspace: Workspace, schema: Schema, *wanted: pl.Expr) -> pl.DataFrame:
+    """Something of each day's rows of a table, from the first day to the last; null on days without rows."""
+    day = pl.col(schema.time or ARRIVED).dt.date().alias(ON)
+    days = workspace.lake.scan(schema).group_by(day).agg(*wanted).sort(ON).collect()
+    return days.upsample(ON, every="1d") if len(days) else days
+
+
+def stability(workspace: Workspace) -> pl.DataFrame | str:
+    """Each feature's index of the days up to each day, against the champion's training rows; or why there is none."""
+    champion, problem = workspace.releases.champion(), workspace.problem
+    if champion is None or not problem.schema.event_time:
+        return "Drift doesn't apply: " + ("rows have no event time." if champion else "there is no champion yet.")
+    rows = dataset.training_set(problem, workspace.lake, as_of=workspace.now())
+    names = [name for name in champion.features if name in rows.columns]
+    before = rows.filter(pl.col(KNOWN) <= champion.trained_until)
+    number = rows[AT].dt.epoch("d")
+    day = (number - number.min()).to_numpy()
+    found = {name: trailing(before[name], rows[name], day, days=RECENT) for name in names}
+    first = rows[AT].dt.date().min()
+    assert isinstance(first, date)  # noqa: S101 - for the type: a training set has rows
+    return pl.DataFrame({ON: [first + timedelta(days=n) for n in range(int(day.max()) + 1)]} | found)
+
+
+def drift(workspace: Workspace, index: pl.DataFrame | str) -> Figure | str:
+    """The indices by day, the features that have moved furthest on top; the line is the end of training."""
+    if isinstance(index, str):
+        return index
+    names = _by_newest(index)
+    limit = workspace.acceptance.monitor.drift
+    drawn = heat(index[ON], names, index.select(names).to_numpy().T, most=2 * limit, label="stability index")
+    champion = workspace.releases.champion()
+    if champion:
+        drawn.axes[0].axvline(float(date2num(champion.trained_until)), color="black")
+    return drawn
+
+
+def moved(workspace: Workspace, index: pl.DataFrame | str) -> str:
+    """Which features have moved by now."""
+    if isinstance(index, str):
+        return ""
+    limit = workspace.acceptance.monitor.drift
+    found = [(name, index[name][-1]) for name in _by_newest(index)]
+    far = [f"`{name}` {value:.2f}" for name, value in found if value > limit]
+    said = f"Above {limit:g} in the newest {RECENT} days: {', '.join(far)}." if far else f"None is above {limit:g}."
+    return f"{said} Drift alone is a warning and starts no training: labelled performance decides."
+
+
+def _by_newest(index: pl.DataFrame) -> list[str]:
+    names = [name for name in index.columns if name != ON]
+    return sorted(names, key=lambda name: -index[name].fill_nan(0)[-1])
+
+
+def heat(days: Sequence[date] | pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
+    """Shades of values, shape (names, days), from none to most."""
+    drawn = figure(11, 1 + 0.25 * len(names))
+    axes: Axes = drawn.subplots()
+    edges = date2num([*days, days[-1] + timedelta(days=1)])
+    extent = (edges[0], edges[-1], len(names) - 0.5, -0.5)
+    image = axes.imshow(values, aspect="auto", extent=extent, vmin=0, vmax=most, cmap="YlOrRd", interpolation="nearest")
+    axes.xaxis_date()
+    axes.set_yticks(range(len(names)), names)
+    drawn.colorbar(image, label=label, aspect=10)
+    return drawn

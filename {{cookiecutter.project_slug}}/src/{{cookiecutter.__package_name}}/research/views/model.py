@@ -1,0 +1,181 @@
+"""The model on rows whose labels are known: quality over time, what its answers were worth, and single rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from html import escape
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from {{cookiecutter.__package_name}}.shared import live, training
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
+from {{cookiecutter.__package_name}}.shared.figures import figure
+from {{cookiecutter.__package_name}}.shared.release import Release, contributions
+from {{cookiecutter.__package_name}}.shared.requests import logged
+from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Personal, Task
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+MOST = 1000  # releases that are read
+RECENT = timedelta(days=28)
+SLICES = 8  # of a column, the largest, that have a line
+LONG = 200  # days, from which months are shown in place of weeks
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rows whose labels are known, without personal columns, and what was predicted for them before.
+
+    Attributes:
+        champion: What serves now.
+        rows: With their features, in the order of their prediction.
+        answers: Of each row.
+    """
+
+    champion: Release
+    rows: pl.DataFrame
+    answers: Answers
+
+
+def by_champion(workspace: Workspace) -> Answered:
+    """What the champion was measured on in training, and every label since, which it had not seen."""
+    return _answered(workspace, workspace.releases.newest(1))
+
+
+def in_service(workspace: Workspace) -> Answered:
+    """What the first release was measured on, and every label since, answered by what served at the time."""
+    releases = workspace.releases.newest(MOST)
+    same = [release for release in releases if release.classes == releases[0].classes]
+    return _answered(workspace, [r for r in same if set(r.features) <= set(workspace.problem.features)][::-1])
+
+
+def _answered(workspace: Workspace, releases: Sequence[Release]) -> Answered:
+    problem, first, now = workspace.problem, releases[0], workspace.now()
+    rows = training.evidence_rows(workspace.registry, first.run_id).drop("_linear", "_dummy")
+    since = live.labelled_since(workspace, first, now=now, back=now - first.trained_until)
+    if len(since):
+        answer = live.in_turn(since, [(release.released, release.predictor) for release in releases])
+        rows = pl.concat([rows, since.with_columns(pl.Series("_model", answer))], how="diagonal_relaxed")
+    classes = releases[-1].classes
+    personal = {name for schema in problem.schemas.values() for name in schema.having(Personal)}
+    answers = training.evidence(problem, rows, "model", classes)
+    return Answered(releases[-1], rows.drop("_model", *personal, strict=False), answers)
+
+
+def summary(workspace: Workspace, found: Answered) -> pl.DataFrame:
+    """The champion's metrics on rows it had not seen, beside those of its training and of two simpler models."""
+    problem, decision = workspace.problem, workspace.acceptance.decision
+    window = training.evidence_rows(workspace.registry, found.champion.run_id)
+    measured = {f"version {found.champion.version}, {len(found.rows)} rows": metrics(found.answers, decision)}
+    for name in ("model", "linear", "dummy"):
+        answers = training.evidence(problem, window, name, found.champion.classes)
+        measured[f"{name} in training, {len(window)} rows"] = metrics(answers, decision)
+    return pl.DataFrame([{"": name} | figures for name, figures in measured.items()], infer_schema_length=None)
+
+
+def measures(workspace: Workspace, found: Answered) -> list[str]:
+    """The names of the metrics, first the one that limits or comparisons most often ask of such a task."""
+    names = list(metrics(found.answers, workspace.acceptance.decision))
+    first = {Task.BINARY: "auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "rmse"}[found.answers.task]
+    return sorted(names, key=lambda name: name != first)
+
+
+def quality(workspace: Workspace, found: Answered, measure: str) -> Figure:
+    """A metric by week, or by month of long lives: of all rows, and of each slice that has enough."""
+    rows, ask = found.rows, workspace.acceptance
+    columns = [name for name in ask.slices.columns if name in rows.columns]
+    drawn = figure(11, 3.2 * max(1, len(columns)))
+    for axes, column in zip(drawn.subplots(max(1, len(columns)), squeeze=False)[:, 0], columns or [""], strict=True):
+        if column:
+            for value in rows[column].drop_nulls().value_counts(sort=True)[column].head(SLICES):
+                part = over_time(workspace, found, measure, (rows[column] == value).fill_null(value=False))
+                axes.plot(part["period"], part[measure], marker=".", linewidth=1, label=f"{column} {value}")
+        everything = over_time(workspace, found, measure, pl.Series([True]).new_from_index(0, len(rows)))
+        axes.plot(everything["period"], everything[measure], color="black", marker="o", linewidth=2, label="all rows")
+        axes.set(ylabel=measure, xlabel="when predicted")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return drawn
+
+
+def over_time(workspace: Workspace, found: Answered, measure: str, chosen: pl.Series) -> pl.DataFrame:
+    """A metric of some rows by period; periods with few rows are left out."""
+    at, ask = found.rows[AT], workspace.acceptance
+    days = np.ptp(at.dt.epoch("d").to_numpy())
+    periods = at.dt.truncate("1mo" if days > LONG else "1w").dt.date()
+    table = []
+    for period in periods.filter(chosen).unique().sort():
+        mine = ((periods == period) & chosen).to_numpy()
+        value = metrics(found.answers[mine], ask.decision).get(measure) if mine.sum() >= ask.window.rows else None
+        table.append({"period": period, "rows": int(mine.sum()), measure: value})
+    return pl.DataFrame(table, schema={"period": pl.Date, "rows": pl.Int64, measure: pl.Float64}).drop_nulls()
+
+
+def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
+    """What the champion's own answers of the last weeks, ahead of the outcome or by the service, were worth."""
+    champion, now, problem = found.champion, workspace.now(), workspace.problem
+    if not problem.schema.key:
+        return "Rows have no key: answers that were given can't be held against labels that came later."
+    made = {"predicted ahead": live.ahead(workspace, champion)}
+    asked = logged(workspace, now=now, back=RECENT)
+    if len(asked) and set(problem.schema.key) <= set(asked.columns):
+        made["answered by the service"] = live.served(workspace, champion, asked)
+    table = []
+    for name, answers in made.items():
+        rows = live.came_true(workspace, answers, now=now, back=RECENT)
+        if len(rows):
+            worth = training.answers(problem, rows, live.prediction(champion, rows), champion.classes)
+            table.append({"": name, "labels": len(rows)} | metrics(worth, workspace.acceptance.decision))
+    if not table:
+        return f"No label has come in the last {RECENT.days} days for an answer that version {champion.version} gave."
+    return pl.DataFrame(table, infer_schema_length=None)
+
+
+def worst(workspace: Workspace, found: Answered, *, most: int = 10) -> pl.DataFrame:
+    """The rows that were answered worst, with the features that their answer hangs on most."""
+    order = np.argsort(-losses(found.answers), kind="stable")[:most]
+    rows = found.rows[order]
+    shown = [name for name in workspace.problem.schema.public.key if name in rows.columns]
+    answer = found.champion.answers(found.answers.prediction[order])
+    moved = contributions(found.champion, rows[:1])
+    features = sorted(found.champion.features, key=lambda name: -abs(moved[name]))[:5]
+    return rows.select(*shown, pl.col(AT).alias("predicted at")).with_columns(
+        *answer.iter_columns(),
+        rows[TARGET].alias("came true"),
+        pl.Series("loss", losses(found.answers)[order]),
+        *(rows[name] for name in features if name not in shown),
+    )
+
+
+def case(workspace: Workspace, found: Answered, key: str = "") -> pl.DataFrame | str:
+    """One row: by how much each feature moved its prediction; without a key, the row that was answered worst.
+
+    Args:
+        workspace: The workspace.
+        found: The answered rows.
+        key: The key's values, joined by `/` where it has several columns.
+    """
+    names = [name for name in workspace.problem.schema.key if name in found.rows.columns]
+    if key and not names:
+        return "Rows have no key by which one could be found."
+    if key:
+        keys = found.rows.select(pl.concat_str(pl.col(names).cast(pl.String), separator="/")).to_series()
+        if not (keys == key).any():
+            return f"No row with `{escape('/'.join(names))}` `{escape(key)}` was answered and has its label."
+        place = int((keys == key).arg_max() or 0)
+    else:
+        place = int(losses(found.answers).argmax())
+    row = found.rows[place]
+    moved = sorted(contributions(found.champion, row).items(), key=lambda item: -abs(item[1]))
+    return pl.DataFrame(
+        {
+            "feature": [name for name, _ in moved],
+            "value": [_short(row[name].item()) for name, _ in moved],
+            "typical": [_short(found.champion.reference[name]) for name, _ in moved],
+            "moves the answer by": [by for _, by in moved],
+        }
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,0 +1,74 @@
+"""What every report has: the state of the tables that it shows; figures, tables and sentences as a page has them."""
+
+from base64 import b64encode
+from dataclasses import replace
+from datetime import UTC, datetime
+from html import escape
+from io import BytesIO
+
+import marimo as mo
+import matplotlib as mpl
+import polars as pl
+from matplotlib.figure import Figure
+
+from {{cookiecutter.__package_name}}.shared.problem import RESERVED
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+
+Shown = Figure | pl.DataFrame | str
+DIGITS = 4
+
+
+def opened() -> Workspace:
+    """This project as it is now."""
+    return pinned(open_workspace())
+
+
+def pinned(workspace: Workspace) -> Workspace:
+    """The same with its tables in their versions of now, so that all parts of a page show the same state."""
+    newest = {name: workspace.lake.version(name) for name in (*workspace.problem.schemas, *sorted(RESERVED))}
+    tables = {name: version for name, version in newest.items() if version >= 0}
+    return replace(workspace, settings=workspace.settings.model_copy(update={"tables": tables}))
+
+
+def head(workspace: Workspace) -> mo.Html:
+    """As of when, and from which versions of the tables."""
+    tables = ", ".join(f"{name} {version}" for name, version in workspace.settings.tables.items())
+    known = f"What was known as of **{workspace.now():%Y-%m-%d %H:%M}** UTC"
+    return mo.md(f"{known}, shown {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Versions of the tables: {tables}.")
+
+
+def show(what: Shown, *, alt: str = "") -> mo.Html:
+    """A figure, a table or a sentence in Markdown, as a page has it.
+
+    Args:
+        what: What is shown.
+        alt: What a figure shows, for those who don't see it.
+    """
+    if isinstance(what, str):
+        return mo.md(what)
+    return _table(what) if isinstance(what, pl.DataFrame) else _picture(what, alt)
+
+
+def _table(rows: pl.DataFrame) -> mo.Html:
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(_text(value))}</td>" for value in row) + "</tr>" for row in rows.iter_rows()
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return mo.Html(
+        f'<div class="markdown prose dark:prose-invert" style="max-width:none;overflow-x:auto">{table}</div>'
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
+    return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+
+
+def _picture(drawn: Figure, alt: str) -> mo.Html:
+    content = BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "report"}):
+        drawn.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    data = b64encode(content.getvalue()).decode()
+    return mo.Html(f'<img alt="{escape(alt)}" style="max-width:100%" src="data:image/svg+xml;base64,{data}">')

@@ -1,0 +1,26 @@
+"""The table `decisions`: what each run decided, and why."""
+
+from datetime import datetime
+
+import polars as pl
+
+from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.schema import DTYPES
+
+TABLE = "decisions"
+COLUMNS: dict[str, pl.DataType] = {
+    "at": DTYPES[datetime],
+    "batches": pl.Int64(),
+    "rows": pl.Int64(),
+    "decision": pl.String(),
+    "trained": pl.Int64(),
+    "verdict": pl.String(),
+    "champion": pl.Int64(),
+    "predicted": pl.Int64(),
+    "alarms": pl.String(),
+}
+
+
+def read(lake: Lake) -> pl.DataFrame:
+    """All decisions, the oldest first."""
+    return lake.read(TABLE, COLUMNS).sort("at").collect()

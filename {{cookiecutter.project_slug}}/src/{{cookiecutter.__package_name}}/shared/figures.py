@@ -1,0 +1,71 @@
+"""How a model does, drawn on axes: what it looks at, calibration, receiver operating characteristic, cost, errors."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn import metrics as sk
+
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, calibration, cost
+from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.settings import Decision
+
+BARS = 12
+THRESHOLDS = np.linspace(0.01, 0.99, 99)
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that asks for no window."""
+    empty = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(empty)
+    return empty
+
+
+def draw_importance(axes: Axes, values: dict[str, float]) -> None:
+    """Bars of the features that matter most, the largest on top."""
+    names = list(values)[:BARS][::-1]
+    axes.barh(names, [values[name] for name in names])
+    axes.set(title="what the model looks at", xlabel="loss gained when shuffled")
+
+
+def draw_calibration(axes: Axes, answers: Answers) -> None:
+    """The observed over the predicted rate."""
+    table = calibration(answers)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.plot(table["predicted"], table["observed"], marker="o")
+    axes.set(title="calibration", xlabel="predicted probability", ylabel="observed rate")
+
+
+def draw_roc(axes: Axes, models: dict[str, Answers]) -> None:
+    """True over false alerts of each model."""
+    for name, answers in models.items():
+        false, true, _ = sk.roc_curve(answers.target, answers.prediction)
+        axes.plot(false, true, label=f"{name}, area {sk.auc(false, true):.3f}")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.set(
+        title="receiver operating characteristic",
+        xlabel="false alerts among what did not happen",
+        ylabel="alerts among what happened",
+    )
+    axes.legend()
+
+
+def draw_threshold(axes: Axes, answers: Answers, decision: Decision) -> None:
+    """What decisions cost by their threshold."""
+    axes.plot(THRESHOLDS, [cost(answers, decision, threshold=float(threshold)) for threshold in THRESHOLDS])
+    axes.axvline(decision.threshold, color="grey", linewidth=0.8)
+    axes.set(title="cost of decisions", xlabel="threshold (line: in use)", ylabel="cost per 100 rows")
+
+
+def draw_errors(first: Axes, second: Axes, answers: Answers) -> None:
+    """Predictions beside what came true, and how far off or how sure they are."""
+    if answers.task is Task.REGRESSION:
+        first.scatter(answers.prediction, answers.target, s=4, rasterized=True)
+        first.set(title="predicted and true", xlabel="predicted", ylabel="true")
+        second.hist(answers.prediction - answers.target, bins=40)
+        second.set(title="errors", xlabel="predicted less true", ylabel="rows")
+    else:
+        first.imshow(sk.confusion_matrix(answers.target, answers.prediction.argmax(axis=1)))
+        first.set(title="confusion", xlabel="predicted class", ylabel="true class")
+        second.hist(answers.prediction.max(axis=1), bins=40)
+        second.set(title="confidence", xlabel="probability of the likeliest class", ylabel="rows")

@@ -1,0 +1,37 @@
+"""Servers of the command line: where they listen, and that they end well at a signal."""
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from {{cookiecutter.__package_name}}.shared import BadInput
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address; port 0 takes a free one.
+
+    Raises:
+        BadInput: The address is taken, or there is none such.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
+
+
+class Server(uvicorn.Server):
+    """Ends at a signal, with what is under way answered; the process then ends as any command does."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that mean the end, while it serves."""
+        before = {name: signal.signal(name, self.handle_exit) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
