@@ -80,6 +80,12 @@ def reliability(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def screenshots(session: nox.Session) -> None:
+    """Picture the reports of a project that lived half a year, in docs/images; it needs Chromium."""
+    uv(session, "python", "-m", "tools.screenshots")
+
+
+@nox.session(default=False)
 def mutate(session: nox.Session) -> None:
     """Flip signs and comparisons of the generated project, and see whether its tests notice."""
     uv(session, "python", "tools/mutate.py", *session.posargs)

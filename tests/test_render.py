@@ -141,19 +141,27 @@ PARTS = {
     "benchmark": (re.compile(r"tools/bench/|docs/benchmarks"), (5, 0)),
     "continuous life": (
         re.compile(
-            r"production/(monitor|findings|simulate)\.py|tools/|workflows/update|test_(monitor|simulate|faults|crashes)"
+            r"production/(monitor|findings|simulate)\.py|shared/(decisions|drift|live)|tools/|workflows/update"
+            r"|test_(monitor|drift|simulate|faults|crashes)"
         ),
-        (11, 600),
+        (14, 600),
     ),
     "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
+    "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
-    "reports": (re.compile(r"research/(report|reports|views)(\.py|/)|test_report\.py"), (11, 700)),
+    "reports": (
+        re.compile(
+            r"research/(report|reports|views)(\.py|/)|shared/(effects|figures)|test_(report|effects|figures)\.py"
+        ),
+        (16, 800),
+    ),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
+    "tuning": (re.compile(r"research/(tune|study|trials)|shared/(search|folds)|test_tune"), (6, 520)),
     "service": (
         re.compile(
-            r"production/(service/|served|canary)|shared/requests|Dockerfile|\.dockerignore|test_(service|served|parity)"
+            r"production/(service/|served|canary)|shared/(requests|listening)|Dockerfile|\.dockerignore|test_(service|served|parity)"
         ),
-        (18, 1_200),
+        (19, 1_200),
     ),
 }
 

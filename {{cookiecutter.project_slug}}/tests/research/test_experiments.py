@@ -1,33 +1,62 @@
-"""The experiments, run as they are run: whole from the command line."""
+"""Yours: the experiments, run as they are run: on the example, and on made-up rows of which the truth is known."""
 
 import ast
+import os
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated, ClassVar
 
+import narwhals as nw
+import numpy as np
+import polars as pl
 import pytest
+from pydantic import Field
 
-from {{cookiecutter.__package_name}}.research import experiments
+from {{cookiecutter.__package_name}}.research import experiment, experiments
+from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem
+from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Frame, Table, Target
+from {{cookiecutter.__package_name}}.shared.settings import Settings
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 (FOLDER,) = map(Path, experiments.__path__)
 PACKAGE = experiments.__name__.partition(".")[0]
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
+GENERAL = ("ablation", "age", "baseline", "feature_cost")  # which name no column of the example
 each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
+Ran = Callable[..., str]
 
-def ran(name: str) -> str:
-    line = [sys.executable, str(FOLDER / f"{name}.py")]
-    done = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ran:
+    """Run an experiment whole, in this process, which saves seconds of imports: what it printed."""
+
+    def run(name: str, *arguments: str) -> str:
+        script = str(FOLDER / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # is put back
+        with suppress(SystemExit):  # where it does not apply
+            runpy.run_path(script, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def run_id(printed: str) -> str:
     found = re.search(r"^run (\w{32})$", printed, re.MULTILINE)
     assert found, printed
     return found[1]
+
+
+def result(workspace: Workspace, kind: str) -> pl.DataFrame:
+    """The table that an experiment left among the reports."""
+    return pl.read_csv(workspace.path(workspace.settings.reports) / f"{kind}.csv")
 
 
 def cells(script: Path) -> list[str]:
@@ -37,43 +66,254 @@ def cells(script: Path) -> list[str]:
     return found
 
 
-def test_a_first_look_leaves_a_picture_and_a_tracked_run(trained: Workspace) -> None:
-    printed = ran("first_look")
+# --- on the example
+
+
+def kept(name: str, printed: str, trained: Workspace) -> str:
+    """Hold what an experiment left against what it printed: its run."""
     run = run_id(printed)
     metrics, tags = trained.registry.metrics(run), trained.registry.tags(run)
-    assert set(metrics) == {"rows", "rate"}
-    assert f"{metrics['rows']:.0f} flights" in printed
-    assert 0.1 < metrics["rate"] < 0.4
-    assert tags["kind"] == "first look"
+    assert (tags["kind"], tags["fast"]) == (name.replace("_", " "), "true")
+    assert metrics
+    assert all(np.isfinite(list(metrics.values())))
     assert tags["code"]
-    picture = (trained.path(trained.settings.reports) / "first-look.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
-    assert trained.registry.read(run, "first-look.png") == picture
+    assert tags["finding"] in printed
+    name = f"{name.replace('_', '-')}-fast"
+    assert trained.registry.kept(run) == [f"{name}.csv", f"{name}.png"]
+    for file in trained.registry.kept(run):
+        shown = (trained.path(trained.settings.reports) / file).read_bytes()
+        assert trained.registry.read(run, file) == shown
+        assert file.endswith(".csv") or shown.startswith(b"\x89PNG")
+    assert 1 < len(result(trained, name)) < 30
+    return run
 
 
-def test_a_challenger_is_compared_with_the_champion_and_tracked_and_nothing_else(trained: Workspace) -> None:
-    before = trained.registry.aliased("challenger")
-    printed = ran("challenger")
-    run = run_id(printed)
+@pytest.mark.parametrize("name", [script.stem for script in SCRIPTS if script.stem != "challenger"])
+def test_an_experiment_leaves_a_tracked_run_with_figures_a_picture_and_a_table(
+    name: str, trained: Workspace, ran: Ran
+) -> None:
+    kept(name, ran(name, "--fast"), trained)
+
+
+def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_registered(
+    trained: Workspace, ran: Ran
+) -> None:
+    registered = trained.registry.aliased("challenger")
+    printed = ran("challenger", "--fast")
+    run = kept("challenger", printed, trained)
     metrics, tags = trained.registry.metrics(run), trained.registry.tags(run)
     assert {"champion.auc", "challenger.auc", "champion.log_loss", "challenger.log_loss"} < set(metrics)
-    difference = metrics["champion.log_loss"] - metrics["challenger.log_loss"]
-    assert metrics["gain"] == pytest.approx(difference)
+    table = result(trained, "challenger-fast")
+    assert len(table) == 2
+    newest = metrics["champion.log_loss"] - metrics["challenger.log_loss"]
+    assert table["lowers the loss by"][0] == pytest.approx(newest)
+    assert metrics["gain"] == pytest.approx(np.average(table["lowers the loss by"], weights=table["rows"]))
     assert metrics["gain"] != 0
     assert metrics["gain_lower"] < metrics["gain"]
     assert ("not proven to be better" in printed) == (metrics["gain_lower"] <= 0)
-    assert (tags["kind"], tags["feature"]) == ("challenger", "last_hour_delay_mean")
-    assert before
-    assert trained.registry.aliased("challenger") == before
+    assert tags["feature"] == "rain"
+    assert trained.registry.aliased("challenger") == registered
     assert [release.version for release in trained.releases.newest(9)] == [1]
 
 
-def test_there_are_two_experiments() -> None:
-    assert {script.stem for script in SCRIPTS} >= {"challenger", "first_look"}
+@pytest.mark.slow
+@each
+def test_an_experiment_with_fast_takes_less_than_15_seconds_of_the_processor(script: Path, trained: Workspace) -> None:
+    before = os.times()
+    line = [sys.executable, str(script), "--fast"]
+    done = subprocess.run(line, cwd=trained.root, capture_output=True, encoding="utf-8", check=False)
+    after = os.times()
+    assert done.returncode == 0, done.stderr
+    assert trained.registry.tags(run_id(done.stdout))["fast"] == "true"
+    assert after.children_user - before.children_user < 15
+
+
+@pytest.mark.slow
+@each
+def test_an_experiment_runs_on_all_rows(script: Path, trained: Workspace, ran: Ran) -> None:
+    tags = trained.registry.tags(run_id(ran(script.stem)))
+    assert tags["fast"] == "false"
+    table = result(trained, tags["kind"].replace(" ", "-"))
+    if script.stem == "ablation":
+        assert set(PROBLEM.features) < set(table["left out"])
+        assert (
+            table.filter(pl.col("verdict") == "the control")["left out"].str.starts_with("noise").to_list()
+            == [True] * 5
+        )
+
+
+# --- on rows made up here: half of the time a signal means yes, then it means no
+
+DAY, ROWS = timedelta(days=1), 3000
+END = datetime(2024, 7, 1, tzinfo=UTC)
+START = END - 180 * DAY
+
+
+class Call(Table):
+    """A call, and whether it was answered."""
+
+    table: ClassVar = "calls"
+
+    at: Annotated[datetime, EventTime()]
+    signal: Annotated[float, Field(ge=-9, le=9)]
+    weather: Annotated[float, Field(ge=-9, le=9)]
+    line: Annotated[str, Category(("old", "new"))]
+    answered: Annotated[bool, Target()]
+
+
+class Sack(Table):
+    """A sack without a time, and what it weighs."""
+
+    table: ClassVar = "sacks"
+
+    signal: Annotated[float, Field(ge=-9, le=9)]
+    line: Annotated[str, Category(("old", "new"))]
+    heavy: Annotated[bool, Target()]
+
+
+def build(rows: Frame, _: object) -> Frame:
+    return rows.with_columns(twice=nw.col("signal") * 2)
+
+
+def problem(table: type[Table], *names: str) -> Problem:
+    return Problem(
+        subject=table,
+        tables=(table,),
+        features=names,
+        lookback=timedelta(0),
+        build=build,
+        collect=lambda *_: [],
+        recipe=PROBLEM.recipe,
+    )
+
+
+def opened(
+    folder: Path, asked: Problem, rows: pl.DataFrame, acceptance: str, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    """A workspace with rows, which experiments find in place of the project's."""
+    (folder / "config").mkdir()
+    (folder / "config" / "acceptance.toml").write_text(acceptance, encoding="utf-8")
+    (folder / "config" / "params.toml").write_text("max_iter = 20\nlearning_rate = 0.3\n", encoding="utf-8")
+    workspace = Workspace(folder, Settings(now=END), asked)
+    stamped = rows.with_columns(_arrived=pl.lit(START).cast(pl.Datetime("us", "UTC")), _batch=pl.lit("1"))
+    workspace.lake.append(asked.schema.name, stamped, batch="1")
+    monkeypatch.setattr(experiment, "open_workspace", lambda: workspace)
+    return workspace
+
+
+def made_up(*, turns: bool) -> pl.DataFrame:
+    rng, number = np.random.default_rng(1), np.arange(ROWS)
+    signal, luck = rng.normal(size=ROWS), rng.normal(size=ROWS)
+    turned = np.where((number > ROWS / 2) & turns, -1, 1)
+    return pl.DataFrame(
+        {
+            "at": [START + int(n) * 180 * DAY / ROWS for n in number],
+            "signal": signal.clip(-9, 9),
+            "weather": rng.normal(size=ROWS).clip(-9, 9),
+            "line": rng.choice(["old", "new"], ROWS),
+            "answered": turned * signal + 0.5 * luck > 0,
+        },
+        schema_overrides={"at": pl.Datetime("us", "UTC")},
+    )
+
+
+ASKED = "[window]\ndays = 20\n[retrain]\nevery_days = 30\n[budget]\nmicroseconds = 1e6\nbytes = 8\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, no_runs: Path) -> Path:
+    """A folder with a registry in which nothing has run."""
+    (tmp_path / "mlruns").mkdir()
+    for file in no_runs.iterdir():
+        (tmp_path / "mlruns" / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_a_feature_that_tells_all_is_told_from_one_that_tells_nothing_and_from_noise(
+    folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = problem(Call, "signal", "weather", "line")
+    workspace = opened(folder, calls, made_up(turns=False), ASKED, monkeypatch)
+    printed = ran("ablation")
+    verdicts = dict(result(workspace, "ablation").select("left out", "verdict").iter_rows())
+    assert verdicts.pop("signal") == "useful"
+    assert [verdicts.pop(f"noise_{number}") for number in range(1, 6)] == ["the control"] * 5
+    assert set(verdicts) == {"weather", "line"}
+    assert "useful" not in verdicts.values()
+    assert "1 of 3 are surely worth more than noise: signal\n" in printed
+    metrics = workspace.registry.metrics(run_id(printed))
+    assert metrics["gain_lower.signal"] > 0.1 > metrics["gain.noise_1"]
+
+
+def test_two_features_that_tell_the_same_hide_each_other(
+    folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = problem(Call, "signal", "twice", "line")
+    monkeypatch.setattr(f"{PACKAGE}.shared.features.SAME", ("signal", "twice"), raising=False)
+    workspace = opened(folder, calls, made_up(turns=False), ASKED, monkeypatch)
+    ran("ablation")
+    verdicts = dict(result(workspace, "ablation").select("left out", "verdict").iter_rows())
+    assert verdicts["SAME"] == "useful"
+    assert "useful" not in {verdicts["signal"], verdicts["twice"]}
+
+
+def test_a_model_grows_old_where_the_world_turns_and_not_where_it_stays(
+    folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    calls = problem(Call, "signal", "line")
+    turning = opened(folder, calls, made_up(turns=True), ASKED, monkeypatch)
+    printed = ran("age")
+    assert "a model is surely worse than a fresh one from 30 days on" in printed
+    table = result(turning, "age")
+    assert table["age in days"].to_list() == [30 * n for n in range(1, len(table) + 1)]
+    assert table["rows"].is_sorted(descending=True)
+    assert (table["old loss"] - table["fresh loss"]).to_list() == pytest.approx(table["worse by"].to_list())
+    staying = tmp_path_factory.mktemp("staying")
+    (staying / "mlruns").mkdir()
+    for file in (folder / "mlruns").glob("*.db"):
+        (staying / "mlruns" / file.name).write_bytes(file.read_bytes())
+    workspace = opened(staying, calls, made_up(turns=False), ASKED, monkeypatch)
+    ran("age")
+    steady = np.abs(result(workspace, "age")["worse by"].to_numpy())
+    assert steady.max() < table["worse by"].to_numpy().max() / 4
+
+
+def test_a_feature_over_the_budget_is_named(folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = problem(Call, "signal", "twice", "line")
+    workspace = opened(folder, calls, made_up(turns=False), ASKED.replace("bytes = 8", "bytes = 4"), monkeypatch)
+    printed = ran("feature_cost")
+    table = result(workspace, "feature-cost")
+    verdicts = dict(table.select("feature", "budget").iter_rows())
+    assert verdicts == {"signal": "bytes over the budget", "twice": "bytes over the budget", "line": "within"}
+    assert "2 of 3 features are over the budget" in printed
+    assert dict(table.select("feature", "bytes").iter_rows())["twice"] == ROWS * 8
+    tags = workspace.registry.tags(run_id(printed))
+    assert float(tags["seconds.twice"]) >= 0
+    assert not [name for name in workspace.registry.metrics(run_id(printed)) if "seconds" in name]
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_where_rows_have_no_time_an_experiment_runs_or_says_that_it_does_not_apply(
+    name: str, folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacks = made_up(turns=False).select("signal", "line", heavy="answered")
+    workspace = opened(folder, problem(Sack, "signal", "line"), sacks, ASKED, monkeypatch)
+    printed = ran(name, "--fast")
+    tags = workspace.registry.tags(run_id(printed))
+    assert ("does not apply: rows of sacks have no time" in printed) == (name == "age")
+    assert tags["finding"] in printed
+    assert "random" not in printed
+
+
+# --- as cells
+
+
+def test_the_first_experiments_are_there() -> None:
+    assert {script.stem for script in SCRIPTS} >= {*GENERAL, "challenger", "first_look"}
 
 
 @each
-def test_an_experiment_imports_shared_and_nothing_else_of_the_project(script: Path) -> None:
+def test_an_experiment_imports_shared_and_what_experiments_have_in_common(script: Path) -> None:
     own = []
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -81,8 +321,9 @@ def test_an_experiment_imports_shared_and_nothing_else_of_the_project(script: Pa
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             own += [node.module] if node.module and node.module.startswith(PACKAGE) else []
-    assert own
-    assert {name.rpartition(".")[0] or name for name in own if name != f"{PACKAGE}.shared"} == {f"{PACKAGE}.shared"}
+    assert f"{PACKAGE}.research.experiment" in own
+    others = {name for name in own if name not in {f"{PACKAGE}.shared", f"{PACKAGE}.research.experiment"}}
+    assert {name.rpartition(".")[0] for name in others} <= {f"{PACKAGE}.shared"}
 
 
 @each
@@ -94,3 +335,19 @@ def test_an_experiment_is_cells_that_stand_on_their_own(script: Path) -> None:
         compile(cell, f"{script.name}, cell {number}", "exec")
     for text in (cell for cell in found if cell.startswith("# %% [markdown]")):
         assert all(line.startswith("#") for line in text.split("\n") if line)
+
+
+def test_an_experiment_runs_cell_by_cell_as_in_an_editor(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json", "--fast"])
+    names: dict[str, object] = {}
+    for number, cell in enumerate(cells(FOLDER / "first_look.py")):
+        exec(compile(cell, f"cell {number}", "exec"), names)  # noqa: S102 - as a kernel does
+    printed = capsys.readouterr().out
+    metrics, tags = trained.registry.metrics(run_id(printed)), trained.registry.tags(run_id(printed))
+    assert set(metrics) == {"rows", "rate"}
+    assert f"{metrics['rows']:.0f} flights" in printed
+    assert 20_000 < metrics["rows"] < 30_000
+    assert 0.1 < metrics["rate"] < 0.4
+    assert (tags["fast"], tags["command"]) == ("false", "[]")

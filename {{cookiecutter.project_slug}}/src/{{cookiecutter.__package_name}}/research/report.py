@@ -4,7 +4,8 @@ import ast
 import logging
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
@@ -130,17 +131,25 @@ def _failed(name: str, error: Exception) -> str:
 
 def application() -> Starlette:
     """The programs as an app, each at its name, and a page that leads to them."""
-    apps = mo.create_asgi_app(quiet=True)
+    builder = mo.create_asgi_app(quiet=True)
     for name in programs():
-        apps = apps.with_app(path=f"/{name}", root=str(PROGRAMS / f"{name}.py"))
+        builder = builder.with_app(path=f"/{name}", root=str(PROGRAMS / f"{name}.py"))
+    apps: Any = builder.build()
     links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in programs())
     front = PAGE.substitute(title="Reports", body=f"<h1>Reports</h1><ul>{links}</ul>")
 
     async def index(_: Request) -> HTMLResponse:
         return HTMLResponse(front)
 
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        mounted: list[Any] = [route.app for route in apps.routes if isinstance(route, Mount)]
+        for each in mounted:
+            await each.state.session_manager.shutdown()  # the process would wait for what open pages run
+
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return Starlette(routes=[Route("/", index), Mount("/", apps.build())], middleware=[here])
+    return Starlette(routes=[Route("/", index), Mount("/", apps)], middleware=[here], lifespan=lifespan)
 
 
 def _imported() -> None:

@@ -31,7 +31,9 @@ class Runs:
         """A line a run."""
         lines = []
         for run in self.runs:
-            names = [name for name in ("auc", "accuracy", "rmse", "log_loss", "cost", "gain") if name in run.metrics]
+            names = [
+                name for name in ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "gain") if name in run.metrics
+            ]
             figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names)
             state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
             commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")

@@ -270,7 +270,8 @@ def provenance(
 def _script(root: Path) -> list[str]:
     """The script of the project that runs; empty where cells run one by one."""
     script = Path(sys.argv[0]).resolve()
-    inside = script.is_file() and script.is_relative_to(root.resolve())
+    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # which runs cells, from the project's own .venv
+    inside = script.is_file() and script.is_relative_to(root.resolve()) and not kernel
     return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 
 

@@ -125,6 +125,13 @@ class Monitoring(Closed):
     drift: float = Field(default=0.25, gt=0, description="population stability index of a feature that is a warning")
 
 
+class Budget(Closed):
+    """What one feature may cost for a row; the experiment `feature_cost` holds features to it."""
+
+    microseconds: float = Field(default=20, gt=0, description="of the processor, to compute it")
+    bytes: float = Field(default=16, gt=0, description="in the training set")
+
+
 class Acceptance(Closed):
     """What `config/acceptance.toml` holds: what the gate asks of a challenger."""
 
@@ -138,6 +145,7 @@ class Acceptance(Closed):
     canary: Canary = Canary()
     retrain: Retrain = Retrain()
     monitor: Monitoring = Monitoring()
+    budget: Budget = Budget()
 
 
 def project_root() -> Path:

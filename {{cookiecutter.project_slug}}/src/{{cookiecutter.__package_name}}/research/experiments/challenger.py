@@ -1,60 +1,81 @@
 # %% [markdown]
 # # A challenger of one's own
 # Would another feature help? The champion's recipe and the same with one more feature are fitted on the same rows and
-# compared on the same newest window. If it is better, the feature moves into `shared/features.py`.
+# compared on the same windows: the newest, on which the gate will judge, and some before it, since two weeks tell much
+# of luck. If it is better, the feature moves into `shared/features.py`: see `docs/from-idea-to-champion.md`.
 
 # %%
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 
 import narwhals as nw
 import numpy as np
+import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import dataset, evaluation, features, training, windows
+from {{cookiecutter.__package_name}}.research.experiment import canvas, start
+from {{cookiecutter.__package_name}}.shared import evaluation, features, windows
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.registry import provenance
-from {{cookiecutter.__package_name}}.shared.schema import Frame
-from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
+from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
 
-# %% The idea: the airport's delays of the last hour tell more than those of the last three
-FEATURE = "last_hour_delay_mean"
+# %% The idea: where it rained for hours, flights wait
+FEATURE = "rain"
 
 
+def idea(flights: Frame, history: Mapping[str, Frame]) -> Frame:
+    """Add the rain of the last hours, in hundredths of an inch."""
+    rain = {FEATURE: (nw.col("precipitation") * 100).round()}
+    return flights.pipe(windows.trailing, history["weather"], when="observed", window=features.LOOKBACK, sums=rain)
+
+
+# %% The same rows, the same splits, the same parameters
 def build(flights: Frame, history: Mapping[str, Frame]) -> Frame:
-    """The project's features and one more."""
-    sums = {"last_hour_sum": nw.col("delay"), "last_hour_count": nw.lit(1)}
-    return (
-        features.build(flights, history)
-        .pipe(windows.trailing, history["departures"], when="departed", window=timedelta(hours=1), sums=sums)
-        .with_columns(features.mean("last_hour_sum", "last_hour_count").alias(FEATURE))
-    )
+    return features.build(flights, history).pipe(idea, history)
 
 
+experiment = start("challenger")
 recipes = {"champion": PROBLEM, "challenger": replace(PROBLEM, features=(*PROBLEM.features, FEATURE), build=build)}
-
-# %% The same rows, the same split, the same parameters
-workspace = open_workspace()
-as_of, decision = workspace.now(), workspace.acceptance.decision
-losses, figures = {}, {}
-for name, problem in recipes.items():
-    rows = dataset.training_set(problem, workspace.lake, as_of=as_of)
-    before, held = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
-    fitted = training.fit(problem, workspace.parameters, before, check=held)
-    answers = training.answers(problem, held, fitted.predictor.predict(held), fitted.classes)
-    losses[name], figures[name] = evaluation.losses(answers), evaluation.metrics(answers, decision)
-    print(name, {metric: round(value, 4) for metric, value in figures[name].items()})
+rows = experiment.rows(recipes["challenger"])
+tried = list(experiment.windows(rows, 2 if experiment.fast else 6))
+parts = [held for _, held in tried]
+answers = [
+    {name: experiment.answers(problem, before, held) for name, problem in recipes.items()}
+    for before, held in experiment.each(tried)
+]
 
 # %% Is it better, or is it luck?
-days = training.days(PROBLEM, held)
-better = evaluation.gain(losses["challenger"], losses["champion"], days, confidence=0.95, rng=np.random.default_rng(0))
-print(f"{FEATURE} lowers the loss by {better}:", "better" if better.lower > 0 else "not proven to be better")
+ours, theirs = ([evaluation.losses(each[name]) for each in answers] for name in ("challenger", "champion"))
+effects = [experiment.effect(new, old, held) for new, old, held in zip(ours, theirs, parts, strict=True)]
+better = experiment.effect(np.concatenate(ours), np.concatenate(theirs), pl.concat(parts))
+table = pl.DataFrame(
+    {
+        "window from": str(held[AT].dt.date().min()),
+        "rows": effect.rows,
+        "lowers the loss by": effect.mean,
+        "at least": effect.lower,
+        "at most": effect.upper,
+    }
+    for held, effect in zip(parts, effects, strict=True)
+)
+finding = f"{FEATURE} lowers the loss by {better}: {'better' if better.lower > 0 else 'not proven to be better'}"
+
+# %% A picture
+figure = canvas(8, 4)
+axes = figure.subplots()
+names = [*table["window from"].reverse(), "all"]
+for place, effect in enumerate([*reversed(effects), better]):
+    colour = "tab:blue" if effect.lower > 0 else "tab:red" if effect.upper < 0 else "tab:gray"
+    axes.plot([place, place], [effect.lower, effect.upper], color=colour, linewidth=2)
+    axes.plot(place, effect.mean, "o", color=colour)
+axes.axhline(0, color="black", linewidth=0.8)
+axes.set_xticks(range(len(names)), names)
+axes.set(title=f"what {FEATURE} does, window by window", ylabel="mean loss lower by", xlabel="window from")
 
 # %% Keep it as a tracked run
-made_of = provenance(workspace.root, tables=dataset.versions(PROBLEM, workspace.lake), as_of=as_of)
-with workspace.registry.run("challenger", workspace.parameters.model_dump(), made_of) as run:
-    for name, values in figures.items():
-        run.log(values, prefix=f"{name}.")
-    run.log({"gain": better.mean, "gain_lower": better.lower})
-    run.tag({"feature": FEATURE})
-print(f"run {run.id}")
+decision = experiment.workspace.acceptance.decision
+metrics = {
+    f"{name}.{metric}": value
+    for name, given in answers[0].items()  # on the newest window
+    for metric, value in evaluation.metrics(given, decision).items()
+}
+metrics |= {"gain": better.mean, "gain_lower": better.lower}
+experiment.keep(finding, metrics, table=table, figure=figure, tags={"feature": FEATURE})

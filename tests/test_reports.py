@@ -1,0 +1,90 @@
+"""The reports of a project in a real browser: Chromium, without a screen and without anybody else's server."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from baking import Project, copied, run
+
+from tools.browser import app, browser, open_report
+
+NAMES = ("data", "lifecycle", "model")
+MONTHS = ("2013-01", "2013-02", "2013-03")
+COST = re.compile(r"From ([0-9.]+) on, decisions cost ([0-9.]+) per 100 rows")
+
+
+@pytest.fixture
+def lively(project: Project, environment: Path, tmp_path: Path) -> tuple[Project, list[str], dict[str, str]]:
+    """A project of a quarter's data with a champion, the start of its command, and what it needs around it."""
+    made = copied(project, tmp_path)
+    for path in (made.root / "data" / "example").glob("*/*.parquet"):
+        if path.stem not in MONTHS:
+            path.unlink()
+    (made.root / "config" / "params.toml").write_text("max_iter = 20\n", encoding="utf-8")
+    start, env = [str(environment / "python"), "-m", made.package], {"PYTHONPATH": str(made.root / "src")}
+    run(*start, "run", "--dirty", cwd=made.root, env=env)
+    return made, start, env
+
+
+def cost_of(text: str) -> tuple[float, float]:
+    """The threshold and the cost that a report tells."""
+    found = COST.search(text)
+    assert found, text[:2000]
+    return float(found[1]), float(found[2])
+
+
+@pytest.mark.slow
+def test_the_app_answers_in_a_browser(lively: tuple[Project, list[str], dict[str, str]]) -> None:
+    made, start, env = lively
+    asked: list[str] = []
+    with browser() as context, app(start, made.root, {**os.environ, **env}) as address:
+        for name in NAMES:
+            text = open_report(context, f"{address}/{name}/", name, asked.append).inner_text("body")
+            assert "Versions of the tables: flights 2," in text
+            assert "Traceback" not in text
+        page = context.pages[-1]
+        before = cost_of(page.inner_text("body"))
+        page.get_by_role("slider").focus()
+        for _ in range(20):
+            page.keyboard.press("ArrowRight")
+        page.wait_for_function(f"!document.body.innerText.includes('From {before[0]:.2f} on')")
+        page.wait_for_function(f"document.body.innerText.includes('From {before[0] + 0.2:.2f} on')")
+        after = cost_of(page.inner_text("body"))
+        assert after[1] != before[1]
+        run(*start, "ingest", *planted(made), cwd=made.root, env=env)
+        page.reload()
+        page.wait_for_function("document.body.innerText.includes('weather 3')")
+    assert [
+        url for url in asked if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+    ] == []
+
+
+def planted(made: Project) -> list[str]:
+    """A file with what is next in one table."""
+    template_month = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}" / "data" / "example" / "weather"
+    folder = made.root / "data" / "inbox" / "weather"
+    folder.mkdir(parents=True, exist_ok=True)
+    return [str(shutil.copy(template_month / "2013-04.parquet", folder / "2013-04.parquet"))]
+
+
+@pytest.mark.slow
+def test_a_page_needs_nothing_but_the_browser(lively: tuple[Project, list[str], dict[str, str]]) -> None:
+    made, start, env = lively
+    run(*start, "report", "--html", "pages", cwd=made.root, env=env)
+    asked: list[str] = []
+    with browser() as context:
+        context.set_offline(offline=True)
+        for name in NAMES:
+            page = open_report(context, (made.root / "pages" / f"{name}.html").as_uri(), name, asked.append)
+            assert page.locator("img[alt]").evaluate_all("all => all.every(image => image.naturalWidth > 100)")
+            assert "Versions of the tables: flights 2," in page.inner_text("body")
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+
+
+@pytest.mark.slow
+def test_without_a_browser_one_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="apt-get install --yes chromium"), browser():
+        pass

@@ -1,0 +1,72 @@
+"""A Chromium without a screen, for the tests and pictures of reports: the machine's own, with a profile that is new."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+DRAWN = """
+count => document.querySelectorAll('img[alt]').length >= count
+    && [...document.querySelectorAll('img[alt]')].every(image => image.complete)
+"""
+PICTURES = {"data": 3, "lifecycle": 1, "model": 5}  # of each report of the example
+
+
+@contextmanager
+def browser(width: int = 1100, height: int = 900) -> Iterator[BrowserContext]:
+    """The browser; pages are opened in it.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        raise RuntimeError("no Chromium is found: apt-get install --yes chromium, or the installer of your system")
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=found, headless=True, args=QUIET, viewport={"width": width, "height": height}
+        )
+        try:
+            yield context
+        finally:
+            context.close()
+
+
+@contextmanager
+def app(start: list[str], folder: Path, env: dict[str, str]) -> Iterator[str]:
+    """The app of reports, started by a command: its address."""
+    command = [*start, "report", "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = process.stderr.readline() if process.stderr else ""
+            if " at http://" not in said:
+                raise RuntimeError(said + (process.stderr.read() if process.stderr else ""))
+            yield said.split(" at ")[1].strip()
+        finally:
+            process.terminate()
+
+
+def open_report(context: BrowserContext, address: str, name: str, saw: Callable[[str], None] | None = None) -> Page:
+    """Open a report, and wait until all of its pictures are there.
+
+    Args:
+        context: The browser.
+        address: Of the page.
+        name: The report's.
+        saw: Is told every address that the page asks for.
+    """
+    page = context.new_page()
+    if saw:
+        page.on("request", lambda request: saw(request.url))
+    page.goto(address)
+    page.wait_for_function(DRAWN, arg=PICTURES[name], timeout=120_000)
+    return page

@@ -1,0 +1,217 @@
+"""What experiments have in common: rows and their split, `--fast`, progress, and the tracked run with what it found.
+
+A script says `start("what it is")`, tells its story in cells, and ends with `keep`.
+"""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TypeVar
+
+import click
+import numpy as np
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, gain
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.registry import provenance
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+
+FAST_ROWS = 4000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """By how much something lowers the mean loss, and the bounds of that; each is exceeded as seldom as the gate asks.
+
+    Attributes:
+        mean: Over the rows.
+        lower: At least so much.
+        upper: At most so much.
+        rows: How many they are.
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} (from {self.lower:+.4f} to {self.upper:+.4f}, {self.rows} rows)"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment at work.
+
+    Attributes:
+        kind: What it is called among the tracked runs.
+        workspace: The project's.
+        as_of: What was known by then is used.
+        fast: Whether some rows and few repetitions are enough, to see that every line runs.
+        started: By the computer's own clock.
+    """
+
+    kind: str
+    workspace: Workspace
+    as_of: datetime
+    fast: bool
+    started: float
+
+    @property
+    def problem(self) -> Problem:
+        """What is predicted."""
+        return self.workspace.problem
+
+    def rows(self, problem: Problem | None = None) -> pl.DataFrame:
+        """The labelled rows with their features; with `--fast` some of them, evenly from all of the time.
+
+        Args:
+            problem: The problem with other features; without it, the project's own.
+        """
+        rows = dataset.training_set(problem or self.problem, self.workspace.lake, as_of=self.as_of)
+        return rows.gather_every(-(-len(rows) // FAST_ROWS)) if self.fast else rows
+
+    def split(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows before the newest labelled window, and the window, as the gate sees them."""
+        return next(self.windows(rows, 1))
+
+    def windows(self, rows: pl.DataFrame, most: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """The newest windows, the newest first, each with the rows before it; one, where rows have no time.
+
+        Raises:
+            Refused: There are too few rows for one.
+        """
+        asked, need = self.workspace.acceptance.window, 2 if self.fast else self.workspace.acceptance.window.rows
+        for number in range(most if self.problem.schema.event_time else 1):
+            as_of = self.as_of - number * timedelta(days=asked.days)
+            known = rows.filter(pl.col(KNOWN) <= as_of)
+            before, held = dataset.split(self.problem, known, asked, as_of=as_of)
+            if min(len(before), len(held)) >= need:
+                yield before, held
+            elif number == 0:
+                few = f"{len(before)} labelled rows before the newest window and {len(held)} in it are too few"
+                raise Refused(f"{few} (at least {need} each): wait for more, see [window] in config/acceptance.toml")
+
+    def answers(self, problem: Problem, before: pl.DataFrame, held: pl.DataFrame) -> Answers:
+        """What a problem's model, fitted on some rows as it is fitted to be served, says of others."""
+        fitted = training.fit(problem, self.workspace.parameters, before, check=held)
+        return training.answers(problem, held, fitted.predictor.predict(held), fitted.classes)
+
+    def effect(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> Effect:
+        """By how much our losses on rows are lower than theirs."""
+        days, confidence = training.days(self.problem, rows), self.workspace.acceptance.confidence
+        low, high = (
+            gain(*pair, days, confidence=confidence, rng=np.random.default_rng(0))
+            for pair in ((ours, theirs), (theirs, ours))
+        )
+        return Effect(low.mean, low.lower, -high.lower, low.rows)
+
+    def few(self, items: Sequence[T], most: int) -> Sequence[T]:
+        """All of them; with `--fast` at most some."""
+        return items[:most] if self.fast else items
+
+    def each(self, items: Iterable[T]) -> Iterator[T]:
+        """One after the other, with a line of progress."""
+        with click.progressbar(list(items), label=self.kind, file=sys.stderr) as bar:
+            yield from bar
+
+    def keep(
+        self,
+        finding: str,
+        metrics: Mapping[str, float],
+        *,
+        table: pl.DataFrame,
+        figure: Figure | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Keep what was found as a tracked run, with table and picture beside it and among the reports, and show it.
+
+        Args:
+            finding: In a sentence.
+            metrics: What `reproduce` compares: nothing that the computer's speed decides.
+            table: The result, short enough to be printed.
+            figure: The picture, if there is one.
+            tags: What else is to be known of the run.
+
+        Returns:
+            The run's id.
+        """
+        lake, seconds = self.workspace.lake, f"{monotonic() - self.started:.1f}"
+        made_of = provenance(self.workspace.root, tables=dataset.versions(self.problem, lake), as_of=self.as_of)
+        about = {"finding": finding, "fast": str(self.fast).lower(), "seconds": seconds} | dict(tags or {})
+        name = self.kind.replace(" ", "-") + ("-fast" if self.fast else "")
+        files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": png(figure)} if figure else {})
+        folder = self.workspace.path(self.workspace.settings.reports)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.workspace.registry.run(self.kind, self.workspace.parameters.model_dump(), made_of | about) as run:
+            run.log(metrics)
+            for file, content in files.items():
+                run.keep(file, content)
+                (folder / file).write_bytes(content)
+        show(table)
+        print(finding)
+        print("\n".join(str(folder / file) for file in files))
+        print(f"run {run.id}")
+        return run.id
+
+
+def start(kind: str) -> Experiment:
+    """Open the project for an experiment; `--fast` is an argument of a script that runs whole, not of its cells."""
+    whole = Path(sys.argv[0]).resolve().is_relative_to(Path(__file__).parent)
+    parser = ArgumentParser(prog=Path(sys.argv[0]).name, description=f"Experiment: {kind}; a tracked run.")
+    parser.add_argument("--fast", action="store_true", help="some rows, few repetitions: does every line run?")
+    fast: bool = parser.parse_args(sys.argv[1:] if whole else []).fast
+    if whole:
+        sys.excepthook = tell
+    workspace = open_workspace()
+    return Experiment(kind, workspace, workspace.now(), fast, monotonic())
+
+
+def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say what a person can mend in one line, and end like a command; of all else, show where it happened."""
+    if not isinstance(error, BadInput | Refused):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    raise SystemExit(2 if isinstance(error, BadInput) else 1)
+
+
+def show(table: pl.DataFrame) -> None:
+    """Print a table, in characters that every console has."""
+    with pl.Config(
+        tbl_formatting="ASCII_MARKDOWN",
+        tbl_hide_column_data_types=True,
+        tbl_hide_dataframe_shape=True,
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=120,
+        fmt_str_lengths=60,
+        float_precision=4,
+    ):
+        print(table)
+
+
+def canvas(width: float = 9, height: float = 4.5) -> Figure:
+    """An empty figure, in inches, that no window shows."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a picture; the same figure gives the same bytes."""
+    content = BytesIO()
+    figure.savefig(content, dpi=100, metadata={"Software": None})
+    return content.getvalue()

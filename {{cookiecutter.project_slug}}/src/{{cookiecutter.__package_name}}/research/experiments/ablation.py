@@ -1,0 +1,93 @@
+# %% [markdown]
+# # What each feature is worth
+# Some columns of noise are put beside the features. Then each is left out in turn, noise too, the model is fitted
+# again, and its loss on the newest window says what was lost. What is worth no more than noise may go: it costs, and
+# helps only by luck. Features that tell the same hide each other: leave them out together, as a group.
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.research.experiment import Effect, canvas, start
+from {{cookiecutter.__package_name}}.shared import evaluation, features
+
+experiment = start("ablation")
+rows, rng = experiment.rows(), np.random.default_rng(0)
+noise = [f"noise_{number}" for number in experiment.few(range(1, 6), 2)]
+rows = rows.with_columns(pl.Series(name, rng.normal(size=len(rows))) for name in noise)
+problem = replace(experiment.problem, features=(*experiment.problem.features, *noise))
+before, held = experiment.split(rows)
+
+# %% Each feature alone, and each group that shared/features.py has a name for, like WEATHER = ("wind", "rain")
+own = experiment.problem.features
+columns = {name: (name,) for name in (*noise, *experiment.few(own, 2))} | {
+    name: value for name, value in vars(features).items() if isinstance(value, tuple) and set(value) < set(own)
+}
+
+# %% Left out one after the other
+everything = evaluation.losses(experiment.answers(problem, before, held))
+effects: dict[str, Effect] = {}
+for name, left_out in experiment.each(columns.items()):
+    fewer = replace(problem, features=tuple(feature for feature in problem.features if feature not in left_out))
+    losses = evaluation.losses(experiment.answers(fewer, before, held))
+    effects[name] = experiment.effect(everything, losses, held)
+
+# %% What is better than noise?
+bar = max(0.0, *(effects[name].mean for name in noise))
+
+
+def verdict(name: str, effect: Effect) -> str:
+    if name in noise:
+        return "the control"
+    if effect.upper < 0:
+        return "better without"
+    return "useful" if effect.lower > bar else "no better than noise"
+
+
+ordered = sorted(effects, key=lambda name: -effects[name].mean)
+verdicts = {name: verdict(name, effects[name]) for name in ordered}
+table = pl.DataFrame(
+    {
+        "left out": name,
+        "loss grows by": effects[name].mean,
+        "at least": effects[name].lower,
+        "at most": effects[name].upper,
+        "verdict": verdicts[name],
+    }
+    for name in ordered
+)
+useful = [name for name in ordered if verdicts[name] == "useful"]
+finding = (
+    f"{len(useful)} of {len(columns) - len(noise)} are surely worth more than noise: {', '.join(useful) or 'none'}"
+)
+
+# %% A picture
+figure = canvas(8, 1.5 + 0.3 * len(ordered))
+axes = figure.subplots()
+colours = {
+    "useful": "tab:blue",
+    "no better than noise": "tab:gray",
+    "better without": "tab:red",
+    "the control": "black",
+}
+for place, name in enumerate(reversed(ordered)):
+    effect, colour = effects[name], colours[verdicts[name]]
+    axes.plot([effect.lower, effect.upper], [place, place], color=colour, linewidth=2)
+    axes.plot(effect.mean, place, "o", color=colour)
+axes.axvline(0, color="black", linewidth=0.8)
+axes.axvline(bar, color="black", linewidth=0.8, linestyle=":")
+for text, colour in colours.items():
+    axes.plot([], [], "o-", color=colour, label=text)
+axes.legend(loc="lower right")
+axes.set_yticks(range(len(ordered)), list(reversed(ordered)))
+axes.set(
+    title="what the model loses without it",
+    xlabel=f"growth of the mean loss on {len(held)} rows of the newest window",
+)
+
+# %% Keep it as a tracked run
+metrics = {f"gain.{name}": effect.mean for name, effect in effects.items()}
+metrics |= {f"gain_lower.{name}": effect.lower for name, effect in effects.items()}
+experiment.keep(finding, metrics | {"useful": len(useful)}, table=table, figure=figure)
