@@ -146,7 +146,7 @@ PARTS = {
         ),
         (14, 600),
     ),
-    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (9, 450)),
+    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
     "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "reports": (

@@ -298,11 +298,11 @@ def test_workers_end_with_the_command_that_started_them(tmp_path: Path, expected
 @pytest.mark.slow
 def test_two_commands_share_the_trials_of_a_database(tmp_path: Path, expected: list[Tried]) -> None:
     address = f"sqlite:///{(tmp_path / 'tune.db').as_posix()}"
-    both = [apart(address, 24, 1) for _ in range(2)]
-    assert [told(process) for process in both] == [expected, expected]
+    both = [apart(address, 12, 1) for _ in range(2)]
+    assert [told(process) for process in both] == [expected[:12], expected[:12]]
     with studies.opened(plan(address)) as study:
-        places = Counter(trial.user_attrs["place"] for trial in studies.counting(study))
-    assert places == Counter(range(24))
+        done = [trial for trial in studies.counting(study) if trial.state.is_finished()]
+    assert Counter(trial.user_attrs["place"] for trial in done) == Counter(range(12)), "none twice"
 
 
 def test_a_database_that_can_not_be_used_is_one_line(tmp_path: Path) -> None:

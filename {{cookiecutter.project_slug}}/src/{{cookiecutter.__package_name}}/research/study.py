@@ -6,8 +6,8 @@ one worker and many, killed and started again or not, try the same and find the 
 
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,15 @@ class Given(BaseSampler):
         return self.values[name]
 
 
+class _Database(RDBStorage):
+    """Any database; SQLite can't lock a row, and a file beside it keeps two from taking the same trial."""
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        url = self.engine.url
+        with FileLock(f"{url.database}.lock") if url.get_backend_name() == "sqlite" else nullcontext():
+            return super().set_trial_state_values(trial_id, state, values)
+
+
 @contextmanager
 def alone(plan: Plan) -> Iterator[None]:
     """Keep other commands out of a journal; a database is for many.
@@ -114,7 +123,7 @@ def _journal(path: str) -> JournalStorage:
 def _database(address: str, *, again: int = 9) -> RDBStorage:
     try:
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            return RDBStorage(
+            return _Database(
                 address,
                 {"connect_args": {"timeout": DEAD}} if address.startswith("sqlite") else {},
                 heartbeat_interval=BEAT,
