@@ -22,6 +22,7 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = cli.PACKAGE
 DOCS = PROJECT / "docs"
 README, OWN, DICTIONARY = PROJECT / "README.md", DOCS / "your-own-data.md", DOCS / "data-dictionary.md"
+IDEA = DOCS / "from-idea-to-champion.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 SCRIPT = next(iter(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]))
 
@@ -45,6 +46,7 @@ NOT_RUN = {
         "the copy is no repository: the test deletes them itself",
     ),
 }
+GIT = ("git restore ", "git commit ")  # are run where the copy is a repository
 ANSWERS_NO = {f"uv run {SCRIPT} rollback"}  # after a first run
 
 
@@ -100,6 +102,8 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
                 monkeypatch.setattr(sys, "argv", rest)
                 cli.main()
             else:
+                monkeypatch.setattr(sys, "argv", [str(PROJECT / program), *rest])
+                monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # is put back
                 runpy.run_path(str(PROJECT / program), run_name="__main__")
         except SystemExit as end:
             status = end.code
@@ -150,7 +154,8 @@ def test_every_command_of_the_readme_does_what_it_says(
     assert list(shapes(said[f"uv run {SCRIPT} run"])) == list(shapes(shown))
     made = {path.name for path in (empty.root / "reports").iterdir()}
     pages = {"model-card.md", "data-sheet.md", "data.html", "lifecycle.html", "model.html"}
-    assert made == {"version-1.png", "2013-03-predicted.parquet", "first-look.png", *pages}
+    drawn = {f"{name}.{kind}" for name in ("first-look", "ablation-fast") for kind in ("csv", "png")}
+    assert made == {"version-1.png", "2013-03-predicted.parquet", *drawn, *pages}
     stages = [line.split("  ")[0].split()[0] for line in said[f"uv run {SCRIPT} explain 23791"].splitlines()]
     assert stages == ["raw", "contract", "predicted", "features", "prediction", "contributions", "outcome"]
 
@@ -167,11 +172,11 @@ def test_every_command_of_the_runbook_works_where_there_is_a_champion(
 
 
 def test_every_page_with_commands_is_followed_and_what_is_not_run_has_a_reason() -> None:
-    assert {page.name for page in PAGES if commands(page)} == {"README.md", "runbook.md", "your-own-data.md"}
+    assert {page for page in PAGES if commands(page)} == {README, DOCS / "runbook.md", OWN, IDEA}
     written = {line for page in PAGES for line in commands(page)}
     assert set(NOT_RUN) <= written, "leftovers"
     assert all(NOT_RUN.values())
-    assert {line for line in written if not line.startswith("uv run")} <= set(NOT_RUN)
+    assert {line for line in written if not line.startswith(("uv run ", *GIT))} <= set(NOT_RUN)
 
 
 # --- your own data
@@ -219,6 +224,71 @@ def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
     champion = open_workspace(root=copy).releases.champion()
     assert champion is not None
     assert set(champion.features) == {"floor_area", "rooms", "age", "district"}
+
+
+# --- from an idea to the champion
+
+
+def changed(content: str, difference: str) -> str:
+    """A file's content after the hunks of a difference, each of which fits in one place."""
+    for hunk in re.split(r"^@@\n", difference, flags=re.MULTILINE):
+        lines = hunk.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] != other) for other in "+-")
+        assert content.count(old) == 1, hunk
+        content = content.replace(old, new)
+    return content
+
+
+def git(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run Git by nobody's configuration: its exit status, and what it said."""
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "core.autocrlf=false"]
+    env = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    line = ["git", *me, *arguments]
+    done = subprocess.run(line, cwd=folder, env=env, capture_output=True, encoding="utf-8", check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def repository(copy: Path) -> Path:
+    """The copy with its pages, as a repository."""
+    shutil.copytree(DOCS, copy / "docs")
+    (copy / ".gitignore").write_text(".env\n/data/idea/\n__pycache__\n", encoding="utf-8")
+    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
+        assert git(copy, *arguments) == (0, "")
+    return copy
+
+
+@pytest.mark.slow
+def test_an_idea_goes_from_a_cell_to_the_champion_as_its_page_says(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses: list[tuple[str, int]] = []
+    said = ""
+    steps = re.findall(r"(?:^`([^`\n]+)`\n\n)?^```(\w+)\n(.*?)^```$", text_of(IDEA), re.DOTALL | re.MULTILINE)
+    for path, kind, block in steps:
+        file = repository / path
+        if kind == "ini":
+            file.write_text(block, encoding="utf-8", newline="\n")
+        elif kind == "diff":
+            file.write_text(changed(file.read_text(encoding="utf-8"), block), encoding="utf-8", newline="\n")
+        elif kind == "bash":
+            done = [
+                (line, git(repository, *shlex.split(line)[1:]) if line.startswith(GIT) else apart(line, repository))
+                for line in block.splitlines()
+            ]
+            statuses += [(line, status) for line, (status, _) in done]
+            said = "\n".join(told for _, (_, told) in done)
+        else:
+            assert kind == "text"
+            assert set(shapes(block)) <= set(shapes(said)), said
+    asked = [f"uv run {SCRIPT} gate"] * 2
+    assert [(line, status) for line, status in statuses if line in asked or status] == [(asked[0], 1), (asked[1], 0)]
+    changes = git(repository, "diff", "--name-only", "HEAD^", "HEAD")[1].split()
+    assert changes == [f"src/{PACKAGE}/shared/features.py", "tests/shared/test_problem.py"]
+    monkeypatch.chdir(repository)
+    champion = open_workspace(root=repository).releases.champion()
+    assert champion is not None
+    assert (champion.version, "backlog" in champion.features) == (3, True)
 
 
 # --- what pages say of the code

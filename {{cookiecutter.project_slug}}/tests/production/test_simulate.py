@@ -14,7 +14,7 @@ from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
-FROM, TO = datetime(2013, 3, 1, tzinfo=UTC), datetime(2013, 3, 9, tzinfo=UTC)
+FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 16, tzinfo=UTC)
 START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
 CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 4\n[window]\ndays = 7\n"
 
@@ -60,7 +60,7 @@ def test_a_month_is_replayed_compared_and_gone_on_with(quick: Workspace, monkeyp
     assert "http" not in page.replace("http://www.w3.org", "")
     assert Path(found.report).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(Path(found.report).with_suffix(".json").read_text(encoding="utf-8"))["tried"] == 2
-    assert "report: reports/simulation-20130301-20130309.html" in str(found)
+    assert "report: reports/simulation-20130308-20130316.html" in str(found)
 
 
 def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Workspace) -> None:

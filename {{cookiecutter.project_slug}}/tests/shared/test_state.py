@@ -470,6 +470,7 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
         "canary": {"on": True, "latency_ms": 250, "shadow_rows": 500},
         "retrain": {"every_days": 28, "window_days": 7, "windows": 4, "broken": 2, "train_days": (0,)},
         "monitor": {"stale_days": None, "silent_days": None, "drift": 0.25},
+        "budget": {"microseconds": 20, "bytes": 16},
     }
 
 

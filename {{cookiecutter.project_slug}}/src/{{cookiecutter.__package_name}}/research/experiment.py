@@ -17,7 +17,6 @@ from typing import TypeVar
 import click
 import numpy as np
 import polars as pl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
@@ -105,9 +104,9 @@ class Experiment:
                 raise Refused(f"{few} (at least {need} each): wait for more, see [window] in config/acceptance.toml")
 
     def answers(self, problem: Problem, before: pl.DataFrame, held: pl.DataFrame) -> Answers:
-        """What a problem's model, fitted on some rows as it is fitted to be served, says of others."""
-        fitted = training.fit(problem, self.workspace.parameters, before, check=held)
-        return training.answers(problem, held, fitted.predictor.predict(held), fitted.classes)
+        """What a problem's model, fitted on some rows as it is in training, says of others."""
+        prediction = training.fitted_predictions(problem, self.workspace.parameters, before, held)
+        return training.answers(problem, held, prediction, training.classes_of(problem, before))
 
     def effect(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> Effect:
         """By how much our losses on rows are lower than theirs."""
@@ -201,13 +200,6 @@ def show(table: pl.DataFrame) -> None:
         float_precision=4,
     ):
         print(table)
-
-
-def canvas(width: float = 9, height: float = 4.5) -> Figure:
-    """An empty figure, in inches, that no window shows."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def png(figure: Figure) -> bytes:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.research.experiment import Effect, canvas, start
-from {{cookiecutter.__package_name}}.shared import evaluation, features
+from {{cookiecutter.__package_name}}.research.experiment import Effect, start
+from {{cookiecutter.__package_name}}.shared import evaluation, features, figures
 
 experiment = start("ablation")
 rows, rng = experiment.rows(), np.random.default_rng(0)
@@ -64,7 +64,7 @@ finding = (
 )
 
 # %% A picture
-figure = canvas(8, 1.5 + 0.3 * len(ordered))
+figure = figures.figure(8, 1.5 + 0.3 * len(ordered))
 axes = figure.subplots()
 colours = {
     "useful": "tab:blue",

@@ -11,8 +11,8 @@ from math import ceil
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.research.experiment import canvas, start
-from {{cookiecutter.__package_name}}.shared import evaluation
+from {{cookiecutter.__package_name}}.research.experiment import start
+from {{cookiecutter.__package_name}}.shared import evaluation, figures
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 
 MOST = 12  # models
@@ -54,7 +54,7 @@ surely = table.filter(pl.col("at least") > 0)["age in days"]
 finding = f"a model is surely worse than a fresh one {f'from {surely[0]} days on' if len(surely) else 'at no age'}"
 
 # %% A picture
-figure = canvas(8, 4.5)
+figure = figures.figure(8, 4.5)
 axes = figure.subplots()
 axes.fill_between(table["age in days"], table["at least"], table["at most"], alpha=0.2, linewidth=0)
 axes.plot(table["age in days"], table["worse by"], marker="o")

@@ -9,8 +9,8 @@
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.research.experiment import canvas, start
-from {{cookiecutter.__package_name}}.shared import evaluation, training
+from {{cookiecutter.__package_name}}.research.experiment import start
+from {{cookiecutter.__package_name}}.shared import evaluation, figures, training
 
 experiment = start("baseline")
 problem, decision = experiment.problem, experiment.workspace.acceptance.decision
@@ -32,8 +32,8 @@ for split, known in experiment.each(splits.items()):
         answers[name] = training.answers(problem, held, prediction, classes)
     for name in ("dummy", "linear", "model"):
         losses[split, name] = evaluation.losses(answers[name])
-        figures = evaluation.metrics(answers[name], decision)
-        found.append({"split": split, "model": name, "loss": losses[split, name].mean(), **figures})
+        measured = evaluation.metrics(answers[name], decision)
+        found.append({"split": split, "model": name, "loss": losses[split, name].mean(), **measured})
 table = pl.DataFrame(found)
 
 # %% What is the model worth, and by how much does a random split flatter it?
@@ -48,7 +48,7 @@ if "random" in splits:
     finding += f"\na random split flatters it by {flattered}: {surely} more than it can do"
 
 # %% A picture
-figure = canvas(8, 4.5)
+figure = figures.figure(8, 4.5)
 axes = figure.subplots()
 places, width = np.arange(3), 0.8 / len(splits)
 for number, split in enumerate(splits):

@@ -12,8 +12,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.research.experiment import canvas, start
-from {{cookiecutter.__package_name}}.shared import evaluation, features, windows
+from {{cookiecutter.__package_name}}.research.experiment import start
+from {{cookiecutter.__package_name}}.shared import evaluation, features, figures, windows
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
 
@@ -59,7 +59,7 @@ table = pl.DataFrame(
 finding = f"{FEATURE} lowers the loss by {better}: {'better' if better.lower > 0 else 'not proven to be better'}"
 
 # %% A picture
-figure = canvas(8, 4)
+figure = figures.figure(8, 4)
 axes = figure.subplots()
 names = [*table["window from"].reverse(), "all"]
 for place, effect in enumerate([*reversed(effects), better]):

@@ -10,8 +10,8 @@ from time import process_time
 import narwhals as nw
 import polars as pl
 
-from {{cookiecutter.__package_name}}.research.experiment import canvas, start
-from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.research.experiment import start
+from {{cookiecutter.__package_name}}.shared import dataset, figures
 from {{cookiecutter.__package_name}}.shared.schema import AT
 
 experiment = start("feature cost")
@@ -67,7 +67,7 @@ finding = f"{len(over)} of {len(ordered)} features are over the budget: {', '.jo
 finding += f"\nall together take {together:.2f} s for {len(rows)} rows, and {sum(size.values()) / 1e6:.1f} MB"
 
 # %% A picture
-figure = canvas(10, 1.5 + 0.3 * len(ordered))
+figure = figures.figure(10, 1.5 + 0.3 * len(ordered))
 left, right = figure.subplots(1, 2, sharey=True)
 names = ordered[::-1]
 for axes, values, limit, title in (

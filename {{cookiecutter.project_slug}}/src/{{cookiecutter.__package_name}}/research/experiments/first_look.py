@@ -6,7 +6,8 @@
 # %%
 import polars as pl
 
-from {{cookiecutter.__package_name}}.research.experiment import canvas, show, start
+from {{cookiecutter.__package_name}}.research.experiment import show, start
+from {{cookiecutter.__package_name}}.shared import figures
 from {{cookiecutter.__package_name}}.shared.schema import TARGET
 
 experiment = start("first look")
@@ -33,7 +34,7 @@ shares = rows.select(pl.col(features).null_count() / pl.len()).transpose(
 show(shares.filter(pl.col("missing") > 0))
 
 # %% A picture
-figure = canvas(11, 7)
+figure = figures.figure(11, 7)
 axes = figure.subplots(2, 2).ravel()
 axes[0].bar(monthly["month"].dt.strftime("%b"), monthly["late"])
 axes[0].set(title="late, by month")
