@@ -54,15 +54,19 @@ def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str) -> None:
 
 
 def test_every_command_script_and_session_is_there_for_both_editors(project: Project) -> None:
-    commands = set(re.findall(r'^    "([\w ]+)": Command', project.read(f"src/{project.package}/cli.py"), re.MULTILINE))
+    rows = project.read(f"src/{project.package}/cli.py")
+    commands = set(re.findall(r'^    "([\w ]+)": Command', rows, re.MULTILINE))
     launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
     others = {"current research file", "current test file", "tests of the Test Explorer", "attach"}
     assert {row["name"] for row in launches} == commands | others
-    assert all(" ".join(row["args"]).startswith(row["name"]) for row in launches if row.get("module") == project.package)
+    assert all(
+        " ".join(row["args"]).startswith(row["name"]) for row in launches if row.get("module") == project.package
+    )
     runs = {name.removeprefix(".run/").removesuffix(".run.xml") for name in project.files if name.startswith(".run/")}
-    folder = project.root / "src" / project.package / "research" / "experiments"
-    scripts = {f"experiments {path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
-    assert scripts
+    folder = project.root / "src" / project.package / "research"
+    paths = [path for name in ("experiments", "reports") for path in (folder / name).glob("*.py")]
+    scripts = {f"{path.parent.name} {path.stem}" for path in paths if path.stem != "__init__"}
+    assert {name.split()[0] for name in scripts} == {"experiments", "reports"}
     assert runs == commands | scripts | {"tests"}
 
 
@@ -114,7 +118,6 @@ def test_a_project_that_grew_gets_the_new_entries(mine: Project) -> None:
     script.write_text(script.read_text("utf-8").replace("COMMANDS = {\n", f"COMMANDS = {{\n{row}"), encoding="utf-8")
     (mine.root / "src" / mine.package / "research" / "experiments" / "second_look.py").write_text("# %%\n")
     report = mine.root / "src" / mine.package / "research" / "reports" / "weekly.py"
-    report.parent.mkdir()
     report.write_text("# %%\n")
     with (mine.root / "noxfile.py").open("a", encoding="utf-8") as noxfile:
         noxfile.write(

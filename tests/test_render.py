@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yml": yaml.safe_load,
 }
 MOST_FILES, MOST_LINES, LONGEST_PATH = 70, 3_000, 150
-MOST_LINES_FOR_PARTS = 50  # rows of parts in the core's own files: commands, settings, tags of runs
+MOST_LINES_FOR_PARTS = 80  # rows of parts in the core's own files: commands, settings, tags of runs
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 
@@ -148,6 +148,10 @@ PARTS = {
     ),
     "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
     "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),
+    "experiments": (
+        re.compile(r"research/(test_)?experiment\.py|experiments/(ablation|age|baseline|feature_cost)|from-idea-to"),
+        (7, 480),
+    ),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "reports": (
         re.compile(

@@ -45,7 +45,7 @@ def challenge(workspace: Workspace, **tags: str) -> Version:
     kept = {name: tag for name, tag in registry.tags(champion.run_id).items() if "mlflow." not in name}
     small = workspace.parameters.model_copy(update=SMALL).model_dump_json()
     with registry.run("train", {}, kept | {"parameters": small} | tags) as run:
-        run.log({"auc": 0.75, "linear.auc": 0.7})
+        run.log({"auc": 0.75, "linear.auc": 0.7, "rows": 1000, "window_rows": len(rows)})
         run.keep(training.EVIDENCE, content.getvalue())
         version = registry.register(run, training.EVIDENCE)
     registry.move(CHALLENGER, version.number)

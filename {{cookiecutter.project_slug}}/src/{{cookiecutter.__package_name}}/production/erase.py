@@ -5,6 +5,7 @@ and reports; in what releases and runs keep as examples. What can't be: a model 
 was copied elsewhere.
 """
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from {{cookiecutter.__package_name}}.production.explain import keys_of
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, from_text
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
-from {{cookiecutter.__package_name}}.shared.release import CARD
+from {{cookiecutter.__package_name}}.shared.release import CARD, TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import Schema
 from {{cookiecutter.__package_name}}.shared.training import EVIDENCE, evidence_rows
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -75,7 +76,7 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
         raise BadInput(f"no key of {schema.name} is like this: {breach}") from breach
     erasures.record(lake, schema, gone)
     names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))
-    tables = {name: lake.delete(name, gone) for name in names}
+    tables = {name: erasures.delete(lake, name, gone) for name in names}
     champion = workspace.releases.champion()
     _forget_examples(workspace, gone)
     return Erased(
@@ -90,13 +91,23 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
     """Take the rows out of the golden requests of releases, in their table and beside their runs."""
     releases = workspace.releases.newest(ALL)
-    shorter = [release.without(gone) for release in releases]
+    shorter = [_without_examples(release, gone) for release in releases]
     if shorter == releases:
         return
-    workspace.releases.rewrite(shorter)
+    erasures.replace(workspace.lake, TABLE, rows_of(shorter))
     for release in shorter:
         with workspace.registry.resumed(release.run_id) as run:
             run.keep(CARD, release.model_dump_json().encode())
+
+
+def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
+    keys = {tuple(row.values()) for row in json.loads(gone.write_json())}
+    golden, names = release.golden, gone.columns
+    kept = [i for i, row in enumerate(golden.requests) if tuple(row.get(name) for name in names) not in keys]
+    if len(kept) == len(golden.requests):
+        return release
+    columns = {name: [values[i] for i in kept] for name, values in golden.model_dump().items()}
+    return release.model_copy(update={"golden": Golden.model_validate(columns)})
 
 
 def _forget_evidence(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> int:

@@ -3,11 +3,13 @@
 Deleting them is `production/erase.py`; what arrives later is held against the table wherever rows are let in.
 """
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime
 from hashlib import sha256
 
+import deltalake
 import polars as pl
+from deltalake.exceptions import DeltaError
 
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Schema
@@ -33,7 +35,7 @@ def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> int:
 
 def without(lake: Lake, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that were not erased; all of them, where they have not the subject's key."""
-    lake = replace(lake, _opened={})  # opened anew: batches are let in by several threads
+    lake = dataclasses.replace(lake, _opened={})  # opened anew: batches are let in by several threads
     if not schema.key or not set(schema.key) <= set(rows.columns) or lake.version(TABLE) < 0:
         return rows
     return rows.join(_recorded(lake, schema), on=schema.key, how="anti", maintain_order="left")
@@ -43,6 +45,49 @@ def since(lake: Lake, moment: datetime) -> int:
     """How many keys were erased after a time."""
     erased = lake.read(TABLE, {ERASED: DTYPES[datetime]}).filter(pl.col(ERASED) > moment)
     return int(erased.select(pl.len()).collect().item())
+
+
+def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
+    """Delete the rows with these keys, from the table's past too: most versions before can't be read any more.
+
+    Args:
+        lake: The lake.
+        table: One that is not there or has not these columns is left alone.
+        keys: The columns of a key.
+
+    Returns:
+        How many rows were deleted.
+
+    Raises:
+        BadInput: The table can't be read or written.
+    """
+    opened = lake.open(table)
+    if opened is None or not set(keys.columns) <= {column.name for column in opened.schema().fields}:
+        return 0
+    equal = " AND ".join(f'was."{name}" = gone."{name}"' for name in keys.columns)
+    try:
+        merged = opened.merge(keys, equal, source_alias="gone", target_alias="was").when_matched_delete().execute()
+        _forget_past(opened)
+    except (DeltaError, OSError) as error:
+        raise lake.unreadable(table, error) from error
+    return int(merged["num_target_rows_deleted"])
+
+
+def replace(lake: Lake, table: str, rows: pl.DataFrame) -> None:
+    """Write all rows of a table anew, and forget what it was; which batches it has seen, it still knows.
+
+    Raises:
+        BadInput: The table can't be read or written.
+    """
+    try:
+        deltalake.write_deltalake(lake.address(table), rows, mode="overwrite")
+        _forget_past(deltalake.DeltaTable(lake.address(table)))
+    except (DeltaError, OSError) as error:
+        raise lake.unreadable(table, error) from error
+
+
+def _forget_past(table: deltalake.DeltaTable) -> None:
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
 
 def _recorded(lake: Lake, schema: Schema) -> pl.DataFrame:

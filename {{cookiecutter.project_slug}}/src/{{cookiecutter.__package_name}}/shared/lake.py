@@ -54,63 +54,26 @@ class Lake:
             raise BadInput(
                 f"table {table} is read in version {self.versions[table]} and takes no rows: unset ML_TABLES"
             )
-        opened = self._opened.get(table) or self._open(table)
+        opened = self._opened.get(table) or self.open(table)
         for _ in range(ATTEMPTS):
             if opened is not None and opened.transaction_version(batch) is not None:
                 return False
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
                 deltalake.write_deltalake(
-                    opened or self._address(table),
+                    opened or self.address(table),
                     rows,
                     mode="append",
                     schema_mode="merge" if gains else None,
                     commit_properties=once,
                 )
             except CommitFailedError:  # others have committed since the table was opened
-                opened = self._open(table)
+                opened = self.open(table)
                 continue
             except (DeltaError, OSError) as error:
-                raise self._unreadable(table, error) from error
+                raise self.unreadable(table, error) from error
             return True
         raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
-
-    def delete(self, table: str, keys: pl.DataFrame) -> int:
-        """Delete the rows with these keys, from the table's past too: most versions before can't be read any more.
-
-        Args:
-            table: Its name; one that is not there or has not these columns is left alone.
-            keys: The columns of a key.
-
-        Returns:
-            How many rows were deleted.
-
-        Raises:
-            BadInput: The table can't be read or written.
-        """
-        opened = self._open(table)
-        if opened is None or not set(keys.columns) <= {column.name for column in opened.schema().fields}:
-            return 0
-        equal = " AND ".join(f'was."{name}" = gone."{name}"' for name in keys.columns)
-        try:
-            merged = opened.merge(keys, equal, source_alias="gone", target_alias="was").when_matched_delete().execute()
-            opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-        except (DeltaError, OSError) as error:
-            raise self._unreadable(table, error) from error
-        return int(merged["num_target_rows_deleted"])
-
-    def replace(self, table: str, rows: pl.DataFrame) -> None:
-        """Write all rows of a table anew, and forget what it was; which batches it has seen, it still knows.
-
-        Raises:
-            BadInput: The table can't be read or written.
-        """
-        try:
-            deltalake.write_deltalake(self._address(table), rows, mode="overwrite")
-            if opened := self._open(table):
-                opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-        except (DeltaError, OSError) as error:
-            raise self._unreadable(table, error) from error
 
     def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
         """A contract's table as of a version or a commit time, with each row's arrival, batch and contract.
@@ -129,19 +92,19 @@ class Lake:
             BadInput: The table can't be read, or has no such version.
         """
         try:
-            opened = self._open(table) if version is None else self._at(table, version)
+            opened = self.open(table) if version is None else self._at(table, version)
             return pl.LazyFrame(schema=dtypes) if opened is None else _rows(opened)
         except (DeltaError, OSError) as error:
-            raise self._unreadable(table, error) from error
+            raise self.unreadable(table, error) from error
 
     def version(self, table: str) -> int:
         """The table's newest version; -1 before the first append."""
-        opened = self._open(table)
+        opened = self.open(table)
         return -1 if opened is None else opened.version()
 
     def has(self, table: str, batch: str) -> bool:
         """Whether the table has seen this batch."""
-        opened = self._open(table)
+        opened = self.open(table)
         return opened is not None and opened.transaction_version(batch) is not None
 
     def tidy(self, *, keep: timedelta, others: Sequence[str] = ()) -> None:
@@ -155,7 +118,7 @@ class Lake:
             BadInput: A table can't be read or written.
         """
         for table in others:
-            self._open(table)
+            self.open(table)
         for table, opened in self._opened.items():
             try:
                 due = table in others or opened.version() % FILES >= FILES - 3
@@ -163,38 +126,40 @@ class Lake:
                     opened.optimize.compact()
                     opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
             except (DeltaError, OSError) as error:
-                raise self._unreadable(table, error) from error
+                raise self.unreadable(table, error) from error
 
-    def _open(self, table: str) -> deltalake.DeltaTable | None:
+    def open(self, table: str) -> deltalake.DeltaTable | None:
         """The table at its newest version; what was opened before only reads the commits since."""
         try:
             if table in self.versions:
                 if table not in self._opened:
-                    self._opened[table] = deltalake.DeltaTable(self._address(table), version=self.versions[table])
+                    self._opened[table] = deltalake.DeltaTable(self.address(table), version=self.versions[table])
             elif table in self._opened:
                 self._opened[table].update_incremental()
             elif Path(self.url).is_file():
                 raise NotADirectoryError(self.url)
-            elif deltalake.DeltaTable.is_deltatable(self._address(table)):
-                self._opened[table] = deltalake.DeltaTable(self._address(table))
+            elif deltalake.DeltaTable.is_deltatable(self.address(table)):
+                self._opened[table] = deltalake.DeltaTable(self.address(table))
             return self._opened.get(table)
         except (DeltaError, OSError) as error:
-            raise self._unreadable(table, error) from error
+            raise self.unreadable(table, error) from error
 
     def _at(self, table: str, version: int | datetime) -> deltalake.DeltaTable | None:
         """The table as of a version or a commit time; none before the first."""
-        newest = self._open(table)
+        newest = self.open(table)
         if newest is None:
             return None
         if isinstance(version, datetime):
             moment = version.timestamp() * 1000
             version = max((c["version"] for c in newest.history() if c["timestamp"] <= moment), default=-1)
-        return None if version == -1 else deltalake.DeltaTable(self._address(table), version=version)
+        return None if version == -1 else deltalake.DeltaTable(self.address(table), version=version)
 
-    def _address(self, table: str) -> str:
+    def address(self, table: str) -> str:
+        """Where a table is."""
         return f"{self.url.rstrip('/')}/{table}"
 
-    def _unreadable(self, table: str, error: Exception) -> BadInput:
+    def unreadable(self, table: str, error: Exception) -> BadInput:
+        """What went wrong with a table, in one line."""
         reason = str(error).strip().splitlines()[0]
         return BadInput(f"table {table} in the lake {self.url} can't be used: {reason}")
 

@@ -162,18 +162,6 @@ class Release(BaseModel):
         each = {f"probability_{name}": predictions[:, i] for i, name in enumerate(self.classes)}
         return pl.DataFrame({"prediction": names[predictions.argmax(axis=1)]} | each)
 
-    def without(self, keys: pl.DataFrame) -> "Release":
-        """The same without golden requests for rows with these keys."""
-        gone = {tuple(row.values()) for row in json.loads(keys.write_json())}
-        kept = [
-            i for i, row in enumerate(self.golden.requests) if tuple(row.get(name) for name in keys.columns) not in gone
-        ]
-        if len(kept) == len(self.golden.requests):
-            return self
-        columns = self.golden.model_dump()
-        golden = Golden.model_validate({name: [values[i] for i in kept] for name, values in columns.items()})
-        return self.model_copy(update={"golden": golden})
-
     def check(self) -> None:
         """Answer the golden requests from their features.
 
@@ -233,14 +221,11 @@ class Releases:
 
     def append(self, release: Release) -> bool:
         """Release it, once: a number that is taken changes nothing."""
-        return self._lake.append(TABLE, _rows([release]), batch=f"release-{release.number}")
-
-    def rewrite(self, releases: Sequence[Release]) -> None:
-        """Put these in the place of all."""
-        self._lake.replace(TABLE, _rows(releases))
+        return self._lake.append(TABLE, rows_of([release]), batch=f"release-{release.number}")
 
 
-def _rows(releases: Sequence[Release]) -> pl.DataFrame:
+def rows_of(releases: Sequence[Release]) -> pl.DataFrame:
+    """Releases as rows of the table."""
     rows = [release.model_dump(include={"number", "version", "released"}) for release in releases]
     texts = [{"onnx": release.onnx, "card": release.model_dump_json()} for release in releases]
     return pl.DataFrame([row | text for row, text in zip(rows, texts, strict=True)], schema=COLUMNS)
