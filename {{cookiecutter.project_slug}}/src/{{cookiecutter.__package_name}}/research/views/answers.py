@@ -1,6 +1,5 @@
 """What a champion's answers are worth and made of: calibration, cost by threshold, effects of features."""
 
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -18,7 +17,7 @@ from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
-SHOWN = 6  # features whose effect has a panel
+SHOWN = 4  # features whose effect has a panel
 SOME = 1500  # rows on which features are shuffled: a page is waited for
 THRESHOLDS = [n / 20 for n in range(1, 20)]
 NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it doesn't apply to a {task}."
@@ -96,11 +95,9 @@ def matters(values: dict[str, float]) -> Figure:
 def moves(found: Answered, values: dict[str, float]) -> Figure:
     """Where the features that matter most move the mean prediction, of the likeliest class where there are many."""
     names, champion = list(values)[:SHOWN], found.champion
-    drawn = figure(11, 2.6 * -(-len(names) // 3))
-    panels = np.atleast_1d(drawn.subplots(-(-len(names) // 3), 3, sharey=found.answers.task is Task.BINARY)).ravel()
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    for axes, name in zip(panels, names, strict=False):
+    drawn = figure(11, 2.8)
+    panels = drawn.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         at, predicted = effects.dependence(champion.predictor, found.rows, name)
         lines = predicted.reshape(len(at), -1).T
         for label, line in zip(champion.classes or [""], lines, strict=True):
