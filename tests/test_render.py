@@ -147,6 +147,7 @@ PARTS = {
         (14, 600),
     ),
     "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (9, 450)),
+    "experiments": (re.compile(r"research/experiment|test_experiment|docs/from-idea"), (11, 500)),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "reports": (
         re.compile(
