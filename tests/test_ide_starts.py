@@ -77,7 +77,7 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status monitor check ingest "labels export" "labels import" train gate promote simulate rollback runs reproduce report
+run status monitor check ingest "data erase" "labels export" "labels import" train gate promote simulate rollback tune runs reproduce report
 predict serve explain
 "current research file" "current test file" "tests of the Test Explorer"
 """
@@ -147,6 +147,7 @@ def command_line(project: Project, node: ET.Element) -> tuple[list[str], Path]:
     return [str(python(project)), *words], Path(here["WORKING_DIRECTORY"])
 
 
+BRIEFLY = {"tests.run": ["--collect-only", "--quiet"], "tune.run": ["--trials", "1"]}  # one trial finds nothing better
 ANSWERS_NO = {"gate", "promote", "rollback"}  # no labels are newer than the champion, and no version is before it
 
 
@@ -181,7 +182,7 @@ def test_every_run_configuration_of_pycharm_does_its_work(installed: Project) ->
         if path.name in {"serve.run.xml", "report.run.xml"}:
             serves(installed, path)
             continue
-        does_its_work(installed, path, *(["--collect-only", "--quiet"] if path.name == "tests.run.xml" else []))
+        does_its_work(installed, path, *BRIEFLY.get(path.stem, []))
 
 
 # --- what a task finds

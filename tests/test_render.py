@@ -146,8 +146,9 @@ PARTS = {
         ),
         (14, 600),
     ),
-    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (9, 450)),
     "experiments": (re.compile(r"research/experiment|test_experiment|docs/from-idea"), (11, 500)),
+    "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
+    "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),
     "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
     "reports": (
         re.compile(
@@ -156,6 +157,7 @@ PARTS = {
         (16, 800),
     ),
     "runs made again": (re.compile(r"research/reproduce|test_reproduce"), (2, 180)),
+    "tuning": (re.compile(r"research/(tune|study|trials)|shared/(search|folds)|test_tune"), (6, 520)),
     "service": (
         re.compile(
             r"production/(service/|served|canary)|shared/(requests|listening)|Dockerfile|\.dockerignore|test_(service|served|parity)"

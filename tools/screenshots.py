@@ -16,8 +16,8 @@ from tools.mutate import make_project
 
 HERE = Path(__file__).parents[1]
 IMAGES = HERE / "docs" / "images"
-COLOURS = 64
-HEIGHT = 2600  # of a picture, at most
+COLOURS = 160
+HEIGHT = 3300  # of a picture, at most
 
 
 def picture(page: Page, path: Path) -> None:

@@ -29,7 +29,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 FLIGHTS = "data/example/flights/2013-03.parquet"
-WRITING = {"run", "ingest", "labels import", "train", "promote", "rollback"}
+WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
 
 
 def asked(*arguments: str) -> Result:
@@ -82,7 +82,9 @@ print(*sorted(set(name.partition(".")[0] for name in sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"click", PACKAGE} <= loaded
-    heavy = "sklearn mlflow polars pydantic narwhals numpy deltalake onnxruntime onnx skl2onnx matplotlib sqlalchemy"
+    heavy = (
+        "optuna sklearn mlflow polars pydantic narwhals numpy deltalake onnxruntime onnx skl2onnx matplotlib sqlalchemy"
+    )
     assert not loaded & set(heavy.split())
 
 
@@ -96,9 +98,9 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
         assert [name for name in names if name in groups or name in COMMANDS] == [
             *("Daily:", "run", "status", "monitor"),
-            *("Data:", "check", "ingest", "labels export", "labels import"),
+            *("Data:", "check", "ingest", "data erase", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Research:", "runs", "reproduce", "report"),
+            *("Research:", "tune", "runs", "reproduce", "report"),
             *("Answers:", "predict", "serve", "explain"),
         ]
         for row in COMMANDS.values():
@@ -341,7 +343,8 @@ def test_while_a_command_writes_only_those_that_read_work(
     row = COMMANDS[name]
     module = __import__(f"{PACKAGE}.{row.call.partition(':')[0]}", fromlist=["x"])
     monkeypatch.setattr(module, row.call.partition(":")[2], lambda *_, **__: "done")
-    words = {"check": ["x.csv"], "predict": ["x.csv"], "explain": ["1"], "labels import": ["x.json"]}.get(name, [])
+    needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1", "labels import": "x.json"}
+    words = [needed[name]] if name in needed else []
     with empty.alone():
         result = asked(*name.split(), *words)
     if name in WRITING:

@@ -153,10 +153,9 @@ def test_every_command_of_the_readme_does_what_it_says(
     shown = next(block for block in blocks(README, "text") if block.startswith("ingested"))
     assert list(shapes(said[f"uv run {SCRIPT} run"])) == list(shapes(shown))
     made = {path.name for path in (empty.root / "reports").iterdir()}
-    assert made == {
-        *("version-1.png", "model-card.md", "data-sheet.md", "2013-03-predicted.parquet"),
-        *(f"{name}.{kind}" for name in ("first-look", "ablation-fast") for kind in ("csv", "png")),
-    }
+    pages = {"model-card.md", "data-sheet.md", "data.html", "lifecycle.html", "model.html"}
+    drawn = {f"{name}.{kind}" for name in ("first-look", "ablation-fast") for kind in ("csv", "png")}
+    assert made == {"version-1.png", "2013-03-predicted.parquet", *drawn, *pages}
     stages = [line.split("  ")[0].split()[0] for line in said[f"uv run {SCRIPT} explain 23791"].splitlines()]
     assert stages == ["raw", "contract", "predicted", "features", "prediction", "contributions", "outcome"]
 
@@ -341,7 +340,7 @@ def test_every_file_that_the_readme_shows_is_there() -> None:
         name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
         folders = [*folders[:depth], name]
         shown += [] if name == "..." else ["".join(folders)]
-    assert len(shown) == 14
+    assert len(shown) == 16
     assert [path for path in shown if not (PROJECT / path).exists()] == []
 
 

@@ -65,6 +65,9 @@ HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report 
 APP_PORT = click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of the app; 0 takes a free one."
 )
+TRIALS = click.option("--trials", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many.")
+WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="How many processes; else one a core.")
+STORAGE = click.option("--storage", metavar="URL", help="A database that many machines share; else a file here.")
 OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
 
 
@@ -130,6 +133,13 @@ COMMANDS = {
         (INBOX_FILE, OWNER, NOW),
         writes=True,
     ),
+    "data erase": Command(
+        "Data",
+        "production.erase:erase",
+        "Erase rows by KEY, for good, wherever the project keeps them.",
+        (KEYS,),
+        writes=True,
+    ),
     "labels export": Command(
         "Data",
         "research.labels.tasks:export",
@@ -141,13 +151,6 @@ COMMANDS = {
         "research.labels.batch:bring",
         "Turn a FILE that Label Studio exported into a batch of labels.",
         (FILE,),
-        writes=True,
-    ),
-    "erase": Command(
-        "Data",
-        "production.erase:erase",
-        "Erase rows by KEY, for good, wherever the project keeps them.",
-        (KEYS,),
         writes=True,
     ),
     "train": Command(
@@ -166,6 +169,12 @@ COMMANDS = {
     ),
     "rollback": Command(
         "Model", "production.promote:rollback", "Let the version before serve again.", (NOW,), writes=True
+    ),
+    "tune": Command(
+        "Research",
+        "research.tune:tune",
+        "Search better parameters on past folds; write the best to config/params.toml.",
+        (TRIALS, WORKERS, STORAGE),
     ),
     "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
     "reproduce": Command(

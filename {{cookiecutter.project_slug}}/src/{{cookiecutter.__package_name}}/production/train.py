@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, effects, figures, training
-from {{cookiecutter.__package_name}}.shared.evaluation import losses, metrics
+from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
 from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, Task
@@ -110,9 +110,7 @@ def _best_length(workspace: Workspace, rows: pl.DataFrame) -> int:
     earlier, tried = dataset.split(problem, rows, workspace.acceptance.window, as_of=newest)
     found = {}
     for days in lengths:
-        fitted = training.fit(problem, workspace.parameters, dataset.within(earlier, days), check=tried)
-        prediction = fitted.predictor.predict(tried)
-        found[days] = float(losses(training.answers(problem, tried, prediction, fitted.classes)).mean())
+        found[days] = training.loss(problem, workspace.parameters, dataset.within(earlier, days), tried)
         log.info("train     on %s: loss %.4f", f"{days} days" if days else "all rows", found[days])
     return min(found, key=lambda days: found[days])
 

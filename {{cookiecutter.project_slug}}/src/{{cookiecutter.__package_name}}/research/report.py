@@ -41,7 +41,7 @@ PAGE = Template("""<!doctype html>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd }
+td, th { padding: .15rem .8rem .15rem 0; vertical-align: top; border-bottom: 1px solid #ddd }
 span.paragraph { display: block; margin: .6rem 0 }
 img { max-width: 100% }
 </style></head><body>

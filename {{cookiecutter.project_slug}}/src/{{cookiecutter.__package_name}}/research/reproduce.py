@@ -31,11 +31,14 @@ class Runs:
         """A line a run."""
         lines = []
         for run in self.runs:
-            names = [name for name in ("auc", "accuracy", "rmse", "log_loss", "cost", "gain") if name in run.metrics]
+            names = [
+                name for name in ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "gain") if name in run.metrics
+            ]
             figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names)
             state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
             commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
-            what = f"{run.tags.get('kind', '')}{state}"
+            fast = " fast" if run.tags.get("fast") == "true" else ""
+            what = f"{run.tags.get('kind', '')}{fast}{state}"
             lines.append(f"{run.id[:SHORT]}  {run.started:%Y-%m-%d %H:%M}  {what}  {commit}  {figures}")
         return "\n".join(lines) or "no runs yet: run, or an experiment, makes the first"
 

@@ -97,8 +97,12 @@ def training_set(
     rows = with_features(problem, labelled, history)
     if rows.is_empty():
         raise Refused(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
-    order = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
-    return rows.sort(AT, *order)
+    return rows.sort(AT, *identity(problem, rows))
+
+
+def identity(problem: Problem, rows: pl.DataFrame) -> list[str]:
+    """The columns that tell rows apart: the key, or all that there are."""
+    return list(problem.schema.key) or [name for name in problem.schema.names if name in rows.columns]
 
 
 def _labelled(problem: Problem, history: History) -> Frame:
@@ -139,8 +143,8 @@ def split(
     if problem.schema.event_time:
         held = rows[KNOWN] > as_of - timedelta(days=window.days)
     else:
-        names = problem.schema.key or [name for name in problem.schema.names if name in rows.columns]
-        held = pl.Series([_share(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean)
+        names = identity(problem, rows)
+        held = pl.Series([share(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean)
     return rows.filter(~held), rows.filter(held)
 
 
@@ -150,7 +154,7 @@ def within(rows: pl.DataFrame, days: int) -> pl.DataFrame:
     return rows.filter(pl.col(KNOWN) > newest - timedelta(days=days)) if days and isinstance(newest, datetime) else rows
 
 
-def _share(row: tuple[object, ...]) -> float:
+def share(row: tuple[object, ...]) -> float:
     """A number in [0, 1) that is always the same for the same row."""
     digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
     return float(int.from_bytes(digest) / 2**64)

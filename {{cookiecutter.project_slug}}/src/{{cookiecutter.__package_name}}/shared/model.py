@@ -4,7 +4,7 @@ Any scikit-learn estimator that exports to ONNX will do: categories come as text
 """
 
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
@@ -19,17 +19,23 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import TargetEncoder
 
+from {{cookiecutter.__package_name}}.shared.search import Search
+
 
 class Parameters(BaseModel):
-    """What `config/params.toml` holds: the parameters of the estimator and of the augmentation."""
+    """What `config/params.toml` holds: the parameters of estimator and augmentation, and where `tune` searches."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: float = Field(default=0.05, gt=0, le=1, description="step of each tree")
-    max_iter: int = Field(default=150, gt=0, description="number of trees")
-    max_leaf_nodes: int = Field(default=15, gt=1, description="leaves of a tree")
-    min_samples_leaf: int = Field(default=100, gt=0, description="rows in a leaf")
-    l2_regularization: float = Field(default=1.0, ge=0, description="pull of leaves towards zero")
+    learning_rate: Annotated[float, Search(0.01, 0.3, log=True)] = Field(
+        default=0.05, gt=0, le=1, description="step of each tree"
+    )
+    max_iter: Annotated[int, Search(50, 400, log=True)] = Field(default=150, gt=0, description="number of trees")
+    max_leaf_nodes: Annotated[int, Search(4, 64, log=True)] = Field(default=15, gt=1, description="leaves of a tree")
+    min_samples_leaf: Annotated[int, Search(20, 500, log=True)] = Field(default=100, gt=0, description="rows in a leaf")
+    l2_regularization: Annotated[float, Search(0.01, 100, log=True)] = Field(
+        default=1.0, ge=0, description="pull of leaves towards zero"
+    )
     blank_share: float = Field(
         default=0.0, ge=0, le=1, description="share of training rows repeated with some numbers missing; 0 is off"
     )

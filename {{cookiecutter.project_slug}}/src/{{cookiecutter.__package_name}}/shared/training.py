@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from {{cookiecutter.__package_name}}.shared import Refused
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, losses
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.release import Predictor, model_inputs, text_features
@@ -140,6 +140,12 @@ def fitted_predictions(problem: Problem, parameters: BaseModel, rows: pl.DataFra
     """What the problem's model, fitted on rows and not exported, predicts for held rows."""
     inputs = model_inputs(held, text_features(problem, rows))
     return predicted(problem.task, _fitted(problem, parameters, rows), inputs)
+
+
+def loss(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> float:
+    """The mean loss on held rows of the problem's model, fitted on others and not exported."""
+    prediction = fitted_predictions(problem, parameters, rows, held)
+    return float(losses(answers(problem, held, prediction, classes_of(problem, rows))).mean())
 
 
 def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed: int) -> dict[str, Floats]:

@@ -19,6 +19,7 @@ from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 SHOWN = 6  # features whose effect has a panel
+SOME = 1500  # rows on which features are shuffled: a page is waited for
 THRESHOLDS = [n / 20 for n in range(1, 20)]
 NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it doesn't apply to a {task}."
 
@@ -81,8 +82,8 @@ def at_threshold(decision: Decision, found: Answered, threshold: float) -> dict[
 
 def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
     """By how much the loss grows when a feature is shuffled, the largest first."""
-    champion = found.champion
-    return effects.importance(workspace.problem, champion.predictor, found.rows, champion.classes)
+    champion, some = found.champion, found.rows.sample(min(SOME, len(found.rows)), seed=0)
+    return effects.importance(workspace.problem, champion.predictor, some, champion.classes)
 
 
 def matters(values: dict[str, float]) -> Figure:

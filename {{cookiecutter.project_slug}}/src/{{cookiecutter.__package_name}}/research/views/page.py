@@ -50,14 +50,25 @@ def show(what: Shown, *, alt: str = "") -> mo.Html:
 
 
 def _table(rows: pl.DataFrame) -> mo.Html:
-    head = "".join(f"<th>{escape(name)}</th>" for name in rows.columns)
+    head = "".join(f"<th{_style(kind)}>{escape(name)}</th>" for name, kind in rows.schema.items())
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_text(value))}</td>" for value in row) + "</tr>" for row in rows.iter_rows()
+        "<tr>"
+        + "".join(
+            f"<td{_style(kind)}>{escape(_text(value))}</td>" for value, kind in zip(row, rows.dtypes, strict=True)
+        )
+        + "</tr>"
+        for row in rows.iter_rows()
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return mo.Html(
         f'<div class="markdown prose dark:prose-invert" style="max-width:none;overflow-x:auto">{table}</div>'
     )
+
+
+def _style(kind: pl.DataType) -> str:
+    """Numbers stand right, all else left, and times in one line."""
+    nowrap = ";white-space:nowrap" if kind.is_temporal() else ""
+    return f' style="text-align:{"right" if kind.is_numeric() else "left"}{nowrap}"'
 
 
 def _text(value: object) -> str:
