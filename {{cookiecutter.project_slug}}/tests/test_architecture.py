@@ -196,7 +196,7 @@ def test_what_serves_loads_no_library_of_training() -> None:
 
 
 def test_what_trains_does() -> None:
-    assert loaded_by("production.lifecycle") == "['matplotlib', 'sklearn']"
+    assert loaded_by("shared.model") == "['skl2onnx', 'sklearn']"
 
 
 def test_a_champion_answers_where_the_libraries_of_training_are_not_installed(trained: Workspace) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from sklearn import metrics as sk
 
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, calibration, cost
 from {{cookiecutter.__package_name}}.shared.schema import Task
@@ -38,6 +37,8 @@ def draw_calibration(axes: Axes, answers: Answers) -> None:
 
 def draw_roc(axes: Axes, models: dict[str, Answers]) -> None:
     """True over false alerts of each model."""
+    from sklearn import metrics as sk  # noqa: PLC0415 - takes a second: pages without it are waited for
+
     for name, answers in models.items():
         false, true, _ = sk.roc_curve(answers.target, answers.prediction)
         axes.plot(false, true, label=f"{name}, area {sk.auc(false, true):.3f}")
@@ -65,6 +66,8 @@ def draw_errors(first: Axes, second: Axes, answers: Answers) -> None:
         second.hist(answers.prediction - answers.target, bins=40)
         second.set(title="errors", xlabel="predicted less true", ylabel="rows")
     else:
+        from sklearn import metrics as sk  # noqa: PLC0415
+
         first.imshow(sk.confusion_matrix(answers.target, answers.prediction.argmax(axis=1)))
         first.set(title="confusion", xlabel="predicted class", ylabel="true class")
         second.hist(answers.prediction.max(axis=1), bins=40)

@@ -13,12 +13,6 @@ import onnx
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from sklearn.compose import make_column_transformer
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from {{cookiecutter.__package_name}}.shared import Refused
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, losses
@@ -150,6 +144,13 @@ def loss(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.D
 
 def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed: int) -> dict[str, Floats]:
     """What simpler models predict for held rows: `dummy` knows only the target's distribution, `linear` is linear."""
+    from sklearn.compose import make_column_transformer  # noqa: PLC0415 - takes a second: only what fits pays for it
+    from sklearn.dummy import DummyClassifier, DummyRegressor  # noqa: PLC0415
+    from sklearn.impute import SimpleImputer  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: PLC0415
+
     features = text_features(problem, rows)
     text = [name for name, is_text in features.items() if is_text]
     numbers = [name for name in features if name not in text]
