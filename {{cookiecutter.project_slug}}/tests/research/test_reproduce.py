@@ -58,6 +58,7 @@ def repository(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
     return trained
 
 
+@pytest.mark.slow
 def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository: Workspace) -> None:
     done_anew(repository.root, "-m", PACKAGE, "train", "--as-of", "2013-04-01")
     newest = runs(repository).runs[0]
