@@ -27,9 +27,13 @@ def mine(project: Project, tmp_path: Path) -> Project:
     return Project(tmp_path / project.slug)
 
 
-SLOW = """
-tests/test_docs.py tests/production/test_service_process.py tests/research tests/shared/test_problem.py
-""".split()  # what takes long and is no repetition of what the default tests do
+# What takes long, and is no repetition of what the default tests do.
+SLOW = (
+    "tests/test_docs.py",
+    "tests/production/test_service_process.py",
+    "tests/research",
+    "tests/shared/test_problem.py",
+)
 
 
 def commands(text: str) -> list[str]:

@@ -146,7 +146,6 @@ PARTS = {
         ),
         (14, 600),
     ),
-    "experiments": (re.compile(r"research/experiment|test_experiment|docs/from-idea"), (11, 500)),
     "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
     "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),
     "experiments": (
