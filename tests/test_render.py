@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yml": yaml.safe_load,
 }
 MOST_FILES, MOST_LINES, LONGEST_PATH = 70, 3_000, 150
-MOST_LINES_FOR_PARTS = 80  # rows of parts in the core's own files: commands, settings, tags of runs
+MOST_LINES_FOR_PARTS = 100  # rows of parts in the core's own files: commands, settings, tags of runs
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 

@@ -22,6 +22,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 MARCH = datetime(2013, 3, 1, tzinfo=UTC)
 NOW = datetime(2013, 4, 2, 12, tzinfo=UTC)
+METRICS = {"auc": 0.75, "linear.auc": 0.7, "rows": 1000.0, "window_rows": 3000.0}
 SMALL = {"max_iter": 5, "seed": 3}
 
 
@@ -45,7 +46,7 @@ def challenge(workspace: Workspace, **tags: str) -> Version:
     kept = {name: tag for name, tag in registry.tags(champion.run_id).items() if "mlflow." not in name}
     small = workspace.parameters.model_copy(update=SMALL).model_dump_json()
     with registry.run("train", {}, kept | {"parameters": small} | tags) as run:
-        run.log({"auc": 0.75, "linear.auc": 0.7, "rows": 1000, "window_rows": len(rows)})
+        run.log(METRICS)
         run.keep(training.EVIDENCE, content.getvalue())
         version = registry.register(run, training.EVIDENCE)
     registry.move(CHALLENGER, version.number)
@@ -94,7 +95,7 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
     assert release.threshold == pytest.approx(1 / (1 + 4))
     assert list(release.features) == list(trained.problem.features)
     assert {name for name, text in release.features.items() if text} == {"carrier", "destination"}
-    assert release.metrics == {"auc": 0.75, "linear.auc": 0.7}
+    assert release.metrics == METRICS
     assert release.parameters == trained.parameters.model_dump() | SMALL
     assert release.tables == dataset.versions(trained.problem, trained.lake)
     assert str(done).splitlines()[-1] == f"version 2 is champion, refitted on {len(whole)} rows"

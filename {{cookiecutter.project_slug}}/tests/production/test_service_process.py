@@ -147,6 +147,7 @@ ASKING = """--checks all --exclude-checks positive_data_acceptance --max-example
 --no-color""".split()
 
 
+@pytest.mark.slow
 def test_the_service_keeps_its_own_description(server: Running, tmp_path: Path) -> None:
     program = "from schemathesis.cli import schemathesis; schemathesis()"
     line = [sys.executable, "-c", program, "run", f"http://127.0.0.1:{server.port}/openapi.json", *ASKING]

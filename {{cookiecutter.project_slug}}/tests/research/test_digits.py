@@ -165,6 +165,7 @@ def learned(asks: Asks, seed: int, *, most: int, step: int) -> float:
         pool = pool[np.setdiff1d(np.arange(len(pool)), chosen)]
 
 
+@pytest.mark.slow
 def test_150_labels_by_margin_teach_what_240_by_chance_do() -> None:
     chance, margin = [], []
     for seed in range(3):  # orders of the images: in a single one, either may be lucky by a point

@@ -20,6 +20,11 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = module.__name__.partition(".")[0]
+EXPERIMENTS = [
+    path.relative_to(PROJECT)
+    for path in sorted((PROJECT / "src" / PACKAGE / "research" / "experiments").glob("*.py"))
+    if path.name != "__init__.py"
+]
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 
 
@@ -28,9 +33,9 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *me, *arguments], cwd=folder, check=True, capture_output=True)  # noqa: S607
 
 
-def trained_anew(folder: Path) -> None:
-    """Train in a process that takes its code from the folder."""
-    line = [sys.executable, "-m", PACKAGE, "train", "--as-of", "2013-04-01"]
+def done_anew(folder: Path, *arguments: str) -> None:
+    """Do something tracked in a process that takes its code from the folder."""
+    line = [sys.executable, *arguments]
     done = subprocess.run(line, cwd=folder, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -53,8 +58,9 @@ def repository(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
     return trained
 
 
+@pytest.mark.slow
 def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository: Workspace) -> None:
-    trained_anew(repository.root)
+    done_anew(repository.root, "-m", PACKAGE, "train", "--as-of", "2013-04-01")
     newest = runs(repository).runs[0]
     lifecycle.bring_in(repository, START + timedelta(days=2))
     git(repository.root, "mv", f"src/{PACKAGE}/shared/model.py", f"src/{PACKAGE}/shared/models.py")
@@ -66,6 +72,32 @@ def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository:
     assert str(found) == f"run {newest.id[:8]} again: {found.metrics} metrics and 1 models are equal"
     assert len(runs(repository).runs) == 2, "what was made again is tracked elsewhere"
     assert list((repository.root / ".git" / "worktrees").glob("*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_is_made_again_though_data_came(repository: Workspace, script: Path) -> None:
+    done_anew(repository.root, script.as_posix(), "--fast")
+    newest = runs(repository).runs[0]
+    assert f"{newest.tags['kind']} fast  " in str(runs(repository)).splitlines()[0]
+    lifecycle.bring_in(repository, START + timedelta(days=2))
+    found = reproduce(repository, newest.id)
+    assert found.ok, str(found)
+    assert found.metrics == len(newest.metrics) > 0
+
+
+def test_a_kernel_that_runs_cells_is_no_script_of_the_project(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = trained.root / ".venv" / "ipykernel_launcher.py"
+    kernel.parent.mkdir()
+    kernel.touch()
+    mine = trained.root / "mine.py"
+    mine.touch()
+    monkeypatch.setattr(sys, "prefix", str(kernel.parent))
+    for path, command in ((kernel, "[]"), (mine, '["mine.py", "--fast"]')):
+        monkeypatch.setattr(sys, "argv", [str(path), "--fast"])
+        assert provenance(trained.root, tables={}, as_of=START)["command"] == command
 
 
 def tracked(workspace: Workspace, **changes: str) -> str:

@@ -464,7 +464,10 @@ def differ(found: float | str | None, right: float | str | None) -> bool:
     return type(found) is not type(right) or found != right
 
 
-@pytest.mark.parametrize("way", [in_one_batch, month_by_month, online_one_by_one, online_in_bulk, in_duckdb])
+@pytest.mark.parametrize(
+    "way",
+    [in_one_batch, month_by_month, pytest.param(online_one_by_one, marks=pytest.mark.slow), online_in_bulk, in_duckdb],
+)
 def test_1000_flights_have_the_features_of_the_slow_loop_and_the_same_predictions(
     way: Callable[[Given], pl.DataFrame], given: Given, expected: dict[str, list[Any]]
 ) -> None:

@@ -37,7 +37,8 @@ class Runs:
             figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names)
             state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
             commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
-            what = f"{run.tags.get('kind', '')}{state}"
+            fast = " fast" if run.tags.get("fast") == "true" else ""
+            what = f"{run.tags.get('kind', '')}{fast}{state}"
             lines.append(f"{run.id[:SHORT]}  {run.started:%Y-%m-%d %H:%M}  {what}  {commit}  {figures}")
         return "\n".join(lines) or "no runs yet: run, or an experiment, makes the first"
 
