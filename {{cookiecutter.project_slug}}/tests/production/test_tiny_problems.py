@@ -33,7 +33,6 @@ from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.research.report import programs, rendered
-from {{cookiecutter.__package_name}}.research.views.page import pinned
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -203,7 +202,7 @@ def test_reports_of_a_regression_without_time_say_what_does_not_apply(tmp_path: 
     ingested(workspace, loaves(), "loaves")
     assert train(workspace, as_of=NOW).version == 1
     assert promote(workspace, now=NOW).ok
-    pages = {name: seen(rendered(name, pinned(workspace))) for name in ("data", "model")}
+    pages = {name: seen(rendered(name, workspace.pinned())) for name in ("data", "model")}
     assert "Drift doesn't apply: rows have no event time." in pages["data"]
     assert "loaves.water" in pages["data"], "a tenth is missing"
     assert "it doesn't apply to a regression" in pages["model"]
@@ -425,7 +424,7 @@ def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
 
 def test_no_report_shows_a_closed_column(bank: Workspace) -> None:
     for name in programs():
-        page = seen(rendered(name, pinned(bank)))
+        page = seen(rendered(name, bank.pinned()))
         assert "loans" in page
         assert_nothing_closed(page)
 

@@ -17,7 +17,6 @@ from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import report as module_of_report
 from {{cookiecutter.__package_name}}.research.report import PROGRAMS, application, programs, rendered, report
 from {{cookiecutter.__package_name}}.research.views import answers, data, model
-from {{cookiecutter.__package_name}}.research.views.page import pinned
 from {{cookiecutter.__package_name}}.shared import BadInput, contract
 from {{cookiecutter.__package_name}}.shared.evaluation import cost, metrics
 from {{cookiecutter.__package_name}}.shared.schema import AT, Key, Personal
@@ -30,7 +29,7 @@ NAMES = ("data", "lifecycle", "model")
 def a_week_on(workspace: Workspace) -> Workspace:
     """The same with the rows and labels of a week more."""
     assert lifecycle.bring_in(workspace, START + timedelta(days=7)).ok
-    return pinned(workspace)
+    return workspace.pinned()
 
 
 # --- pages
@@ -45,7 +44,7 @@ def test_each_program_is_a_page_of_the_tables_as_they_are(trained: Workspace) ->
         assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') > 0
         assert "<marimo" not in page, "needs the app"
         assert re.findall(r"""(?:src|href)=["'](?!data:)""", page) == [], "asks for something else"
-    held, then = pinned(trained), a_week_on(trained)
+    held, then = trained.pinned(), a_week_on(trained)
     after = {name: rendered(name, then) for name in ("data", "lifecycle")}
     for name, page in after.items():
         assert says_its_tables(page, trained)
@@ -134,7 +133,7 @@ def test_the_slider_tells_the_cost_of_its_threshold(trained: Workspace) -> None:
 
 
 def test_labels_since_the_training_are_among_the_champions_rows(trained: Workspace) -> None:
-    before = model.by_champion(pinned(trained))
+    before = model.by_champion(trained.pinned())
     after = model.by_champion(a_week_on(trained))
     new = after.rows.tail(len(after.rows) - len(before.rows))
     assert 1000 < len(new) < 3000

@@ -24,7 +24,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-from {{cookiecutter.__package_name}}.research.views.page import pinned
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.listening import Server, listen
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -86,7 +85,7 @@ def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) 
         raise BadInput("there is no champion to report on yet: run first; if its challenger was refused, gate says why")
     if html is None:
         return _serve(port)
-    now = pinned(workspace)
+    now = workspace.pinned()
     pages = {html / f"{name}.html": rendered(name, now) for name in programs()}
     html.mkdir(parents=True, exist_ok=True)
     for path, page in pages.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem
+from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, RESERVED, Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.release import Releases
 from {{cookiecutter.__package_name}}.shared.settings import (
@@ -90,6 +90,12 @@ class Workspace:
         except Timeout as error:
             msg = f"another command of this project is at work and holds {path}: try again when it is done"
             raise BadInput(msg) from error
+
+    def pinned(self) -> "Workspace":
+        """The same with all tables in their versions of now: whatever reads it sees one state."""
+        newest = {name: self.lake.version(name) for name in (*self.problem.schemas, *sorted(RESERVED))}
+        tables = {name: version for name, version in newest.items() if version >= 0}
+        return replace(self, settings=self.settings.model_copy(update={"tables": tables}))
 
     def now(self, given: datetime | None = None) -> datetime:
         """The given time, or what the setting `clock` says: the wall clock, or when the newest label became known."""

@@ -1,7 +1,6 @@
 """What every report has: the state of the tables that it shows; figures, tables and sentences as a page has them."""
 
 from base64 import b64encode
-from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from io import BytesIO
@@ -11,7 +10,6 @@ import matplotlib as mpl
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared.problem import RESERVED
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 Shown = Figure | pl.DataFrame | str
@@ -19,15 +17,8 @@ DIGITS = 4
 
 
 def opened() -> Workspace:
-    """This project as it is now."""
-    return pinned(open_workspace())
-
-
-def pinned(workspace: Workspace) -> Workspace:
-    """The same with its tables in their versions of now, so that all parts of a page show the same state."""
-    newest = {name: workspace.lake.version(name) for name in (*workspace.problem.schemas, *sorted(RESERVED))}
-    tables = {name: version for name, version in newest.items() if version >= 0}
-    return replace(workspace, settings=workspace.settings.model_copy(update={"tables": tables}))
+    """This project with its tables as they are now, so that all parts of a page show the same state."""
+    return open_workspace().pinned()
 
 
 def head(workspace: Workspace) -> mo.Html:
