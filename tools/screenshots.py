@@ -16,7 +16,7 @@ from tools.mutate import make_project
 
 HERE = Path(__file__).parents[1]
 IMAGES = HERE / "docs" / "images"
-COLOURS = 160
+COLOURS = 128
 HEIGHT = 3300  # of a picture, at most
 
 

@@ -11,7 +11,6 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 from string import Template
-from threading import Thread
 from typing import Any
 
 import marimo as mo
@@ -151,15 +150,9 @@ def application() -> Starlette:
     return Starlette(routes=[Route("/", index), Mount("/", apps)], middleware=[here], lifespan=lifespan)
 
 
-def _imported() -> None:
-    for name in programs():
-        import_module(f"{PACKAGE}.{name}")
-
-
 def _serve(port: int) -> Closed:
     with listen(HOST, port) as listening:
         log.info("report    at http://%s:%d", HOST, listening.getsockname()[1])
-        Thread(target=_imported, daemon=True).start()  # meanwhile the browser loads its part
         config = uvicorn.Config(application(), log_config=None, access_log=False, timeout_graceful_shutdown=1)
         Server(config).run(sockets=[listening])
     return Closed()
