@@ -45,7 +45,8 @@ class Project:
         """Every rendered file, as a path with slashes."""
         paths = (path for path in self.root.rglob("*") if path.is_file())
         relative = (path.relative_to(self.root) for path in paths)
-        return sorted(path.as_posix() for path in relative if path.parts[0] != ".git")
+        kept = (path for path in relative if path.parts[0] != ".git" and "__pycache__" not in path.parts)
+        return sorted(path.as_posix() for path in kept)
 
     @property
     def texts(self) -> dict[str, str]:
