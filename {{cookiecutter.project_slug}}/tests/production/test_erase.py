@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from {{cookiecutter.__package_name}}.production import erase as erasing
-from {{cookiecutter.__package_name}}.production import ingest, lifecycle
+from {{cookiecutter.__package_name}}.production import ingest, lifecycle, promote
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, erasures
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.release import CARD, Release
 from {{cookiecutter.__package_name}}.shared.training import EVIDENCE
@@ -86,6 +86,45 @@ def test_erasing_twice_is_erasing_once(trained: Workspace, examples: pl.DataFram
     again = erasing.erase(trained, written(examples))
     assert (again.tables, again.files, again.runs) == ({}, (), 0)
     assert {name: trained.lake.version(name) for name in versions} == versions
+
+
+def test_a_rollback_is_possible_after_it_though_the_tables_of_then_are_gone(
+    trained: Workspace, examples: pl.DataFrame
+) -> None:
+    again = champion(trained).model_copy(update={"number": 2, "version": 2, "reason": "promoted"})
+    trained.releases.append(again)
+    erasing.erase(trained, written(examples))
+    assert promote.rollback(trained).version == 1
+    sheet = (trained.path(trained.settings.reports) / "data-sheet.md").read_text(encoding="utf-8")
+    assert "can't be read any more" in sheet
+
+
+def test_it_goes_on_where_it_was_stopped_between_runs_and_releases(
+    trained: Workspace, examples: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasures, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            erasing.erase(trained, written(examples))
+    erasing.erase(trained, written(examples))
+    release = champion(trained)
+    assert len(release.golden.requests) == 18
+    assert Release.read(trained.registry.read(release.run_id, CARD), b"").golden == release.golden
+
+
+def test_files_outside_the_project_are_written_anew_too(
+    trained: Workspace, examples: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    examples.write_parquet(elsewhere / "kept.parquet")
+    monkeypatch.setenv("ML_REPORTS", str(elsewhere))
+    done = erasing.erase(open_workspace(root=trained.root), written(examples))
+    assert (elsewhere / "kept.parquet").as_posix() in done.files
+    assert pl.read_parquet(elsewhere / "kept.parquet").is_empty()
 
 
 def test_the_next_run_goes_on_without_the_rows(trained: Workspace, examples: pl.DataFrame) -> None:

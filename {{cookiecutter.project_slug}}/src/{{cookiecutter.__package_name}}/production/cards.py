@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 
 from {{cookiecutter.__package_name}}.production.train import MODELS
-from {{cookiecutter.__package_name}}.shared import training
+from {{cookiecutter.__package_name}}.shared import BadInput, training
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, BATCH, KNOWN, TARGET, Personal, Schema, Task
@@ -21,6 +22,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 log = logging.getLogger(__name__)
 
 PAGES = ("model-card.md", "data-sheet.md")
+COUNTS = ("table", "version", "rows", "batches", "from", "to", "most missing", "personal columns")
 MARK = re.compile(r"^<!-- filled in: (\w+) -->$", re.MULTILINE)
 
 
@@ -113,7 +115,7 @@ def _evidence(rows: pl.DataFrame, metrics: dict[str, float]) -> str:
 
 def _tables(workspace: Workspace, release: Release) -> str:
     return _table(
-        ("table", "version", "rows", "batches", "from", "to", "most missing", "personal columns"),
+        COUNTS,
         (
             _of_table(workspace, schema, release.tables[name])
             for name, schema in workspace.problem.schemas.items()
@@ -123,7 +125,14 @@ def _tables(workspace: Workspace, release: Release) -> str:
 
 
 def _of_table(workspace: Workspace, schema: Schema, version: int) -> tuple[object, ...]:
-    """Counts alone: no value of a row but the first and last time."""
+    """Counts alone: no value of a row but the first and last time; none where the version is gone."""
+    try:
+        return _counted(workspace, schema, version)
+    except (BadInput, PolarsError, OSError):
+        return (f"`{schema.name}`", version, "can't be read any more", *[""] * (len(COUNTS) - 3))
+
+
+def _counted(workspace: Workspace, schema: Schema, version: int) -> tuple[object, ...]:
     rows = workspace.lake.scan(schema, version=version)
     missing = {name: share for name, share in _missing(rows, schema).items() if share}
     worst = max(missing, key=lambda name: missing[name], default=None)

@@ -89,15 +89,15 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
 
 
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
-    """Take the rows out of the golden requests of releases, in their table and beside their runs."""
+    """Take the rows out of the golden requests of releases: beside their runs, then in the table, which ends it."""
     releases = workspace.releases.newest(ALL)
     shorter = [_without_examples(release, gone) for release in releases]
     if shorter == releases:
         return
-    erasures.replace(workspace.lake, TABLE, rows_of(shorter))
     for release in shorter:
         with workspace.registry.resumed(release.run_id) as run:
             run.keep(CARD, release.model_dump_json().encode())
+    erasures.replace(workspace.lake, TABLE, rows_of(shorter))
 
 
 def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
@@ -133,14 +133,15 @@ def _rewritten(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> Iter
     for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports):
         for path in sorted(workspace.path(folder).rglob("*")):
             if path.suffix.lower() in {".parquet", ".csv"} and _without(path, schema, gone):
-                yield path.relative_to(workspace.root).as_posix()
+                inside = path.is_relative_to(workspace.root)
+                yield (path.relative_to(workspace.root) if inside else path).as_posix()
 
 
 def _without(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
     """Write a file anew without the rows, in one step; return whether it had some. One that can't be read is named."""
     text = path.suffix.lower() == ".csv"
     try:
-        rows = pl.read_csv(path, infer_schema=False) if text else pl.read_parquet(path)
+        rows = pl.read_csv(path, infer_schema=False) if text else pl.read_parquet(path, hive_partitioning=False)
         if not set(schema.key) <= set(rows.columns):
             return False
         named = rows.with_row_index("_nth")
