@@ -37,11 +37,26 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def no_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry's folder with MLflow's tables and nothing in them: making them anew takes seconds."""
-    folder = tmp_path_factory.mktemp("registry") / "mlruns"
-    assert Registry(str(folder), "none").newest() is None
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
+    """A folder that is made once for all workers: `once(name, make)`, where `make` is given its path."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made, done = shared / name, shared / f"{name}.done"
+        with FileLock(f"{made}.lock"):
+            if not done.exists():
+                make(made)
+                done.touch()
+        return made
+
     return folder
+
+
+@pytest.fixture(scope="session")
+def no_runs(once: Callable[..., Path]) -> Path:
+    """A registry's folder with MLflow's tables and nothing in them: making them anew takes seconds."""
+    return once("mlruns", lambda folder: Registry(str(folder), "none").newest())
 
 
 @pytest.fixture
@@ -64,25 +79,26 @@ def _no_canary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def empty(tmp_path: Path, no_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A project with the example's first months to collect, in which nothing has run."""
-    return _entered(_fresh(tmp_path / "project"), monkeypatch)
+    folder = _fresh(tmp_path / "project")
+    shutil.copytree(no_runs, folder / "mlruns")
+    return _entered(folder, monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def trained_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A project in which `run` promoted a champion, made once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "trained"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "data" / "done").exists():
-            here = Path.cwd()
-            os.chdir(_fresh(folder))
-            done = lifecycle.run(open_workspace(root=folder), now=START)
-            os.chdir(here)
-            assert done.champion == 1, str(done)
-            (folder / "data" / "done").touch()
-    return folder
+def trained_folder(once: Callable[..., Path], no_runs: Path) -> Path:
+    """A project in which `run` promoted a champion."""
+
+    def train(folder: Path) -> None:
+        here = Path.cwd()
+        os.chdir(_fresh(folder))
+        shutil.copytree(no_runs, folder / "mlruns")
+        done = lifecycle.run(open_workspace(root=folder), now=START)
+        os.chdir(here)
+        assert done.champion == 1, str(done)
+
+    return once("trained", train)
 
 
 @pytest.fixture

@@ -109,22 +109,22 @@ def machinery(source: Path) -> Iterator[Path]:
 def found_in(source: Path, words: Iterable[str]) -> list[str]:
     """Where the machinery has one of the words, in a name, a string, a comment or a docstring."""
     found = []
-    patterns = {word: pattern(word) for word in words}
+    sought = sorted(words)
+    names, codes = (pattern(word for word in sought if word.islower() == named) for named in (True, False))
     for path in machinery(source):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", line)
-            place = f"{path.relative_to(source / PACKAGE).as_posix()}:{number}"
-            texts = {word: apart if word.islower() else line for word in patterns}
-            found += [
-                f"{place} {word}: {line.strip()}" for word, sought in patterns.items() if sought.search(texts[word])
-            ]
+            apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", line).lower()
+            if names.search(apart) or codes.search(line):
+                place = f"{path.relative_to(source / PACKAGE).as_posix()}:{number}"
+                here = (word for word in sought if pattern([word]).search(apart if word.islower() else line))
+                found += [f"{place} {word}: {line.strip()}" for word in here]
     return found
 
 
-def pattern(word: str) -> re.Pattern[str]:
-    """Finds a word between blanks, signs or underscores; a name in any case, a code only in capitals."""
-    parts = r"[\W_]+".join(map(re.escape, word.split("_")))
-    return re.compile(rf"(?<![^\W_]){parts}(?![^\W_])", re.IGNORECASE if word.islower() else 0)
+def pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of the words between blanks, signs or underscores."""
+    any_of = "|".join(r"[\W_]+".join(map(re.escape, word.split("_"))) for word in words)
+    return re.compile(rf"(?<![^\W_])(?:{any_of or '(?!)'})(?![^\W_])")
 
 
 def test_the_machinery_names_nothing_of_the_problem() -> None:
