@@ -30,6 +30,7 @@ def mine(project: Project, tmp_path: Path) -> Project:
 # What takes long, and is no repetition of what the default tests do.
 SLOW = (
     "tests/test_docs.py",
+    "tests/production/test_gate.py",
     "tests/production/test_service_process.py",
     "tests/research",
     "tests/shared/test_problem.py",

@@ -23,6 +23,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_wor
 PROJECT = Path(__file__).parents[1]
 PACKAGE = lifecycle.__name__.partition(".")[0]
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the small project's champion was promoted
+SMALL = "max_iter = 40\nlearning_rate = 0.15\n"  # a model that takes little time
 MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04", "2013-05")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -133,6 +134,7 @@ def command() -> Command:
 def _fresh(folder: Path) -> Path:
     for name in ("config", "docs"):
         shutil.copytree(PROJECT / name, folder / name)
+    (folder / "config" / "params.toml").write_text(SMALL, encoding="utf-8")
     for month in MONTHS:
         for file in (PROJECT / "data" / "example").glob(f"*/{month}.parquet"):
             target = folder / file.relative_to(PROJECT)

@@ -14,14 +14,14 @@ from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
-FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 16, tzinfo=UTC)
+FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 14, tzinfo=UTC)
 START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
-CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 4\n[window]\ndays = 7\n"
+CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 3\n[window]\ndays = 7\n"
 
 
 @pytest.fixture
 def quick(trained: Workspace) -> Workspace:
-    """The trained project with small models, of which two are tried in a month."""
+    """The trained project with small models, of which two are tried in a week."""
     (trained.root / "config" / "params.toml").write_text("max_iter = 10\n")
     (trained.root / "config" / "acceptance.toml").write_text(CONFIG)
     return trained
@@ -31,9 +31,9 @@ def state(workspace: Workspace) -> dict[str, int]:
     return {name: workspace.lake.version(name) for name in (*workspace.problem.schemas, "releases", "decisions")}
 
 
-def test_a_month_is_replayed_compared_and_gone_on_with(quick: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state(quick)
-    half = simulate.simulate(quick, start=FROM, end=FROM + timedelta(days=5))
+    half = simulate.simulate(quick, start=FROM, end=FROM + timedelta(days=4))
     moments: list[datetime] = []
     run = lifecycle.run
 
@@ -43,12 +43,12 @@ def test_a_month_is_replayed_compared_and_gone_on_with(quick: Workspace, monkeyp
 
     monkeypatch.setattr(lifecycle, "run", watched)
     found = simulate.simulate(quick, start=FROM, end=TO)
-    assert moments == [FROM + timedelta(days=n) for n in range(6, 9)], "what was replayed is not replayed again"
+    assert moments == [FROM + timedelta(days=n) for n in range(5, 7)], "what was replayed is not replayed again"
     assert state(quick) == before, "the project's own tables stay as they are"
     assert isinstance(found, Simulated)
     assert (half.rows, found.rows) == tuple(
         len(dataset.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(AT) > FROM))
-        for end in (FROM + timedelta(days=5), TO)
+        for end in (FROM + timedelta(days=4), TO)
     )
     assert found.tried == 2
     assert [month.month for month in found.months] == ["2013-03"]
@@ -60,7 +60,7 @@ def test_a_month_is_replayed_compared_and_gone_on_with(quick: Workspace, monkeyp
     assert "http" not in page.replace("http://www.w3.org", "")
     assert Path(found.report).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(Path(found.report).with_suffix(".json").read_text(encoding="utf-8"))["tried"] == 2
-    assert "report: reports/simulation-20130308-20130316.html" in str(found)
+    assert "report: reports/simulation-20130308-20130314.html" in str(found)
 
 
 def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Workspace) -> None:

@@ -203,6 +203,7 @@ def arrived(workspace: Workspace, rows: pl.DataFrame) -> datetime:
     return newest
 
 
+@pytest.mark.slow
 def test_the_gate_refuses_moved_images_for_logistic_regression(opened: Callable[..., Workspace], no_runs: Path) -> None:
     workspace = opened(problem(logistic_regression), "[window]\ndays = 5")
     shutil.copytree(no_runs, workspace.root / "mlruns")

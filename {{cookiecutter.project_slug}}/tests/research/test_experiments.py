@@ -87,7 +87,17 @@ def kept(name: str, printed: str, trained: Workspace) -> str:
     return run
 
 
-@pytest.mark.parametrize("name", [script.stem for script in SCRIPTS if script.stem != "challenger"])
+LONGER = ("ablation", "feature_cost")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(script.stem, marks=[pytest.mark.slow] if script.stem in LONGER else [])
+        for script in SCRIPTS
+        if script.stem != "challenger"
+    ],
+)
 def test_an_experiment_leaves_a_tracked_run_with_figures_a_picture_and_a_table(
     name: str, trained: Workspace, ran: Ran
 ) -> None:
