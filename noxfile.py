@@ -69,8 +69,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what users wait for, and write docs/reference/benchmarks.md."""
-    uv(session, "python", "tools/benchmark.py", *session.posargs)
+    """Measure what users wait for, and write docs/reference/benchmarks.md; it needs Chromium."""
+    uv(session, "python", "-m", "tools.benchmark", *session.posargs)
 
 
 @nox.session(default=False)

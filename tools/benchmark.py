@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tools.browser import browser, opened
+
 HERE = Path(__file__).parents[1]
 PAGE = HERE / "docs" / "reference" / "benchmarks.md"
 SLUG, PACKAGE = "my-ml-project", "my_ml_project"
@@ -92,12 +94,13 @@ def measure(folder: Path) -> list[Row]:
         Row("a day's batches on tables of a year, against the first day", times, "at most 2x", days["ratio"] <= 2)
     )
     rows += life(figures)
+    command = str(project / ".venv" / ("Scripts" if os.name == "nt" else "bin") / SLUG)
+    rows += research(project, command)
     ours, bare = update(folder)
     times = f"{ours / bare:.2f}x ({ours:.2f} s against {bare:.2f} s CPU)"
     rows.append(
         Row("`cruft update` of an untouched project, against two bare renders", times, "under 3x", ours < 3 * bare)
     )
-    command = str(project / ".venv" / ("Scripts" if os.name == "nt" else "bin") / SLUG)
     instant = min(timed(command, "--help", cwd=project)[0] for _ in range(ROUNDS))
     rows.append(Row("`--help`", f"{instant:.2f} s", "under 0.5 s", instant < 0.5))
     own = timed("uv", "run", "pytest", "--numprocesses=auto", cwd=project)[0]
@@ -105,6 +108,29 @@ def measure(folder: Path) -> list[Row]:
     template = timed("pytest", "--numprocesses=auto")[0]
     rows.append(Row("default tests of the template", f"{template:.0f} s", "under 600 s", template < 600))
     return rows
+
+
+def research(project: Path, command: str) -> list[Row]:
+    """The rows on research, of a project with a champion."""
+    scripts = sorted((project / "src" / PACKAGE / "research" / "experiments").glob("[!_]*.py"))
+    slowest = max(timed("uv", "run", "python", str(script), "--fast", cwd=project)[0] for script in scripts)
+    wall, cpu = timed(command, "tune", "--trials", "20", cwd=project)
+    timed("git", "restore", "config", cwd=project)  # what was found is not to change what is measured next
+    busy = cpu / wall / (os.cpu_count() or 1)
+    with browser() as context:
+        reports = list(opened(context, [command], project))
+    cold, warm = max(report.cold for report in reports), max(report.warm for report in reports)
+    return [
+        Row(
+            f"an experiment with `--fast`, the slowest of {len(scripts)}",
+            f"{slowest:.1f} s",
+            "under 15 s",
+            slowest < 15,
+        ),
+        Row("share of all cores that `tune --trials 20` keeps busy", f"{busy:.0%}", "over 85 %", busy > 0.85),
+        Row("a report, from a click to its last picture, the slowest", f"{warm:.1f} s", "under 5 s", warm < 5),
+        Row("the same from the command that starts the app", f"{cold:.1f} s", "under 5 s", cold < 5),
+    ]
 
 
 def life(figures: dict[str, dict[str, float]]) -> list[Row]:

@@ -1,10 +1,13 @@
 """A Chromium without a screen, for the tests and pictures of reports: the machine's own, with a profile that is new."""
 
+import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
@@ -53,6 +56,42 @@ def app(start: list[str], folder: Path, env: dict[str, str]) -> Iterator[str]:
             yield said.split(" at ")[1].strip()
         finally:
             process.terminate()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A report that was opened in an app of its own.
+
+    Attributes:
+        name: The report's.
+        page: In the browser.
+        cold: Seconds from the app's command to the last picture.
+        warm: The same of one more page of it, in the app that runs now.
+    """
+
+    name: str
+    page: Page
+    cold: float
+    warm: float
+
+
+def opened(context: BrowserContext, start: list[str], folder: Path) -> Iterator[Opened]:
+    """Open each report of the example, each in an app that has just been started; it ends when the next is asked for.
+
+    Args:
+        context: The browser.
+        start: How a command of the project begins.
+        folder: The project's.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    for name in PICTURES:
+        began = time.perf_counter()
+        with app(start, folder, env) as address:
+            page = open_report(context, f"{address}/{name}/", name)
+            cold, again = time.perf_counter() - began, time.perf_counter()
+            open_report(context, f"{address}/{name}/", name).close()
+            yield Opened(name, page, cold, time.perf_counter() - again)
+            page.close()
 
 
 def open_report(context: BrowserContext, address: str, name: str, saw: Callable[[str], None] | None = None) -> Page:

@@ -1,17 +1,14 @@
-"""Picture the reports of the example: `uvx nox -s screenshots`; it also says how long each took to open."""
+"""Picture the reports of the example: `uvx nox -s screenshots`."""
 
 import io
-import os
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page
 
-from tools.browser import PICTURES, app, browser, open_report
+from tools.browser import browser, opened
 from tools.mutate import make_project
 
 HERE = Path(__file__).parents[1]
@@ -30,24 +27,6 @@ def picture(page: Page, path: Path) -> None:
     print(f"{path.relative_to(HERE)}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def shown(project: Path, start: list[str], write: Callable[[Page, str], None]) -> None:
-    """Open each report of a project, each time in an app that has just been started."""
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    with browser() as context:
-        for name in PICTURES:
-            began = time.perf_counter()
-            with app(start, project, env) as address:
-                page = open_report(context, f"{address}/{name}/", name)
-                print(
-                    f"{name}: {time.perf_counter() - began:.1f} s from the command to the last picture in the browser"
-                )
-                again = time.perf_counter()
-                open_report(context, f"{address}/{name}/", name).close()
-                print(f"{name}: {time.perf_counter() - again:.1f} s in an app that runs")
-                write(page, name)
-                page.close()
-
-
 def live(project: Path) -> None:
     """Let half a year go by in a project: what is due is done once a month."""
     for month in range(7, 13):
@@ -61,7 +40,9 @@ def main() -> None:
         project = make_project(Path(folder))
         live(project)
         start = [str(project / ".venv" / "bin" / "python"), "-m", project.name.replace("-", "_")]
-        shown(project, start, lambda page, name: picture(page, IMAGES / f"report-{name}.png"))
+        with browser() as context:
+            for report in opened(context, start, project):
+                picture(report.page, IMAGES / f"report-{report.name}.png")
 
 
 if __name__ == "__main__":
