@@ -125,6 +125,15 @@ def test_the_page_on_ownership_is_the_list_of_the_project(project: Project) -> N
     assert sorted(listed) == project.pyproject["tool"]["cruft"]["skip"]
 
 
+def test_a_file_that_is_yours_says_so_in_its_first_line_and_no_other_does(project: Project) -> None:
+    """But for scripts in cells, which begin with one, and pages, which begin with their title."""
+    skip = project.pyproject["tool"]["cruft"]["skip"]
+    said = {name for name, text in project.texts.items() if re.match(r'(?:"""|# )Yours: ', text)}
+    files = {name for name in project.texts if name.endswith((".py", ".toml"))}
+    yours = {name for name in files if any(fnmatch(name, path) for path in skip)}
+    assert said == {name for name in yours if not project.read(name).startswith("# %%")}
+
+
 def test_the_page_on_ownership_covers_every_file_and_no_other(bake: Bake) -> None:
     projects = [bake(ci="github", owner="some-team"), bake(ci="gitlab")]
     files = {name.replace(project.package, "PACKAGE") for project in projects for name in project.files}

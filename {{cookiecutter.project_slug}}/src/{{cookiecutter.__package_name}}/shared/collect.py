@@ -1,4 +1,4 @@
-"""Where new batches come from: the seam at which the project's own source plugs in.
+"""Yours: where new batches come from, the seam at which the project's own source plugs in.
 
 The example's source is a year of files in `data/example`, delivered as if each row arrived when it became known.
 """

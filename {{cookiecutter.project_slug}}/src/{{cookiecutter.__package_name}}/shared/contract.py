@@ -1,4 +1,4 @@
-"""The problem's tables: their columns, what each value must meet, and what the rows mean.
+"""Yours: the problem's tables, their columns, what each value must meet, and what the rows mean.
 
 Which flights from LaGuardia will be late? A flight is predicted two hours before its scheduled departure, from its
 schedule, the weather, and the delays of flights that had left by then.

@@ -1,4 +1,4 @@
-"""Raw rows -> features: each function adds the features of one idea, as of the time a row is predicted.
+"""Yours: raw rows -> features; each function adds the features of one idea, as of the time a row is predicted.
 
 The same `build` computes them in research, training, batch predictions and the service.
 """

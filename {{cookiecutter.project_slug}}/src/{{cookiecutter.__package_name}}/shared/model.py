@@ -1,4 +1,4 @@
-"""Parameters -> an estimator that has not seen data, what it is fitted on, and how it leaves for production.
+"""Yours: parameters -> an estimator that has not seen data, what it is fitted on, and how it leaves for production.
 
 Any scikit-learn estimator that exports to ONNX will do: categories come as text, numbers as 32-bit floats.
 """

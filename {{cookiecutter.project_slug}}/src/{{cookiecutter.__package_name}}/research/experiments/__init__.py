@@ -1,1 +1,1 @@
-"""Scripts in cells: run whole from the command line, or cell by cell in an IDE; each is a tracked run."""
+"""Yours: scripts in cells, run whole from the command line, or cell by cell in an IDE; each is a tracked run."""

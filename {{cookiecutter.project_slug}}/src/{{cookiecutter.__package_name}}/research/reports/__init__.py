@@ -1,1 +1,1 @@
-"""Reports: marimo programs over the live tables; `report` shows them as an app or writes them as pages."""
+"""Yours: reports, marimo programs over the live tables; `report` shows them as an app or writes them as pages."""

@@ -1,4 +1,4 @@
-"""The data: how much comes, what is missing, and what has moved since the champion was trained."""
+"""Yours: the data, how much comes, what is missing, and what has moved since the champion was trained."""
 
 import marimo
 

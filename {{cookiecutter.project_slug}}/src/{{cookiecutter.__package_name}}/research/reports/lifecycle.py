@@ -1,4 +1,4 @@
-"""The life cycle: which versions served, what was decided and why, and how old everything is."""
+"""Yours: the life cycle, which versions served, what was decided and why, and how old everything is."""
 
 import marimo
 

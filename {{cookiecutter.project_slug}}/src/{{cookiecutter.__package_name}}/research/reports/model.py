@@ -1,4 +1,4 @@
-"""The model: quality over time by slice, calibration, threshold and cost, effects of features, single cases."""
+"""Yours: the model: quality over time by slice, calibration, cost by threshold, effects of features, single cases."""
 
 import marimo
 
