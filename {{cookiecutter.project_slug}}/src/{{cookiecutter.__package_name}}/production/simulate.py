@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -182,23 +183,29 @@ def _workspace(workspace: Workspace, start: datetime) -> Workspace:
     places = {name: (folder / name).as_posix() for name in names}
     settings = type(workspace.settings).model_validate(workspace.settings.model_dump() | places)
 
+    @cache
+    def rows_of(name: str) -> pl.DataFrame:
+        schema = workspace.problem.schemas[name]
+        table = nw.from_native(workspace.lake.scan(schema)).select(*schema.names, schema.known.alias(KNOWN))
+        rows: pl.DataFrame = table.collect().to_native()
+        return rows.sort(KNOWN)
+
     def collect(since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
-        return [path for name in workspace.problem.schemas for path in _deliver(workspace, name, since, until, inbox)]
+        names = workspace.problem.schemas
+        return [path for name in names for path in _deliver(rows_of(name), since, until, inbox / name)]
 
     return Workspace(workspace.root, settings, replace(workspace.problem, collect=collect))
 
 
-def _deliver(workspace: Workspace, name: str, since: datetime | None, until: datetime, inbox: Path) -> Iterator[Path]:
+def _deliver(rows: pl.DataFrame, since: datetime | None, until: datetime, folder: Path) -> Iterator[Path]:
     """A table's rows that became known in (since, until], in a file a month."""
-    schema = workspace.problem.schemas[name]
-    table = nw.from_native(workspace.lake.scan(schema)).with_columns(schema.known.alias(KNOWN))
-    due = table.filter(nw.col(KNOWN) <= until)
-    rows = (due.filter(nw.col(KNOWN) > since) if since else due).collect().to_native().sort(KNOWN)
-    for (month,), part in rows.group_by(pl.col(KNOWN).dt.strftime("%Y-%m"), maintain_order=True):
-        path = inbox / name / f"{month}-until-{until:%Y%m%dT%H%M%S}.parquet"
+    due = rows.filter(pl.col(KNOWN) <= until)
+    due = due.filter(pl.col(KNOWN) > since) if since else due
+    for (month,), part in due.group_by(pl.col(KNOWN).dt.strftime("%Y-%m"), maintain_order=True):
+        path = folder / f"{month}-until-{until:%Y%m%dT%H%M%S}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".part")
-        part.select(schema.names).write_parquet(draft)
+        part.drop(KNOWN).write_parquet(draft)
         yield draft.replace(path)
 
 
