@@ -107,7 +107,10 @@ def machinery(source: Path) -> Iterator[Path]:
 
 
 def found_in(source: Path, words: Iterable[str]) -> list[str]:
-    """Where the machinery has one of the words, in a name, a string, a comment or a docstring."""
+    """Where the machinery has one of the words, in a name, a string, a comment or a docstring.
+
+    A name is found however it is written, a code in its capitals alone.
+    """
     found = []
     sought = sorted(words)
     names, codes = (pattern(word for word in sought if word.islower() == named) for named in (True, False))

@@ -143,7 +143,6 @@ def copy(tmp_path: Path) -> Path:
 # --- commands
 
 
-@pytest.mark.slow
 def test_every_command_of_the_readme_does_what_it_says(
     empty: Workspace, here: Callable[[str], tuple[int, str]]
 ) -> None:
