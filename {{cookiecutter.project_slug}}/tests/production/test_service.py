@@ -25,8 +25,9 @@ from {{cookiecutter.__package_name}}.production.service.answering import TOGETHE
 from {{cookiecutter.__package_name}}.production.service.online import Answered
 from {{cookiecutter.__package_name}}.production.service.request import Asked, Layout
 from {{cookiecutter.__package_name}}.production.service.serve import Service
+from {{cookiecutter.__package_name}}.shared import windows
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
-from {{cookiecutter.__package_name}}.shared.schema import Frame
+from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
@@ -417,6 +418,22 @@ def test_features_that_lose_a_row_give_no_answer_to_another(service: Service) ->
         assert client.post("/predict", json={"rows": rows}).status_code == 200
         refused = client.post("/predict", json={"rows": [rows[0] | {"carrier": "XX"}, rows[1]]})
         assert (refused.status_code, refused.json()) == (503, {"detail": "no answer can be computed"})
+
+
+def test_features_that_look_at_the_rows_asked_for_are_computed_for_each_request(service: Service) -> None:
+    workspace = workspace_of(service)
+    build = workspace.problem.build
+
+    def counting(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        built, hour = build(rows, history).drop("distance"), timedelta(hours=1)
+        return windows.trailing(built, rows, when=AT, window=hour, sums={"distance": nw.lit(1)}, by=["carrier"])
+
+    changed = dataclasses.replace(workspace.problem, build=counting)
+    for client in asking(Service(Workspace(workspace.root, workspace.settings, changed), now=START)):
+        row = said(rows_of(workspace, 1))[0]
+        for many in (1, 3):
+            answer = client.post("/predict?features=true", json={"rows": [row] * many}).json()
+            assert [features["distance"] for features in answer["features"]] == [many] * many
 
 
 def test_an_answer_that_is_no_number_is_not_given(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

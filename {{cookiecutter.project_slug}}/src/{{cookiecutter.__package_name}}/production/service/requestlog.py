@@ -167,16 +167,22 @@ class RequestLog:
         rows = pl.concat([one.answered.rows for one in served])
         answers = pl.concat([one.answered.answers for one in served]).select(pl.struct(pl.all()).struct.json_encode())
         raw = pl.concat([one.asked for one in served])
-        answered = pl.Series([request.answered for request in requests for _ in range(request.rows)], dtype=pl.Boolean)
+        each = pl.DataFrame(
+            {
+                ID: [request.id for request in requests],
+                NTH: [list(range(request.rows)) for request in requests],
+                SERVED: [one.at for one in served for _ in one.requests],
+                ANSWER: [request.answered for request in requests],
+            },
+            schema={ID: pl.String, NTH: pl.List(pl.UInt32), SERVED: COLUMNS[SERVED], ANSWER: pl.Boolean},
+        ).explode(NTH)
         return rows.select(
-            pl.Series(ID, [request.id for request in requests for _ in range(request.rows)], dtype=pl.String),
-            pl.Series(NTH, [i for request in requests for i in range(request.rows)], dtype=pl.UInt32),
-            pl.Series(SERVED, [one.at for one in served for _ in range(one.rows)], dtype=COLUMNS[SERVED]),
+            *(each[name] for name in (ID, NTH, SERVED)),
             pl.lit(release.version, dtype=pl.Int64).alias(VERSION),
             pl.lit(json.dumps(served[0].prepared.versions)).alias(TABLES),
             pl.col(AT) if AT in rows.columns else pl.lit(None, dtype=COLUMNS[AT]).alias(AT),
             pl.struct(_exact(rows.select(list(release.features)))).struct.json_encode().alias(FEATURES),
-            pl.when(answered).then(answers.to_series()).alias(ANSWER),
+            pl.when(each[ANSWER]).then(answers.to_series()).alias(ANSWER),
             *(raw[name] for name in self._columns if name in raw.columns),
         )
 
