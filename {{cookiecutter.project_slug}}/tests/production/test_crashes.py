@@ -79,6 +79,18 @@ def drafted(write, _, target, *__):
     return halved(write, target, target.read_bytes())
 
 
+def copied(write, *_):
+    def half(source, target, **_):
+        content = source.read()
+        target.write(content[: len(content) // 2])
+        target.flush()
+        die("inside log_artifact")
+
+    shutil.copyfileobj = half
+    write()
+    return False
+
+
 def after(write, *_):
     write()
     return False
@@ -88,8 +100,9 @@ counted(deltalake, "write_deltalake", raced)
 counted(Path, "write_bytes", halved)
 counted(pl.DataFrame, "write_parquet", drafted)
 counted(shutil, "move", after)
-for name in ("create_run", "log_artifact", "create_model_version", "set_registered_model_alias", "set_terminated"):
+for name in ("create_run", "create_model_version", "set_registered_model_alias", "set_terminated"):
     counted(mlflow.MlflowClient, name, raced)
+counted(mlflow.MlflowClient, "log_artifact", copied)
 
 from PACKAGE.production import lifecycle
 from PACKAGE.shared.workspace import open_workspace

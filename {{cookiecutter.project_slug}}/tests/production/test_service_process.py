@@ -213,6 +213,14 @@ def test_a_service_that_is_told_to_end_answers_what_is_under_way_and_keeps_it(
         assert len(kept) == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process could answer")
+def test_a_service_that_is_told_to_end_at_once_ends_well(trained_folder: Path, tmp_path: Path) -> None:
+    with running(copied(trained_folder, tmp_path / "project")) as server:
+        server.process.send_signal(signal.SIGTERM)  # as soon as it has said where it is
+        assert server.process.wait(PATIENCE) == 0
+        until(lambda: server.lines[-1] == "0 requests answered")
+
+
 def refuses(server: Running) -> bool:
     try:
         server.connect().close()

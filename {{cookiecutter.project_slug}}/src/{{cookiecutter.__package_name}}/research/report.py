@@ -1,7 +1,6 @@
 """Reports: the programs of `reports/`, as an app for follow-up questions or as pages that need nothing else."""
 
 import ast
-import logging
 import re
 import traceback
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +13,6 @@ from string import Template
 from typing import Any
 
 import marimo as mo
-import uvicorn
 from marimo import App
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -24,10 +22,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.listening import Server, listen
+from {{cookiecutter.__package_name}}.shared.listening import answer, listen
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
-
-log = logging.getLogger(__name__)
 
 PROGRAMS = Path(__file__).parent / "reports"
 PACKAGE = f"{__name__.rpartition('.')[0]}.{PROGRAMS.name}"
@@ -152,7 +148,6 @@ def application() -> Starlette:
 
 def _serve(port: int) -> Closed:
     with listen(HOST, port) as listening:
-        log.info("report    at http://%s:%d", HOST, listening.getsockname()[1])
-        config = uvicorn.Config(application(), log_config=None, access_log=False, timeout_graceful_shutdown=1)
-        Server(config).run(sockets=[listening])
+        greeting = f"report    at http://{HOST}:{listening.getsockname()[1]}"
+        answer(application(), listening, greeting=greeting, patience=1)
     return Closed()

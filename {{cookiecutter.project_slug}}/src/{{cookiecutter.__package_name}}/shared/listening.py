@@ -1,13 +1,17 @@
 """Servers of the command line: where they listen, and that they end well at a signal."""
 
+import logging
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from {{cookiecutter.__package_name}}.shared import BadInput
+
+log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -23,7 +27,23 @@ def listen(host: str, port: int) -> socket.socket:
         raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
 
 
-class Server(uvicorn.Server):
+def answer(app: ASGIApp, listening: socket.socket, *, greeting: str, patience: int) -> None:
+    """Answer requests until a signal means the end, which it does from the moment at which the greeting is said.
+
+    Args:
+        app: What answers.
+        listening: Where.
+        greeting: What is said first.
+        patience: Seconds that requests under way may take in the end.
+    """
+    config = uvicorn.Config(app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=patience)
+    server = _Server(config)
+    with server.capture_signals():
+        log.info(greeting)
+        server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
     """Ends at a signal, with what is under way answered; the process then ends as any command does."""
 
     @contextmanager

@@ -12,7 +12,6 @@ from time import monotonic, perf_counter
 from typing import Any
 from uuid import uuid4
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,7 +25,7 @@ from {{cookiecutter.__package_name}}.production.service.online import Online, Pr
 from {{cookiecutter.__package_name}}.production.service.openapi import described
 from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit, read_flag
 from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
-from {{cookiecutter.__package_name}}.shared.listening import Server, listen
+from {{cookiecutter.__package_name}}.shared.listening import answer, listen
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -77,12 +76,9 @@ def serve(
     with listen(host, port) as listening:
         prepared, (address, number) = service.online.prepared, listening.getsockname()[:2]
         champion = f"version {prepared.release.version}" if prepared else "no champion yet"
-        log.info("serve     %s at http://%s:%d", champion, address, number)
         gc.freeze()  # what was imported stays: to look through it again and again holds up answers
-        config = uvicorn.Config(
-            service.app(), lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=PATIENCE
-        )
-        Server(config).run(sockets=[listening])
+        greeting = f"serve     {champion} at http://{address}:{number}"
+        answer(service.app(), listening, greeting=greeting, patience=PATIENCE)
     return Ended(service.measures.requests)
 
 
