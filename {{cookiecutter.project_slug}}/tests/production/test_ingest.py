@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from {{cookiecutter.__package_name}}.production.ingest import (
     Batch,
     Ingested,
-    _days,
+    _earlier,
     check,
     ingest,
     ingest_inbox,
@@ -440,11 +440,10 @@ def test_a_missing_part_of_a_key_is_a_part_like_any_other(empty: Workspace) -> N
     assert len(stored(shop, "openings")) == 3
 
 
-def test_only_the_stored_rows_within_the_range_of_keys_are_read(
-    shop: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for n, first in enumerate((1, 101, 201)):
-        put(shop, f"orders/{n}.parquet", orders(first, first + 99))
+def test_only_the_stored_rows_near_keys_and_days_are_read(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [orders(n, n + 99).with_columns(placed=NOON - timedelta(weeks=n)) for n in (1, 101, 201)]
+    for n, rows in enumerate(parts):
+        put(shop, f"orders/{n}.parquet", rows)
     ingest(shop, now=NOON)
     read: list[pl.DataFrame] = []
     collect = pl.LazyFrame.collect
@@ -455,10 +454,10 @@ def test_only_the_stored_rows_within_the_range_of_keys_are_read(
 
     with monkeypatch.context() as patched:
         patched.setattr(pl.LazyFrame, "collect", watched)
-        put(shop, "orders/x.parquet", orders(120, 140))
+        put(shop, "orders/x.parquet", parts[1][19:40])
         assert only(ingest(shop, now=NOON)).repeats == 21
-    assert [120, 140] in [[rows["id"].min(), rows["id"].max()] for rows in read if "id" in rows.columns]
-    assert [len(rows) for rows in read if "id" in rows.columns and rows["id"].min() == 120] == [21, 21], "file and lake"
+    ids = [(rows["id"].min(), rows["id"].max()) for rows in read if "id" in rows.columns and len(rows)]
+    assert ids == [(120, 140), (101, 200)], "file and lake"
 
 
 def test_rows_without_identity_are_never_repeats(shop: Workspace) -> None:
@@ -804,5 +803,5 @@ def test_a_batch_is_held_against_the_same_days_of_four_weeks_before(shop: Worksp
     (batch,) = ingest(shop, put(shop, "orders/now.parquet", stuck), now=NOON).batches
     reason = "is 1.0 in every row: it does not vary, as it did in the weeks before"
     assert batch.breaches == (f"price {reason}", f"paid {reason}")
-    assert [len(days) for days in _days(shop, shop.problem.schema, stuck)] == [0, 0, 20, 0, 20]
-    assert _days(shop, shop.problem.schemas["clicks"], pl.DataFrame({"page": ["home"]})) == []
+    assert [len(days) for days in _earlier(shop, shop.problem.schema, stuck)[1]] == [0, 0, 20, 0, 20]
+    assert _earlier(shop, shop.problem.schemas["clicks"], pl.DataFrame({"page": ["home"]}))[1] == []

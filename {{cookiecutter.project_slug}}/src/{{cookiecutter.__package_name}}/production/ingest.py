@@ -264,18 +264,25 @@ def _judged(
     try:
         rows = conform(typed(rows, schema, path), schema)
         rows = erasures.without(workspace.lake, workspace.problem.schema, rows)
-        stored, days = _stored(workspace, schema, rows), _days(workspace, schema, rows)
+        stored, days = _earlier(workspace, schema, rows)
         return accept(rows, schema, stored=stored, days=days, now=now)
     except ContractBreach as breach:
         return breach
 
 
-def _stored(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame:
-    """The lake's rows that may share a key: within the batch's range of keys, so that cost follows the batch."""
-    table = workspace.lake.scan(schema).select(schema.names)
-    if not schema.key:
-        return table.head(0).collect()
-    return table.filter(_near(schema.column(name), rows[name]) for name in schema.key).collect()
+def _earlier(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """The lake's rows that a batch is held against: cost follows the batch.
+
+    Returns:
+        Those that may share a key, within the batch's range of keys; and those of its days, and of the same days in
+        the weeks before.
+    """
+    keys, weeks = [_near(schema.column(name), rows[name]) for name in schema.key], _weeks(schema, rows)
+    near, lately = pl.all_horizontal(keys) if keys else pl.lit(value=False), pl.lit(value=False)
+    if weeks:
+        lately = pl.col(schema.time or "").is_between(pl.lit(weeks[-1][0]), pl.lit(weeks[0][1]))
+    found = workspace.lake.scan(schema).select(schema.names).filter(near | lately).collect()
+    return found.filter(near), _days(schema, found.filter(lately), weeks)
 
 
 def _near(column: Column, values: pl.Series) -> pl.Expr:
@@ -285,17 +292,23 @@ def _near(column: Column, values: pl.Series) -> pl.Expr:
     return near | pl.col(column.name).is_null() if column.optional else near
 
 
-def _days(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> list[pl.DataFrame]:
-    """The lake's rows of a batch's days, and of the same days in the weeks before."""
+def _weeks(schema: Schema, rows: pl.DataFrame) -> list[tuple[datetime, datetime]]:
+    """From when until when a batch's rows are, and the same in the weeks before; none where they have no time."""
     first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
     if not isinstance(first, datetime) or not isinstance(last, datetime):
         return []
-    time, back = schema.time or "", [timedelta(weeks=n) for n in range(WEEKS + 1)]
-    table = workspace.lake.scan(schema).select(schema.names)
-    near = table.filter(pl.col(time).is_between(pl.lit(first - back[-1]), pl.lit(last))).sort(time).collect()
-    starts, ends = (pl.Series([edge - week for week in back], dtype=schema.dtypes[time]) for edge in (first, last))
-    starts, ends = near[time].search_sorted(starts, side="left"), near[time].search_sorted(ends, side="right")
-    return [near[start:end] for start, end in zip(starts, ends, strict=True)]
+    return [(first - back, last - back) for back in (timedelta(weeks=n) for n in range(WEEKS + 1))]
+
+
+def _days(schema: Schema, rows: pl.DataFrame, weeks: list[tuple[datetime, datetime]]) -> list[pl.DataFrame]:
+    """The rows of each time from and until."""
+    if not weeks:
+        return []
+    rows = rows.sort(schema.time or "")
+    times = rows[schema.time or ""]
+    starts, ends = (pl.Series(edges, dtype=times.dtype) for edges in zip(*weeks, strict=True))
+    starts, ends = times.search_sorted(starts, side="left"), times.search_sorted(ends, side="right")
+    return [rows[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | ContractBreach) -> Batch:

@@ -91,9 +91,10 @@ def training_set(
     history = known(problem, lake, as_of=as_of, versions=versions)
     labelled = _labelled(problem, history)
     if since:
-        labelled = labelled.filter(nw.col(KNOWN) > since)
-        first = labelled.select(nw.col(AT).min()).collect().item()
-        history = recent(problem, history, since=first or since)
+        found: pl.DataFrame = labelled.filter(nw.col(KNOWN) > since).collect(backend="polars").to_native()
+        first = found[AT].min()
+        history = recent(problem, history, since=first if isinstance(first, datetime) else since)
+        labelled = nw.from_native(found.lazy())
     rows = with_features(problem, labelled, history)
     if rows.is_empty():
         raise Refused(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
