@@ -10,6 +10,7 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 from string import Template
+from threading import Thread
 from typing import Any
 
 import marimo as mo
@@ -27,6 +28,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PROGRAMS = Path(__file__).parent / "reports"
 PACKAGE = f"{__name__.rpartition('.')[0]}.{PROGRAMS.name}"
+VIEWS = f"{__name__.rpartition('.')[0]}.views.model"  # with all the libraries that reports need
 HOST = "127.0.0.1"
 LIVE = re.compile(r"<marimo-ui-element.*?</marimo-ui-element>", re.DOTALL)  # needs the app
 PAGE = Template("""<!doctype html>
@@ -137,6 +139,7 @@ def application() -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        Thread(target=import_module, args=(VIEWS,), daemon=True).start()  # while the browser loads its own part
         yield
         mounted: list[Any] = [route.app for route in apps.routes if isinstance(route, Mount)]
         for each in mounted:
@@ -149,5 +152,5 @@ def application() -> Starlette:
 def _serve(port: int) -> Closed:
     with listen(HOST, port) as listening:
         greeting = f"report    at http://{HOST}:{listening.getsockname()[1]}"
-        answer(application(), listening, greeting=greeting, patience=1)
+        answer(application, listening, greeting=greeting, patience=1)
     return Closed()

@@ -3,7 +3,7 @@
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -27,16 +27,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
 
 
-def answer(app: ASGIApp, listening: socket.socket, *, greeting: str, patience: int) -> None:
+def answer(make: Callable[[], ASGIApp], listening: socket.socket, *, greeting: str, patience: int) -> None:
     """Answer requests until a signal means the end, which it does from the moment at which the greeting is said.
 
     Args:
-        app: What answers.
+        make: Gives what answers; requests wait for it.
         listening: Where.
         greeting: What is said first.
         patience: Seconds that requests under way may take in the end.
     """
-    config = uvicorn.Config(app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=patience)
+    config = uvicorn.Config(
+        make, factory=True, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=patience
+    )
     server = _Server(config)
     with server.capture_signals():
         log.info(greeting)

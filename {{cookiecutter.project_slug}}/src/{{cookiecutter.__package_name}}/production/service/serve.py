@@ -78,7 +78,7 @@ def serve(
         champion = f"version {prepared.release.version}" if prepared else "no champion yet"
         gc.freeze()  # what was imported stays: to look through it again and again holds up answers
         greeting = f"serve     {champion} at http://{address}:{number}"
-        answer(service.app(), listening, greeting=greeting, patience=PATIENCE)
+        answer(service.app, listening, greeting=greeting, patience=PATIENCE)
     return Ended(service.measures.requests)
 
 
