@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -50,9 +51,17 @@ def prepare(folder: Path) -> tuple[Service, Service]:
     mlflow_serve = ("mlflow", "models", "serve", "--env-manager", "local", "--model-uri", str(folder / "model"))
     address = ("--host", HOST, "--port")
     return (
-        Service((sys.executable, "-m", MODEL, "serve", *address), ours, folder / "service.log"),
+        Service((deployed(folder), "-m", MODEL, "serve", *address), ours, folder / "service.log"),
         Service((sys.executable, "-m", *mlflow_serve, *address), theirs, folder / "mlflow.log"),
     )
+
+
+def deployed(folder: Path) -> str:
+    """The interpreter of an environment that has what serving needs and no more, as the image has."""
+    environment = folder / "environment"
+    settings = os.environ | {"UV_PROJECT_ENVIRONMENT": str(environment)}
+    subprocess.run(["uv", "sync", "--locked", "--no-dev", "--quiet"], env=settings, check=True)
+    return str(environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
 def copied(folder: Path) -> Workspace:
