@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from io import BytesIO
+from operator import or_
 from pathlib import Path
 
 import polars as pl
@@ -277,12 +279,10 @@ def _earlier(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> tuple[
         Those that may share a key, within the batch's range of keys; and those of its days, and of the same days in
         the weeks before.
     """
-    keys, weeks = [_near(schema.column(name), rows[name]) for name in schema.key], _weeks(schema, rows)
-    near, lately = pl.all_horizontal(keys) if keys else pl.lit(value=False), pl.lit(value=False)
-    if weeks:
-        lately = pl.col(schema.time or "").is_between(pl.lit(weeks[-1][0]), pl.lit(weeks[0][1]))
-    found = workspace.lake.scan(schema).select(schema.names).filter(near | lately).collect()
-    return found.filter(near), _days(schema, found.filter(lately), weeks)
+    keys, days = [_near(schema.column(name), rows[name]) for name in schema.key], _days(schema, rows)
+    near = pl.all_horizontal(keys) if keys else pl.lit(value=False)
+    found = workspace.lake.scan(schema).select(schema.names).filter(reduce(or_, days, near)).collect()
+    return found.filter(near), [found.filter(day) for day in days]
 
 
 def _near(column: Column, values: pl.Series) -> pl.Expr:
@@ -292,23 +292,13 @@ def _near(column: Column, values: pl.Series) -> pl.Expr:
     return near | pl.col(column.name).is_null() if column.optional else near
 
 
-def _weeks(schema: Schema, rows: pl.DataFrame) -> list[tuple[datetime, datetime]]:
-    """From when until when a batch's rows are, and the same in the weeks before; none where they have no time."""
+def _days(schema: Schema, rows: pl.DataFrame) -> list[pl.Expr]:
+    """Whether a row is of a batch's days, or of the same days in each of the weeks before; none without a time."""
     first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
     if not isinstance(first, datetime) or not isinstance(last, datetime):
         return []
-    return [(first - back, last - back) for back in (timedelta(weeks=n) for n in range(WEEKS + 1))]
-
-
-def _days(schema: Schema, rows: pl.DataFrame, weeks: list[tuple[datetime, datetime]]) -> list[pl.DataFrame]:
-    """The rows of each time from and until."""
-    if not weeks:
-        return []
-    rows = rows.sort(schema.time or "")
-    times = rows[schema.time or ""]
-    starts, ends = (pl.Series(edges, dtype=times.dtype) for edges in zip(*weeks, strict=True))
-    starts, ends = times.search_sorted(starts, side="left"), times.search_sorted(ends, side="right")
-    return [rows[start:end] for start, end in zip(starts, ends, strict=True)]
+    weeks = (timedelta(weeks=n) for n in range(WEEKS + 1))
+    return [pl.col(schema.time or "").is_between(pl.lit(first - back), pl.lit(last - back)) for back in weeks]
 
 
 def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | ContractBreach) -> Batch:
