@@ -5,12 +5,13 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -23,9 +24,10 @@ from {{cookiecutter.__package_name}}.production.service import requestlog
 from {{cookiecutter.__package_name}}.production.service.online import Online
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
 from {{cookiecutter.__package_name}}.production.service.serve import Service
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, windows
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
+from {{cookiecutter.__package_name}}.shared.schema import Frame
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
@@ -138,6 +140,35 @@ def test_a_champion_of_other_code_is_not_taken(trained: Workspace, caplog: pytes
     assert online.prepared is None
     reason = "version 1 takes distance, which features.build does not give like that: it is of other code"
     assert warnings(caplog) == [f"serve     goes on as it is: version 1 can't serve: {reason}"]
+
+
+def test_a_champion_whose_history_can_not_be_computed_is_not_taken(
+    trained: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = trained.problem
+
+    def failing(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        spoiled = history["departures"].with_columns(delay=nw.col("carrier").cast(nw.Int64))
+        return problem.build(rows, {**history, "departures": spoiled})
+
+    online = Online(Workspace(trained.root, trained.settings, dataclasses.replace(problem, build=failing)), now=START)
+    online.refresh()
+    online.refresh()
+    assert online.prepared is None
+    (warning,) = warnings(caplog)
+    assert warning.startswith("serve     goes on as it is: version 1 can't serve: conversion from `str` to `i64`")
+
+
+def test_features_that_can_not_be_planned_leave_other_plans_as_they_are(trained: Workspace) -> None:
+    def failing(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        raise KeyError(rows, history)
+
+    changed = dataclasses.replace(trained.problem, build=failing)
+    online = Online(Workspace(trained.root, trained.settings, changed), now=START)
+    online.refresh()
+    assert online.trouble
+    events = pl.LazyFrame()
+    assert windows.held.get()(events) is events
 
 
 def test_a_sound_champion_is_taken_once_the_lake_is_back(
