@@ -7,7 +7,6 @@
 Every session works in the one environment, .venv, which `uv run` keeps equal to uv.lock.
 """
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -97,13 +96,7 @@ def lock(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = bake(session, Path(folder))
         session.run("uv", "lock", "--directory", str(project), *session.posargs)
-        text = (project / "uv.lock").read_text(encoding="utf-8")
-    name = json.dumps(SLUG)
-    if text.count(f"name = {name}\n") != 1:
-        session.error("the lock should hold the project's name once")
-    (PROJECT / "uv.lock").write_text(
-        text.replace(f"name = {name}\n", 'name = "{{ cookiecutter.project_slug }}"\n'), encoding="utf-8", newline="\n"
-    )
+        (PROJECT / "uv.lock").write_bytes((project / "uv.lock").read_bytes())
 
 
 @nox.session(default=False)

@@ -25,8 +25,11 @@ OPTIONAL: dict[str, dict[str, list[str]]] = {
         "gitlab": [".gitlab-ci.yml"],
     },
 }
+# The project whose lock the template holds.
+LOCKED = "my-ml-project"
 # Neither the user's ignore list, signing key or hooks nor another repository's environment may change the first commit.
-QUIET_GIT = ("-c", "core.excludesFile=", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=")
+# Nor does it wait to be compressed, which takes half of Git's time: Git does so when it packs or pushes.
+OWN_GIT = ("core.excludesFile=", "commit.gpgsign=false", "core.hooksPath=", "core.looseCompression=0")
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
 
 
@@ -58,6 +61,13 @@ def prune(root: Path, paths: list[str]) -> None:
             target.unlink(missing_ok=True)
 
 
+def name_lock(root: Path, slug: str) -> None:
+    """Write the project's own name into its lock, which is copied: to render it costs more than 50 other files."""
+    lock = root / "uv.lock"
+    text = lock.read_text(encoding="utf-8").replace(f'name = "{LOCKED}"\n', f'name = "{slug}"\n')
+    lock.write_text(text, encoding="utf-8", newline="\n")
+
+
 def furnish(root: Path, editors: str) -> list[str]:
     """Have the project write the settings of its editors, as it does later by itself; return what to tell."""
     lines: list[str] = runpy.run_path(str(root / "tools" / "ide.py"))["write"](root, editors)
@@ -67,7 +77,7 @@ def furnish(root: Path, editors: str) -> list[str]:
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Git in the project, on its own and without a word."""
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    command = ["git", *QUIET_GIT, *arguments]
+    command = ["git", *(part for setting in OWN_GIT for part in ("-c", setting)), *arguments]
     return subprocess.run(  # noqa: S603
         command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
@@ -105,11 +115,11 @@ def origin(answers: Mapping[str, str]) -> dict[str, str | None]:
     ask_git(folder, "ls-files", "--error-unmatch", "cookiecutter.json")
     if ask_git(folder, "status", "--porcelain", "--", "hooks", "*cookiecutter*"):
         raise LookupError("its folder has changes that are not committed")
-    commit = ask_git(folder, "rev-parse", "HEAD")
-    directory = ask_git(folder, "rev-parse", "--show-prefix").rstrip("/") or None
+    commit, prefix, top = ask_git(folder, "rev-parse", "HEAD", "--show-prefix", "--show-toplevel").split("\n")
+    directory = prefix.rstrip("/") or None
     if Path(answers["_repo_dir"]).is_relative_to(answers["_template"]):  # used where it is, whatever --checkout says
-        top = ask_git(folder, "rev-parse", "--show-toplevel") if directory else str(folder)
-        return {"template": top, "commit": commit, "checkout": None, "directory": directory}
+        template = top if directory else str(folder)
+        return {"template": template, "commit": commit, "checkout": None, "directory": directory}
     template = address(ask_git(folder, "config", "--get", "remote.origin.url"))
     return {"template": template, "commit": commit, "checkout": answers.get("_checkout"), "directory": directory}
 
@@ -140,7 +150,11 @@ def commit(root: Path, message: str) -> str | None:
         ignored = git(root, "check-ignore", "--quiet", ".").returncode == 0
         if not ignored:
             return "This folder belongs to a Git repository already: add the project there"
-    steps = (("init", "--initial-branch=main"), ("add", "--all"), ("commit", "--no-verify", "--message", message))
+    steps = (
+        ("init", "--quiet", "--initial-branch=main"),
+        ("add", "--all"),
+        ("commit", "--quiet", "--no-verify", "--message", message),
+    )
     for step in steps:
         if step[0] == "commit" and git(root, "var", "GIT_AUTHOR_IDENT").returncode:
             return "No first commit, since Git lacks your name: set user.name and user.email by git config, then commit"
@@ -159,8 +173,9 @@ def next_steps(answers: Mapping[str, str], notes: list[str]) -> str:
 
 
 def main(answers: Mapping[str, str], root: Path) -> None:
-    """Prune and furnish the project; for a user who creates it, also record, commit and print the next steps."""
+    """Prune, name and furnish the project; for a user who creates it, also record, commit and print the next steps."""
     prune(root, unwanted(answers))
+    name_lock(root, answers["project_slug"])
     notes = furnish(root, answers["ide"]) if answers["ide"] != "none" else []
     if is_rerender(answers, root):
         return

@@ -140,7 +140,7 @@ def test_every_question_has_a_prompt_and_there_are_at_most_eight() -> None:
 
 def created(root: Path) -> Path:
     """A folder as Cookiecutter leaves it to the hook, with a pipeline for each host."""
-    for name in (".github/workflows/ci.yml", ".gitlab-ci.yml", "CODEOWNERS", "README.md", "data/lake/x"):
+    for name in (".github/workflows/ci.yml", ".gitlab-ci.yml", "CODEOWNERS", "README.md", "uv.lock", "data/lake/x"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("text\n", encoding="utf-8")
     (root / ".gitignore").write_text("/data/\n", encoding="utf-8")
@@ -161,7 +161,7 @@ def test_a_new_project_is_committed_and_told_about_on_stderr(
     assert out == ""
     assert "uv run my-ml-project run" in err
     assert err.count("Note") == 1  # these answers name no template to record
-    assert git(root, "ls-files").split() == [".github/workflows/ci.yml", ".gitignore", "README.md"]
+    assert git(root, "ls-files").split() == [".github/workflows/ci.yml", ".gitignore", "README.md", "uv.lock"]
     assert git(root, "status", "--porcelain") == ""
 
 
@@ -170,7 +170,7 @@ def test_pruning_twice_is_pruning_once(tmp_path: Path) -> None:
     paths = post_gen_project.unwanted({**ANSWERS, "ci": "none"})
     post_gen_project.prune(root, paths)
     post_gen_project.prune(root, paths)
-    assert sorted(path.name for path in root.iterdir()) == [".gitignore", "README.md", "data"]
+    assert sorted(path.name for path in root.iterdir()) == [".gitignore", "README.md", "data", "uv.lock"]
 
 
 def test_the_users_own_git_settings_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
