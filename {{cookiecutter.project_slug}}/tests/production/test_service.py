@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -483,6 +483,34 @@ async def batched(sizes: list[int], waiting: int = 10_000) -> list[list[int]]:
         batcher.close()
     assert [reply.content for reply in replies] == [b"%d" % size for size in sizes]
     return taken
+
+
+async def answered(work: Callable[[list[Ask]], list[Reply]], sizes: list[int], done: Callable[[], None]) -> None:
+    """Ask for so many rows each, and say when the last of them is answered; then all must be."""
+    batcher = Batcher(work, waiting=10_000)
+    running = asyncio.create_task(batcher.run())
+    asking = [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes]
+    await asyncio.wait_for(asking[-1], 60)
+    done()
+    await asyncio.gather(*asking)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    batcher.close()
+
+
+def test_large_requests_are_computed_side_by_side_and_small_ones_do_not_wait_for_one() -> None:
+    both, small = threading.Barrier(2, timeout=60), threading.Event()
+
+    def together(asks: list[Ask]) -> list[Reply]:
+        both.wait()
+        return [Reply(200, b"") for _ in asks]
+
+    def waits(asks: list[Ask]) -> list[Reply]:
+        assert asks[0].asked.height <= TOGETHER or small.wait(60)
+        return [Reply(200, b"") for _ in asks]
+
+    asyncio.run(answered(together, [TOGETHER + 1, TOGETHER + 1], lambda: None))
+    asyncio.run(answered(waits, [TOGETHER + 1, 1], small.set))
 
 
 def test_requests_that_come_while_others_are_computed_are_computed_together_up_to_a_size() -> None:

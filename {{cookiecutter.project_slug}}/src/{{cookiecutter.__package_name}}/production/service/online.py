@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 
 import narwhals as nw
 import numpy as np
@@ -67,7 +68,7 @@ class _Rows:
 
 
 class Prepared:
-    """One champion with the history of one moment; it answers one call at a time.
+    """One champion with the history of one moment; it runs its plan for one call at a time.
 
     Args:
         workspace: The workspace.
@@ -82,7 +83,7 @@ class Prepared:
 
     def __init__(self, workspace: Workspace, release: Release, *, now: datetime) -> None:
         problem, lake = workspace.problem, workspace.lake
-        self._problem, self.release = problem, release
+        self._problem, self.release, self._running = problem, release, Lock()
         self.until = now + AHEAD
         oldest = now - timedelta(days=workspace.settings.serve_past_days)
         self.versions = dataset.versions(problem, lake)
@@ -109,9 +110,11 @@ class Prepared:
         Raises:
             Refused: The problem's own `build` does not give one row for each.
         """
-        self._rows.now = rows.with_row_index(ROW).with_columns(pl.lit(now, dtype=DTYPES[datetime]).alias(NOW))
-        built = self._built()
-        if not built[ROW].equals(self._rows.now[ROW]):
+        given = rows.with_row_index(ROW).with_columns(pl.lit(now, dtype=DTYPES[datetime]).alias(NOW))
+        with self._running:
+            self._rows.now = given
+            built = self._built()
+        if not built[ROW].equals(given[ROW]):
             raise Refused(f"features.build gives {len(built)} rows for {len(rows)}: it must keep each, once")
         return Answered(built.drop(ROW, NOW), self.answer_features(built))
 
