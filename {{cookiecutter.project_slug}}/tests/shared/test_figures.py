@@ -67,3 +67,19 @@ def test_a_class_is_shown_by_what_it_is_taken_for(axes: Any) -> None:
     assert axes[0].get_images()[0].get_array().tolist() == [[1, 0], [1, 1]]
     assert (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("predicted class", "true class")
     assert min(bar.get_x() for bar in axes[1].patches) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("answers", "titles"),
+    [
+        (
+            Answers(Task.BINARY, np.array([0.0, 1.0]), np.array([0.3, 0.6])),
+            ["calibration", "receiver operating characteristic", "cost of decisions"],
+        ),
+        (Answers(Task.REGRESSION, np.array([1.0, 2.0]), np.array([1.5, 4.0])), ["predicted and true", "errors", ""]),
+    ],
+    ids=["binary", "regression"],
+)
+def test_an_overview_has_what_the_task_asks_for(answers: Answers, titles: list[str]) -> None:
+    drawn = figures.overview({"age": 1.0}, {"model": answers, "linear": answers}, Decision())
+    assert [axes.get_title() for axes in drawn.axes] == ["what the model looks at", *titles]

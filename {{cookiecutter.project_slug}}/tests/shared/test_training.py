@@ -171,6 +171,13 @@ def test_a_binary_model_gives_the_probability_of_the_target(binary: training.Fit
     assert binary.classes == ()
 
 
+def test_an_export_computes_no_label_that_nobody_reads(binary: training.Fitted, multiclass: training.Fitted) -> None:
+    models = (onnx.load_from_string(fitted.onnx) for fitted in (binary, multiclass))
+    steps, others = ([node.op_type for node in model.graph.node] for model in models)
+    assert steps[-2:] == ["TreeEnsembleRegressor", "Sigmoid"]
+    assert "LinearClassifier" in others
+
+
 def test_a_multiclass_model_gives_a_probability_a_class_in_the_order_of_their_names(
     multiclass: training.Fitted,
 ) -> None:

@@ -14,7 +14,7 @@ from {{cookiecutter.__package_name}}.shared import Refused, dataset, effects, fi
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
 from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
-from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, Task
+from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -151,20 +151,10 @@ def draw(workspace: Workspace, version: Version) -> str:
     rows = training.evidence_rows(registry, version.run_id)
     classes = json.loads(registry.tags(version.run_id)["classes"])
     model = Predictor(registry.read(version.run_id, CANDIDATE), text_features(problem, rows), problem.task)
-    answers = training.answers(problem, rows, model.predict(rows), classes)
-    figure = figures.figure(11, 8)
+    importance = effects.importance(problem, model, rows, classes)
+    answers = {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
+    figure = figures.overview(importance, answers, workspace.acceptance.decision)
     figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
-    axes = figure.subplots(2, 2).ravel()
-    figures.draw_importance(axes[0], effects.importance(problem, model, rows, classes))
-    if problem.task is Task.BINARY:
-        figures.draw_calibration(axes[1], answers)
-        figures.draw_roc(
-            axes[2], {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
-        )
-        figures.draw_threshold(axes[3], answers, workspace.acceptance.decision)
-    else:
-        figures.draw_errors(axes[1], axes[2], answers)
-        axes[3].set_axis_off()
     content = BytesIO()
     figure.savefig(content, dpi=100, metadata={"Software": None})
     path = workspace.settings.reports / f"version-{version.number}.png"

@@ -1,4 +1,4 @@
-"""How a model does, drawn on axes: what it looks at, calibration, receiver operating characteristic, cost, errors."""
+"""How a model does, drawn: what it looks at, calibration, receiver operating characteristic, cost, errors."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,21 @@ def figure(width: float, height: float) -> Figure:
     empty = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(empty)
     return empty
+
+
+def overview(importance: dict[str, float], answers: dict[str, Answers], decision: Decision) -> Figure:
+    """How the model of these answers does, on one page; for a binary task, beside the others."""
+    drawn, model = figure(11, 8), answers["model"]
+    axes = drawn.subplots(2, 2).ravel()
+    draw_importance(axes[0], importance)
+    if model.task is Task.BINARY:
+        draw_calibration(axes[1], model)
+        draw_roc(axes[2], answers)
+        draw_threshold(axes[3], model, decision)
+    else:
+        draw_errors(axes[1], axes[2], model)
+        axes[3].set_axis_off()
+    return drawn
 
 
 def draw_importance(axes: Axes, values: dict[str, float]) -> None:

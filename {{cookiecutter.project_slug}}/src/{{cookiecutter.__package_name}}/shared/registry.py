@@ -20,7 +20,6 @@ from {{cookiecutter.__package_name}}.shared import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Param
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -105,7 +104,10 @@ class Registry:
         """A tracked run of this kind; it ends as failed where the work raises."""
         with self._client() as client:
             run = client.create_run(self._experiment(client), run_name=kind, tags={"kind": kind, **tags})
-            client.log_batch(run.info.run_id, params=[_param(name, value) for name, value in parameters.items()])
+            from mlflow.entities import Param  # noqa: PLC0415 - takes seconds
+
+            params = [Param(name, str(value)) for name, value in parameters.items()]
+            client.log_batch(run.info.run_id, params=params)
         try:
             with self._client() as client:
                 yield Run(run.info.run_id, client)
@@ -133,9 +135,7 @@ class Registry:
 
     def version(self, number: int) -> Version | None:
         """The version of this number, if there is one."""
-        with self._client() as client:
-            found = client.search_model_versions(f"name = '{self.model}'")
-            return next((_version(version) for version in found if int(version.version) == number), None)
+        return next((version for version in self._versions() if version.number == number), None)
 
     def runs(self) -> list[Tracked]:
         """All tracked runs, the newest first."""
@@ -154,9 +154,7 @@ class Registry:
 
     def newest(self) -> Version | None:
         """The version that was registered last, if any."""
-        with self._client() as client:
-            found = client.search_model_versions(f"name = '{self.model}'")
-            return max((_version(version) for version in found), key=lambda version: version.number, default=None)
+        return max(self._versions(), key=lambda version: version.number, default=None)
 
     def close_left_runs(self) -> None:
         """Mark trainings that a killed process left as killed; only where no other process trains."""
@@ -212,6 +210,10 @@ class Registry:
         with self._client() as client:
             yield Run(run_id, client)
 
+    def _versions(self) -> list[Version]:
+        with self._client() as client:
+            return [_version(found) for found in client.search_model_versions(f"name = '{self.model}'")]
+
     @contextmanager
     def _client(self) -> Iterator["MlflowClient"]:
         for name, value in QUIET.items():
@@ -241,12 +243,6 @@ class Registry:
         local = "://" not in self.address
         where = Path(self.address, ARTIFACTS).absolute().as_uri() if local else None
         return client.create_experiment(self.model, artifact_location=where)
-
-
-def _param(name: str, value: object) -> "Param":
-    from mlflow.entities import Param  # noqa: PLC0415 - takes seconds
-
-    return Param(name, str(value))
 
 
 def _version(found: "ModelVersion") -> Version:

@@ -63,7 +63,7 @@ class Predictor:
         answers = self._session.run(None, inputs)
         prediction = np.asarray(answers[-1], dtype=np.float64)
         if self.task is Task.BINARY:
-            return prediction[:, 1]
+            return prediction[:, -1]
         return prediction.reshape(-1) if self.task is Task.REGRESSION else prediction
 
 

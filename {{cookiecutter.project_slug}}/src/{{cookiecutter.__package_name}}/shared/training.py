@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import polars as pl
 from numpy.typing import NDArray
+from onnx import helper
 from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.shared import Refused
@@ -38,6 +39,7 @@ def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:
         steps = " -> ".join(type(step).__name__ for step in getattr(pipeline, "named_steps", {"": pipeline}).values())
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Refused(f"the model ({steps}) can't be exported to ONNX: {reason}; change shared/model.py") from error
+    _give_probability_alone(model.graph)
     opsets = sorted(model.opset_import, key=lambda opset: opset.domain)
     del model.opset_import[:]
     model.opset_import.extend(opsets)
@@ -45,6 +47,20 @@ def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _give_probability_alone(graph: onnx.GraphProto) -> None:
+    """Leave out the label that a binary tree ensemble gives too: nobody reads it, and it takes a fourth of the time."""
+    trees = graph.node[-1]
+    given = {each.name: helper.get_attribute_value(each) for each in trees.attribute}
+    if given.get("post_transform") != b"LOGISTIC" or set(given.get("class_ids", ())) != {0}:
+        return
+    kept = {name: value for name, value in given.items() if name.startswith(("nodes_", "class_", "base_values"))}
+    named = {name.replace("class_", "target_"): value for name, value in kept.items()} | {"n_targets": 1}
+    trees.CopyFrom(helper.make_node("TreeEnsembleRegressor", trees.input, ["margin"], domain=trees.domain, **named))
+    graph.node.append(helper.make_node("Sigmoid", ["margin"], ["probability"]))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("probability", onnx.TensorProto.FLOAT, [None, 1]))
 
 
 def parity(problem: Problem, pipeline: Any, predictor: Predictor, rows: pl.DataFrame) -> float:  # noqa: ANN401
