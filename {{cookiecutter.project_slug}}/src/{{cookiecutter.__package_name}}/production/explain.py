@@ -69,6 +69,7 @@ def status(workspace: Workspace) -> Status:
     """Where the project stands."""
     problem, champion = workspace.problem, workspace.releases.champion()
     names = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
+    asks = "predict FILE; explain KEY" if problem.schema.key else "predict FILE"
     return Status(
         predicts=f"{problem.labels.name}.{problem.target.name}",
         task=problem.task,
@@ -79,13 +80,8 @@ def status(workspace: Workspace) -> Status:
         metrics={name: champion.metrics[name] for name in names if name in champion.metrics} if champion else {},
         lake=workspace.settings.lake,
         tracking=workspace.settings.tracking,
-        next=_next(workspace) if champion else "run",
+        next=f"run again when batches have arrived; {asks}" if champion else "run",
     )
-
-
-def _next(workspace: Workspace) -> str:
-    asks = "predict FILE; explain KEY" if workspace.problem.schema.key else "predict FILE"
-    return f"run again when batches have arrived; {asks}"
 
 
 Row = dict[str, Any]  # a row as JSON has it

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "artifacts"
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says to another name of model, of alias
 QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -128,10 +129,14 @@ class Registry:
     def aliased(self, alias: str) -> Version | None:
         """The version that an alias names, if any."""
         with self._client() as client:
-            if not (found := client.search_registered_models(f"name = '{self.model}'")):
-                return None
-            number = found[0].aliases.get(alias)
-            return None if number is None else _version(client.get_model_version(self.model, str(number)))
+            from mlflow import MlflowException  # noqa: PLC0415 - takes seconds
+
+            try:
+                return _version(client.get_model_version_by_alias(self.model, alias))
+            except MlflowException as error:
+                if error.error_code in UNKNOWN:
+                    return None
+                raise
 
     def version(self, number: int) -> Version | None:
         """The version of this number, if there is one."""
@@ -158,11 +163,9 @@ class Registry:
 
     def close_left_runs(self) -> None:
         """Mark trainings that a killed process left as killed; only where no other process trains."""
+        left = "attributes.status = 'RUNNING' and tags.kind = 'train'"
         with self._client() as client:
-            left = client.search_runs(
-                [self._experiment(client)], "attributes.status = 'RUNNING' and tags.kind = 'train'"
-            )
-            for run in left:
+            for run in client.search_runs([self._experiment(client)], left):
                 client.set_terminated(run.info.run_id, "KILLED")
 
     def move(self, alias: str, version: int) -> None:
