@@ -104,7 +104,9 @@ def test_an_updates_render_has_the_same_files(
     again = copied(mine, Path(tempfile.mkdtemp()))
     for folder in {name.split("/")[0] for name in written(again.root)}:
         shutil.rmtree(again.root / folder)
-    post_gen_project.main({"ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root)
+    post_gen_project.main(
+        {"project_slug": mine.slug, "ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root
+    )
     assert written(again.root) == written(mine.root)
     assert capfd.readouterr() == ("", "")
 
