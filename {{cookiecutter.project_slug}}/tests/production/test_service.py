@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -456,6 +457,19 @@ def asked_for(rows: int) -> Ask:
     return Ask("me", Asked(Layout.ROWS, {}, rows), None, None, ready=False, shows=False)  # type: ignore[arg-type]
 
 
+@asynccontextmanager
+async def batching(work: Callable[[list[Ask]], list[Reply]], waiting: int = 10_000) -> AsyncIterator[Batcher]:
+    """A batcher that runs."""
+    batcher = Batcher(work, waiting=waiting)
+    running = asyncio.create_task(batcher.run())
+    try:
+        yield batcher
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        batcher.close()
+
+
 async def batched(sizes: list[int], waiting: int = 10_000) -> list[list[int]]:
     """Which requests of these sizes are worked on together, when all but the first come while it is worked on."""
     loop, first = asyncio.get_running_loop(), asyncio.Event()
@@ -468,34 +482,24 @@ async def batched(sizes: list[int], waiting: int = 10_000) -> list[list[int]]:
         assert others.wait(60)
         return [Reply(200, b"%d" % one.asked.height) for one in asks]
 
-    batcher = Batcher(work, waiting=waiting)
-    running = asyncio.create_task(batcher.run())
-    asking = [asyncio.create_task(batcher.ask(asked_for(sizes[0])))]
-    await first.wait()
-    asking += [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes[1:]]
-    await asyncio.sleep(0)
-    others.set()
-    try:
+    async with batching(work, waiting) as batcher:
+        asking = [asyncio.create_task(batcher.ask(asked_for(sizes[0])))]
+        await first.wait()
+        asking += [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes[1:]]
+        await asyncio.sleep(0)
+        others.set()
         replies = await asyncio.gather(*asking)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        batcher.close()
     assert [reply.content for reply in replies] == [b"%d" % size for size in sizes]
     return taken
 
 
 async def answered(work: Callable[[list[Ask]], list[Reply]], sizes: list[int], done: Callable[[], None]) -> None:
     """Ask for so many rows each, and say when the last of them is answered; then all must be."""
-    batcher = Batcher(work, waiting=10_000)
-    running = asyncio.create_task(batcher.run())
-    asking = [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes]
-    await asyncio.wait_for(asking[-1], 60)
-    done()
-    await asyncio.gather(*asking)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    batcher.close()
+    async with batching(work) as batcher:
+        asking = [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes]
+        await asyncio.wait_for(asking[-1], 60)
+        done()
+        await asyncio.gather(*asking)
 
 
 def test_large_requests_are_computed_side_by_side_and_small_ones_do_not_wait_for_one() -> None:
