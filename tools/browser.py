@@ -66,12 +66,14 @@ class Opened:
         name: The report's.
         page: In the browser.
         cold: Seconds from the app's command to the last picture.
+        first: The same from the page's address, once the app has said it.
         warm: The same of one more page of it, in the app that runs now.
     """
 
     name: str
     page: Page
     cold: float
+    first: float
     warm: float
 
 
@@ -87,10 +89,11 @@ def opened(context: BrowserContext, start: list[str], folder: Path) -> Iterator[
     for name in PICTURES:
         began = time.perf_counter()
         with app(start, folder, env) as address:
+            said = time.perf_counter()
             page = open_report(context, f"{address}/{name}/", name)
-            cold, again = time.perf_counter() - began, time.perf_counter()
+            shown = time.perf_counter()
             open_report(context, f"{address}/{name}/", name).close()
-            yield Opened(name, page, cold, time.perf_counter() - again)
+            yield Opened(name, page, shown - began, shown - said, time.perf_counter() - shown)
             page.close()
 
 

@@ -4,8 +4,11 @@ import dataclasses
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import Queue
+from threading import Barrier
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,7 +20,8 @@ from starlette.testclient import TestClient
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import report as module_of_report
 from {{cookiecutter.__package_name}}.research.report import PROGRAMS, application, programs, rendered, report
-from {{cookiecutter.__package_name}}.research.views import answers, data, model
+from {{cookiecutter.__package_name}}.research.views import answers, data, model, page
+from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import BadInput, contract
 from {{cookiecutter.__package_name}}.shared.evaluation import cost, metrics
 from {{cookiecutter.__package_name}}.shared.schema import AT, Key, Personal
@@ -40,11 +44,11 @@ def test_each_program_is_a_page_of_the_tables_as_they_are(trained: Workspace) ->
     written = report(trained, html=Path("pages"))
     assert [Path(path).stem for path in str(written).splitlines()] == programs() == list(NAMES)
     before = {name: Path("pages", f"{name}.html").read_text(encoding="utf-8") for name in NAMES}
-    for page in before.values():
-        assert says_its_tables(page, trained)
-        assert page.count("<img ") == page.count('src="data:image/svg+xml;base64,') > 0
-        assert "<marimo" not in page, "needs the app"
-        assert re.findall(r"""(?:src|href)=["'](?!data:)""", page) == [], "asks for something else"
+    for text in before.values():
+        assert says_its_tables(text, trained)
+        assert text.count("<img ") == text.count('src="data:image/svg+xml;base64,') > 0
+        assert "<marimo" not in text, "needs the app"
+        assert re.findall(r"""(?:src|href)=["'](?!data:)""", text) == [], "asks for something else"
     held, then = trained.pinned(), a_week_on(trained)
     after = rendered("lifecycle", then)
     assert says_its_tables(after, trained)
@@ -59,14 +63,14 @@ def last_day(drawn: Figure) -> int:
     return int(drawn.axes[0].dataLim.x1)
 
 
-def says_its_tables(page: str, workspace: Workspace) -> bool:
+def says_its_tables(text: str, workspace: Workspace) -> bool:
     versions = ", ".join(f"{name} {workspace.lake.version(name)}" for name in workspace.problem.schemas)
     when = f"as of <strong>{workspace.now():%Y-%m-%d %H:%M}</strong>"
-    return when in page and f"Versions of the tables: {versions}, " in page
+    return when in text and f"Versions of the tables: {versions}, " in text
 
 
-def pictures(page: str) -> list[str]:
-    return re.findall(r"base64,([^\"]+)", page)
+def pictures(text: str) -> list[str]:
+    return re.findall(r"base64,([^\"]+)", text)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,71 @@ def test_drift_is_measured_on_every_day_and_warns_only(trained: Workspace) -> No
     assert "Drift alone is a warning" in data.moved(trained, index)
 
 
+# --- what is kept
+
+
+def test_a_view_is_made_once_of_the_same_things_and_who_asks_meanwhile_waits(trained: Workspace) -> None:
+    made: list[tuple[Workspace, str]] = []
+    all_ask = Barrier(4)
+
+    @kept
+    def view(workspace: Workspace, word: str = "") -> list[str]:
+        made.append((workspace, word))
+        return [word]
+
+    def ask(_: int) -> list[str]:
+        all_ask.wait(timeout=60)
+        return view(held, word="a")
+
+    held = trained.pinned()
+    with ThreadPoolExecutor(4) as threads:
+        first, *others = threads.map(ask, range(4))
+    assert all(each is first for each in others)
+    assert made == [(held, "a")]
+    assert view(held, "b") == ["b"]
+    assert view(held.pinned(), word="a") is not first, "another state"
+    assert view(trained, word="a") is not view(trained, word="a"), "its tables change"
+    assert len(made) == 5
+
+
+def test_what_was_asked_last_is_kept_and_a_failure_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("{{cookiecutter.__package_name}}.research.views.kept.MOST", 2)
+    made: list[int] = []
+
+    @kept
+    def view(number: int) -> float:
+        made.append(number)
+        return 1 / number
+
+    for number in (1, 2, 1, 3, 3, 2, 1):
+        view(number)
+    assert made == [1, 2, 3, 1], "the oldest makes room"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            view(0)
+    assert made[4:] == [0, 0]
+
+
 # --- the app
+
+
+def test_a_page_is_begun_when_it_is_asked_for_and_shows_the_tables_as_they_are(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: Queue[tuple[str, Workspace]] = Queue()
+    monkeypatch.setattr(module_of_report, "rendered", lambda name, workspace: begun.put((name, workspace)))
+    with TestClient(application(), base_url="http://127.0.0.1") as client:
+        client.get("/")
+        client.get("/data/")
+        name, workspace = begun.get(timeout=60)
+        assert (name, begun.empty()) == ("data", True)
+        assert page.opened() is workspace
+        assert page.opened().settings.tables == trained.pinned().settings.tables
+        new = a_week_on(trained)
+        assert page.opened() is not workspace
+        assert page.opened().settings.tables == new.settings.tables
+        (trained.root / "config" / "acceptance.toml").write_text("[monitor]\ndrift = 0.5\n", encoding="utf-8")
+        assert page.opened().acceptance.monitor.drift == 0.5
 
 
 def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Workspace) -> None:

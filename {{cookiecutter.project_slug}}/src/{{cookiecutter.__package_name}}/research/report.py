@@ -4,13 +4,13 @@ import ast
 import re
 import traceback
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from pathlib import Path
 from string import Template
-from threading import Thread
 from typing import Any
 
 import marimo as mo
@@ -21,6 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.listening import answer, listen
@@ -128,25 +129,48 @@ def _failed(name: str, error: Exception) -> str:
 def application() -> Starlette:
     """The programs as an app, each at its name, and a page that leads to them."""
     builder = mo.create_asgi_app(quiet=True)
-    for name in programs():
+    names = programs()
+    for name in names:
         builder = builder.with_app(path=f"/{name}", root=str(PROGRAMS / f"{name}.py"))
     apps: Any = builder.build()
-    links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in programs())
+    links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in names)
     front = PAGE.substitute(title="Reports", body=f"<h1>Reports</h1><ul>{links}</ul>")
+
+    ahead = ThreadPoolExecutor(1)  # works while a browser loads its own part
 
     async def index(_: Request) -> HTMLResponse:
         return HTMLResponse(front)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        Thread(target=import_module, args=(VIEWS,), daemon=True).start()  # while the browser loads its own part
+        ahead.submit(import_module, VIEWS)
         yield
+        ahead.shutdown(wait=False, cancel_futures=True)  # what has begun is waited for when the process ends
         mounted: list[Any] = [route.app for route in apps.routes if isinstance(route, Mount)]
         for each in mounted:
             await each.state.session_manager.shutdown()  # the process would wait for what open pages run
 
+    def begun(app: ASGIApp) -> ASGIApp:
+        async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+            name = scope.get("path", "").strip("/")
+            if scope["type"] == "http" and name in names:
+                ahead.submit(_begin, name)
+            await app(scope, receive, send)
+
+        return begin
+
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return Starlette(routes=[Route("/", index), Mount("/", apps)], middleware=[here], lifespan=lifespan)
+    return Starlette(
+        routes=[Route("/", index), Mount("/", apps)], middleware=[here, Middleware(begun)], lifespan=lifespan
+    )
+
+
+def _begin(name: str) -> None:
+    """Run a program, for what its views keep: it is there when the page asks for it."""
+    from {{cookiecutter.__package_name}}.research.views import page  # noqa: PLC0415 - with all the libraries that reports need
+
+    with suppress(Exception):  # the page says which cell fails
+        rendered(name, page.opened())
 
 
 def _serve(port: int) -> Closed:

@@ -3,6 +3,7 @@
 import polars as pl
 from matplotlib.figure import Figure
 
+from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.research.views.model import Answered
 from {{cookiecutter.__package_name}}.shared import effects
 from {{cookiecutter.__package_name}}.shared.evaluation import cost
@@ -23,6 +24,7 @@ THRESHOLDS = [n / 20 for n in range(1, 20)]
 NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it doesn't apply to a {task}."
 
 
+@kept
 def calibration(found: Answered) -> Figure:
     """Observed over predicted rate and how often what is predicted; errors, for a task that is not binary."""
     drawn = figure(11, 3.6)
@@ -36,6 +38,7 @@ def calibration(found: Answered) -> Figure:
     return drawn
 
 
+@kept
 def costs(workspace: Workspace, found: Answered) -> Figure | str:
     """What decisions cost by their threshold."""
     if found.answers.task is not Task.BINARY:
@@ -79,12 +82,14 @@ def at_threshold(decision: Decision, found: Answered, threshold: float) -> dict[
     }
 
 
+@kept
 def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
     """By how much the loss grows when a feature is shuffled, the largest first."""
     champion, some = found.champion, found.rows.sample(min(SOME, len(found.rows)), seed=0)
     return effects.importance(workspace.problem, champion.predictor, some, champion.classes)
 
 
+@kept
 def matters(values: dict[str, float]) -> Figure:
     """The features that matter most."""
     drawn = figure(11, 1 + 0.28 * min(len(values), 12))
@@ -92,6 +97,7 @@ def matters(values: dict[str, float]) -> Figure:
     return drawn
 
 
+@kept
 def moves(found: Answered, values: dict[str, float]) -> Figure:
     """Where the features that matter most move the mean prediction, of the likeliest class where there are many."""
     names, champion = list(values)[:SHOWN], found.champion

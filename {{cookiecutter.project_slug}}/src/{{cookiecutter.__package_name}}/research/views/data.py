@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
+from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import dataset
 from {{cookiecutter.__package_name}}.shared.drift import trailing
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats
@@ -20,6 +21,7 @@ ON, ROWS = "_on", "_rows"
 RECENT = 28  # days up to a day, whose rows are held against those of training
 
 
+@kept
 def volume(workspace: Workspace) -> Figure:
     """Rows a day of each table, by their time or, where they have none, by their arrival."""
     schemas = workspace.problem.schemas.values()
@@ -34,6 +36,7 @@ def volume(workspace: Workspace) -> Figure:
     return drawn
 
 
+@kept
 def nulls(workspace: Workspace) -> Figure | str:
     """The share of missing values by day, of the columns in which some are."""
     found = {name: days for schema in workspace.problem.schemas.values() for name, days in _missing(workspace, schema)}
@@ -61,6 +64,7 @@ def every_day(workspace: Workspace, schema: Schema, *wanted: pl.Expr) -> pl.Data
     return days.upsample(ON, every="1d") if len(days) else days
 
 
+@kept
 def stability(workspace: Workspace) -> pl.DataFrame | str:
     """Each feature's index of the days up to each day, against the champion's training rows; or why there is none."""
     champion, problem = workspace.releases.champion(), workspace.problem
@@ -77,6 +81,7 @@ def stability(workspace: Workspace) -> pl.DataFrame | str:
     return pl.DataFrame({ON: [first + timedelta(days=n) for n in range(int(day.max()) + 1)]} | found)
 
 
+@kept
 def drift(workspace: Workspace, index: pl.DataFrame | str) -> Figure | str:
     """The indices by day, the features that have moved furthest on top; the line is the end of training."""
     if isinstance(index, str):

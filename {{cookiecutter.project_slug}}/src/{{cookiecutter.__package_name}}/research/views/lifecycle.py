@@ -8,6 +8,7 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import dataset, decisions
 from {{cookiecutter.__package_name}}.shared.figures import figure
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED
@@ -33,6 +34,7 @@ def versions(workspace: Workspace) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+@kept
 def timeline(workspace: Workspace) -> Figure:
     """Which version served when, and the challengers that were refused."""
     releases, made = workspace.releases.newest(MOST)[::-1], decisions.read(workspace.lake)

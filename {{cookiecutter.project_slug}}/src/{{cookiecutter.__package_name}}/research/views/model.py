@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import live, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
 from {{cookiecutter.__package_name}}.shared.figures import figure
@@ -38,11 +39,13 @@ class Answered:
     answers: Answers
 
 
+@kept
 def by_champion(workspace: Workspace) -> Answered:
     """What the champion was measured on in training, and every label since, which it had not seen."""
     return _answered(workspace, workspace.releases.newest(1))
 
 
+@kept
 def in_service(workspace: Workspace) -> Answered:
     """What the first release was measured on, and every label since, answered by what served at the time."""
     releases = workspace.releases.newest(MOST)
@@ -81,6 +84,7 @@ def measures(workspace: Workspace, found: Answered) -> list[str]:
     return sorted(names, key=lambda name: name != first)
 
 
+@kept
 def quality(workspace: Workspace, found: Answered, measure: str) -> Figure:
     """A metric by week, or by month of long lives: of all rows, and of each slice that has enough."""
     rows, ask = found.rows, workspace.acceptance
@@ -111,6 +115,7 @@ def over_time(workspace: Workspace, found: Answered, measure: str, chosen: pl.Se
     return pl.DataFrame(table, schema={"period": pl.Date, "rows": pl.Int64, measure: pl.Float64}).drop_nulls()
 
 
+@kept
 def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
     """What the champion's own answers of the last weeks, ahead of the outcome or by the service, were worth."""
     champion, now, problem = found.champion, workspace.now(), workspace.problem

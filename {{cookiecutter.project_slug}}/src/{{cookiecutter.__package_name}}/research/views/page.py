@@ -4,28 +4,37 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from html import escape
 from io import BytesIO
+from weakref import WeakValueDictionary
 
 import marimo as mo
 import matplotlib as mpl
 import polars as pl
 from matplotlib.figure import Figure
 
+from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 Shown = Figure | pl.DataFrame | str
 DIGITS = 4
+MINUTE = "%Y-%m-%d %H:%M"
+OPENED = WeakValueDictionary[object, Workspace]()
 
 
 def opened() -> Workspace:
-    """This project with its tables as they are now, so that all parts of a page show the same state."""
-    return open_workspace().pinned()
+    """This project with its tables as they are now, so that all parts of a page show the same state.
+
+    As long as nothing changes it is the same workspace, so that a page shows what views kept of it.
+    """
+    now = open_workspace().pinned()
+    state = (now.root, now.settings.model_dump_json(), now.acceptance.model_dump_json(), f"{now.now():{MINUTE}}")
+    return OPENED.setdefault(state, now)
 
 
 def head(workspace: Workspace) -> mo.Html:
     """As of when, and from which versions of the tables."""
     tables = ", ".join(f"{name} {version}" for name, version in workspace.settings.tables.items())
-    known = f"What was known as of **{workspace.now():%Y-%m-%d %H:%M}** UTC"
-    return mo.md(f"{known}, shown {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Versions of the tables: {tables}.")
+    known = f"What was known as of **{workspace.now():{MINUTE}}** UTC"
+    return mo.md(f"{known}, shown {datetime.now(UTC):{MINUTE}} UTC. Versions of the tables: {tables}.")
 
 
 def show(what: Shown, *, alt: str = "") -> mo.Html:
@@ -65,12 +74,16 @@ def _style(kind: pl.DataType) -> str:
 def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.{DIGITS}g}"
-    return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+    return "" if value is None else f"{value:{MINUTE}}" if isinstance(value, datetime) else str(value)
 
 
 def _picture(drawn: Figure, alt: str) -> mo.Html:
+    return mo.Html(f'<img alt="{escape(alt)}" style="max-width:100%" src="data:image/svg+xml;base64,{_drawn(drawn)}">')
+
+
+@kept
+def _drawn(figure: Figure) -> str:
     content = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "report"}):
-        drawn.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    data = b64encode(content.getvalue()).decode()
-    return mo.Html(f'<img alt="{escape(alt)}" style="max-width:100%" src="data:image/svg+xml;base64,{data}">')
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return b64encode(content.getvalue()).decode()
