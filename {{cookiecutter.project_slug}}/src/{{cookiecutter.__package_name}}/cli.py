@@ -31,10 +31,8 @@ class Moment(click.DateTime):
         return super().convert(value, param, ctx).replace(tzinfo=UTC)
 
 
-PATH, TIME = (
-    click.Path(path_type=Path),
-    Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"]),
-)
+PATH = click.Path(path_type=Path)
+TIME = Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
 FILE = click.argument("file", type=PATH)
 INBOX_FILE = click.argument("file", type=PATH, required=False)
 RUN = click.argument("run", required=False)
@@ -48,8 +46,9 @@ VERSION = click.option("--version", type=int, metavar="N", help="Which version; 
 START = click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
 END = click.option("--to", "end", type=TIME, metavar="TIME", help="Until when, UTC; else the newest label.")
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-PORT = click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+PORT, APP_PORT = (
+    click.option("--port", type=click.IntRange(0, 65535), default=usual, show_default=True, help="0 takes a free one.")
+    for usual in (8000, 8080)
 )
 CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
 N = click.option("--n", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many rows.")
@@ -62,9 +61,6 @@ STRATEGY = click.option(
 )
 TASKS = click.option("--out", type=PATH, metavar="FILE", help="Where to, .json; else into the reports.")
 HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report as one HTML file into DIR.")
-APP_PORT = click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of the app; 0 takes a free one."
-)
 TRIALS = click.option("--trials", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many.")
 WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="How many processes; else one a core.")
 STORAGE = click.option("--storage", metavar="URL", help="A database that many machines share; else a file here.")

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +16,7 @@ from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.production import explain as explain_module
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.explain import explain, status
-from {{cookiecutter.__package_name}}.production.gate import Verdict
-from {{cookiecutter.__package_name}}.production.monitor import Health, Period
 from {{cookiecutter.__package_name}}.production.predict import (
     champion,
     features_for,
@@ -28,7 +24,6 @@ from {{cookiecutter.__package_name}}.production.predict import (
     predict_ahead,
     predict_rows,
 )
-from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, collect
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
@@ -53,10 +48,6 @@ INSTANT = timedelta(microseconds=1)
 FEBRUARY = datetime(2013, 2, 1, tzinfo=UTC)
 
 
-class Asked(Exception):
-    """A challenger was to be trained."""
-
-
 def example(root: Path, table: str, month: str = "2013-*") -> pl.DataFrame:
     """Rows of the bundled files."""
     return pl.read_parquet(root / "data" / "example" / table / f"{month}.parquet")
@@ -69,29 +60,6 @@ def tables(workspace: Workspace) -> dict[str, int]:
 
 def rows_of(workspace: Workspace, table: str) -> pl.DataFrame:
     return workspace.lake.read(table, {}).collect()
-
-
-def small_models(workspace: Workspace) -> None:
-    """Let training take less time."""
-    (workspace.root / "config" / "params.toml").write_text("max_iter = 3\n")
-
-
-def ask_for(workspace: Workspace, auc: float) -> None:
-    (workspace.root / "config" / "acceptance.toml").write_text(f"[at_least]\nauc = {auc}\n")
-    workspace.__dict__.pop("acceptance", None)
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
-    """When challengers were to be trained; none is."""
-    moments: list[datetime] = []
-
-    def refuse(_: Workspace, *, as_of: datetime) -> None:
-        moments.append(as_of)
-        raise Asked
-
-    monkeypatch.setattr(lifecycle, "train", refuse)
-    return moments
 
 
 # run
@@ -139,7 +107,7 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Workspace, *, now: datetime) -> None:
-        raise Asked(now)
+        raise LookupError(now)
 
     monkeypatch.setattr(lifecycle, "repair", refuse)
     shutil.rmtree(empty.root / "mlruns")
@@ -151,7 +119,7 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
     assert str(done).splitlines()[-2:] == ["champion: none", "next challenger: with the next labels"]
     assert len(rows_of(empty, "flights")) > 0
     assert not (empty.root / "mlruns").exists()
-    with pytest.raises(Asked, match=re.escape(str(first))):
+    with pytest.raises(LookupError, match=re.escape(str(first))):
         lifecycle.run(empty, now=first)
 
 
@@ -175,121 +143,6 @@ def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
     assert trained.lake.version("collections") == before
     lifecycle.run(trained, now=later + INSTANT)
     assert trained.lake.version("collections") == before + 1
-
-
-def test_a_challenger_is_due_exactly_an_interval_after_the_last(trained: Workspace, asked: list[datetime]) -> None:
-    (trained.root / "config" / "acceptance.toml").write_text("[retrain]\nevery_days = 28\n")  # whatever the quality
-    done = lifecycle.run(trained, now=DUE - INSTANT)
-    assert (done.trained, done.promoted, done.next_due) == (None, None, DUE)
-    assert asked == []
-    with pytest.raises(Asked):
-        lifecycle.run(trained, now=DUE)
-    assert asked == [DUE]
-
-
-def test_the_interval_is_that_of_the_configuration(trained: Workspace, asked: list[datetime]) -> None:
-    (trained.root / "config" / "acceptance.toml").write_text("[retrain]\nevery_days = 0.5\n")
-    due = START + timedelta(hours=12)
-    assert lifecycle.run(trained, now=due - INSTANT).next_due == due
-    with pytest.raises(Asked):
-        lifecycle.run(trained, now=due)
-    assert asked == [due]
-
-
-def test_by_the_clock_of_the_data_now_is_when_its_newest_label_became_known(
-    trained: Workspace, asked: list[datetime]
-) -> None:
-    shutil.rmtree(trained.root / "data" / "example" / "weather")
-    for file in (trained.root / "data" / "example").glob("*/2013-05.parquet"):
-        file.unlink()
-    with pytest.raises(Asked):
-        lifecycle.run(trained)
-    newest = example(trained.root, "outcomes")["known"].max()
-    assert asked == [newest]
-    until = rows_of(trained, "collections")["until"].max()
-    assert isinstance(until, datetime)
-    assert timedelta(0) <= datetime.now(UTC) - until < timedelta(minutes=10)
-
-
-def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_due(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_models(trained)
-    ask_for(trained, auc=0.99)
-    before = tables(trained)
-    done = lifecycle.run(trained, now=DUE)
-    assert done.trained is not None
-    assert done.promoted is not None
-    assert (done.trained.version, done.trained.as_of, done.promoted.verdict.version) == (2, DUE, 2)
-    assert not done.promoted.ok
-    assert not done.ok, "live quality misses its limit too, and no challenger mends it"
-    assert (done.champion, done.picture, done.next_due) == (1, "reports/version-2.png", DUE + timedelta(days=28))
-    assert "version 2 is refused" in str(done)
-    assert "picture: reports/version-2.png\n" in str(done)
-    assert tables(trained)["releases"] == before["releases"]
-    assert done.predicted > 0
-    monkeypatch.setattr(lifecycle, "train", lambda *_, **__: pytest.fail("it was tried again"))
-    ask_for(trained, auc=0.5)
-    again = lifecycle.run(trained, now=DUE + timedelta(days=1))
-    assert (again.trained, again.promoted, again.champion) == (None, None, 1)
-
-
-def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_labels_only(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch, asked: list[datetime]
-) -> None:
-    shutil.rmtree(trained.root / "data" / "lake" / "releases")
-    monkeypatch.setattr(lifecycle, "repair", lambda *_, **__: None)  # as if no alias had moved either
-    ask_for(trained, auc=0.99)
-    done = lifecycle.run(trained, now=START)
-    assert done.promoted is not None
-    assert not done.promoted.ok
-    assert (done.champion, done.next_due, done.predicted) == (None, None, 0)
-    assert str(done).endswith("champion: none\nnext challenger: with the next labels")
-    again = lifecycle.run(trained, now=START)
-    assert (again.trained, again.promoted, again.champion) == (None, None, None)
-    assert asked == []
-    lifecycle.run(trained, now=START + INSTANT)
-    assert asked == [], "no label has become known since"
-    with pytest.raises(Asked):
-        lifecycle.run(trained, now=START + timedelta(days=1))
-    assert asked == [START + timedelta(days=1)]
-
-
-def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(
-    trained: Workspace, asked: list[datetime]
-) -> None:
-    small_models(trained)
-    ask_for(trained, auc=0.99)
-    left = train(trained, as_of=START + timedelta(hours=1))
-    code = trained.registry.tags(left.run_id)["code"]
-    with trained.registry.resumed(left.run_id) as run:
-        run.tag({"code": "of another time"})
-    done = lifecycle.run(trained, now=START + timedelta(hours=2))
-    assert (done.trained, done.promoted, done.picture) == (None, None, None)
-    with trained.registry.resumed(left.run_id) as run:
-        run.tag({"code": code})
-    done = lifecycle.run(trained, now=START + timedelta(hours=2))
-    assert done.promoted is not None
-    assert (done.trained, done.picture, done.promoted.verdict.version) == (None, "reports/version-2.png", 2)
-    assert not done.promoted.ok
-    done = lifecycle.run(trained, now=START + timedelta(hours=2))
-    assert (done.trained, done.promoted) == (None, None)
-    assert asked == []
-
-
-def test_a_challenger_that_passed_before_its_run_was_killed_is_still_released(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = trained.registry.aliased(CHALLENGER)
-    assert version is not None
-    assert trained.registry.verdict(version) == "passed"
-    shutil.rmtree(trained.root / "data" / "lake" / "releases")
-    monkeypatch.setattr(lifecycle, "repair", lambda *_, **__: None)  # as if the alias had not moved yet
-    monkeypatch.setattr(lifecycle, "train", lambda *_, **__: pytest.fail("it is there already"))
-    done = lifecycle.run(trained, now=START)
-    assert (done.champion, done.trained) == (1, None)
-    assert done.promoted is not None
-    assert done.promoted.ok
 
 
 def test_a_champion_of_the_registry_without_its_row_is_released_by_the_next_run(trained: Workspace) -> None:
@@ -825,81 +678,3 @@ def test_a_command_that_only_reads_takes_no_lock(empty: Workspace) -> None:
     shutil.rmtree(empty.root / "data")
     with empty.alone(needed=False):
         assert not (empty.root / "data").exists()
-
-
-# why a challenger is due
-
-
-def period(until: datetime, *broken: str) -> Period:
-    return Period(until, 1, 1000, {}, {}, broken)
-
-
-def health(moment: datetime, *periods: Period) -> Health:
-    return Health(moment, (), periods)
-
-
-def test_a_challenger_is_due_when_live_quality_broke_its_limits_twice_and_a_week_has_passed(trained: Workspace) -> None:
-    for days, due in ((7, True), (6.9, False)):
-        moment = START + timedelta(days=days)
-        broken = health(moment, period(moment - timedelta(days=7), "NO"), period(moment, "NO"))
-        decision = lifecycle.decide(trained, broken, START)
-        assert decision.due is due
-        assert ("broke its limits in 2 of 2 windows" in decision.reason) is due
-    moment = START + timedelta(days=14)
-    mended = health(moment, period(moment - timedelta(days=7), "NO"), period(moment))
-    assert lifecycle.decide(trained, mended, START).reason == "not due, 14 days after the last"
-
-
-def test_what_was_decided_is_kept_once(trained: Workspace) -> None:
-    lifecycle.run(trained, now=START)
-    rows = rows_of(trained, "decisions").sort("batches", descending=True)
-    assert rows["decision"].to_list() == ["due, since there is none yet", "not due, 0 days after the last"]
-    assert rows["trained"].to_list() == [1, None]
-    assert rows["champion"].to_list() == [1, 1]
-    assert rows["verdict"][0].startswith("version 1 passes\n")
-    lifecycle.run(trained, now=START)
-    assert len(rows_of(trained, "decisions")) == 2
-
-
-# files that differ from the last commit
-
-
-@pytest.fixture
-def committed(trained: Workspace) -> Workspace:
-    """The trained project, with its configuration in a commit."""
-    (trained.root / ".gitignore").write_text("data\nmlruns\nreports\n")
-    for words in (
-        ["init", "--quiet"],
-        ["add", "--all"],
-        ["-c", "user.name=T", "-c", "user.email=t@example.com", "commit", "--quiet", "--message", "Start"],
-    ):
-        subprocess.run(["git", *words], cwd=trained.root, check=True)  # noqa: S607
-    return trained
-
-
-def test_a_challenger_waits_for_files_to_be_committed(committed: Workspace, asked: list[datetime]) -> None:
-    small_models(committed)
-    done = lifecycle.run(committed, now=DUE)
-    assert not done.ok
-    assert done.decision.person
-    assert "but config/params.toml differ from the last commit: commit them, or run --dirty" in done.decision.reason
-    assert asked == []
-    with pytest.raises(Asked):
-        lifecycle.run(committed, now=DUE, dirty=True)
-
-
-def test_a_version_from_files_that_differ_is_released_by_name_only(
-    committed: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_models(committed)
-    version = train(committed, as_of=START + timedelta(hours=1)).version
-    passes = Verdict(version, 1, ())
-    monkeypatch.setattr(promote_module, "judge", lambda *_, **__: passes)
-    with pytest.raises(Refused, match=f"^version {version} was trained from files that differ from the last commit: "):
-        promote_module.promote(committed, version=version)
-    assert champion(committed).version == 1
-    assert not lifecycle.decide(committed, health(START), START).left, "run does not take it up either"
-    assert promote_module.promote(committed, version=version, dirty=True).ok
-    assert champion(committed).version == version
-    with committed.registry._client() as client:
-        assert client.get_model_version(committed.registry.model, str(version)).tags["dirty"] == "true"

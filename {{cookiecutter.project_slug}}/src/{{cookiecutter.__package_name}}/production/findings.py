@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from {{cookiecutter.__package_name}}.production.gate import limits
+from {{cookiecutter.__package_name}}.shared.settings import Acceptance, Slices
+
 
 class State(StrEnum):
     """How urgent a finding is."""
@@ -23,3 +26,8 @@ class Finding:
     def __str__(self) -> str:
         """One line for people."""
         return f"{self.state:<8} {self.name}: {self.detail}"
+
+
+def missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
+    """The limits that figures miss."""
+    return tuple(str(check) for check in limits("", figures, ask.at_least, ask.at_most) if not check.passed)

@@ -12,7 +12,6 @@ from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice,
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
-from {{cookiecutter.__package_name}}.shared.settings import Acceptance, Slices
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 
@@ -158,11 +157,6 @@ def limits(
     for metric, limit in at_most.items():
         value = figures.get(metric, float("nan"))
         yield Check(f"{name}{metric} at most {limit}", value <= limit, f"{value:.4f}", part=bool(name))
-
-
-def missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
-    """The limits that figures miss."""
-    return tuple(str(check) for check in limits("", figures, ask.at_least, ask.at_most) if not check.passed)
 
 
 def _beats(

@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from {{cookiecutter.__package_name}}.production.decide import Decision, decide
 from {{cookiecutter.__package_name}}.production.ingest import Ingested, ingest_inbox
-from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken, monitor
+from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
+from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
-from {{cookiecutter.__package_name}}.production.train import Trained, draw, train
+from {{cookiecutter.__package_name}}.production.train import Trained, train
 from {{cookiecutter.__package_name}}.shared import dataset, decisions
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, changed_files, code_hash
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -20,23 +22,6 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 log = logging.getLogger(__name__)
 
 COLLECTIONS = "collections"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether a challenger is due, and why.
-
-    Attributes:
-        due: Whether one is trained now.
-        reason: Why, or why not.
-        left: A challenger that a killed run left, to be taken up in its place.
-        person: Whether a person must act first.
-    """
-
-    due: bool
-    reason: str
-    left: Version | None = None
-    person: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,8 +90,8 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
         log.info("train     not yet: no labels are known")
         return Done(None, ingested, Decision(due=False, reason="not yet, no labels are known"))
     repair(workspace, now=moment)
-    health, last = monitor(workspace, now=moment, deep=False), last_tried(workspace)
-    decision = decide(workspace, health, last, dirty=dirty)
+    health = monitor(workspace, now=moment, deep=False)
+    decision = decide(workspace, health, dirty=dirty)
     log.info("decide    %s", decision.reason)
     trained, promoted, picture = _retrain(workspace, moment, decision, dirty=dirty, draws=answers)
     if promoted and promoted.ok:
@@ -114,7 +99,7 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
     champion = workspace.releases.champion()
     predicted = predict_ahead(workspace, now=moment) if champion and answers else 0
     log.info("predict   %d rows whose outcome is to come", predicted)
-    last, every = moment if trained else last, timedelta(days=workspace.acceptance.retrain.every_days)
+    last, every = moment if trained else decision.last, timedelta(days=workspace.acceptance.retrain.every_days)
     version, due = champion.version if champion else None, last + every if champion and last else None
     done = Done(moment, ingested, decision, trained, promoted, picture, predicted, version, due, health)
     _record(workspace, done)
@@ -137,59 +122,6 @@ def bring_in(workspace: Workspace, until: datetime) -> Ingested:
     return ingested
 
 
-def last_tried(workspace: Workspace) -> datetime | None:
-    """As of when the last challenger was trained; none before the first."""
-    newest = workspace.registry.newest()
-    return datetime.fromisoformat(workspace.registry.tags(newest.run_id)["as_of"]) if newest else None
-
-
-def decide(workspace: Workspace, health: Health, last: datetime | None, *, dirty: bool = False) -> Decision:
-    """Whether a challenger is due: labelled performance decides, with memory, and age at the latest.
-
-    Args:
-        workspace: The workspace.
-        health: What the monitor found.
-        last: As of when the last challenger was trained.
-        dirty: Whether files may differ from the last commit.
-    """
-    if left := _left(workspace, dirty=dirty):
-        return Decision(
-            due=False, reason=f"version {left.number} was trained and not judged: it is taken up", left=left
-        )
-    reason, due = _due(workspace, health, last)
-    changed = changed_files(workspace.root) if due and not dirty else []
-    if changed:
-        some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
-        hold = f"due, {reason}, but {some} differ from the last commit: commit them, or run --dirty"
-        return Decision(due=False, reason=hold, person=True)
-    return Decision(due=due, reason=f"{'due' if due else 'not due'}, {reason}")
-
-
-def _due(workspace: Workspace, health: Health, last: datetime | None) -> tuple[str, bool]:
-    """Why a challenger is due or not, and whether it is."""
-    retrain = workspace.acceptance.retrain
-    if last is None:
-        return "since there is none yet", True
-    if workspace.releases.champion() is None:  # the last one was refused: new labels may mend it
-        newest = dataset.newest(workspace.problem, workspace.lake)
-        due = newest is not None and newest > last
-        return f"since nothing serves, and there are {'new' if due else 'no new'} labels", due
-    days, broken = (health.at - last) / timedelta(days=1), sum(bool(period.broken) for period in health.periods)
-    if retrain.window_days <= days < retrain.every_days and has_broken(workspace, health.periods, now=health.at):
-        return f"since live quality broke its limits in {broken} of {len(health.periods)} windows", True
-    return f"{max(days, 0):.0f} days after the last", days >= retrain.every_days
-
-
-def _left(workspace: Workspace, *, dirty: bool) -> Version | None:
-    """The challenger of this code that was trained but not judged, or not released: a run was killed."""
-    newest = workspace.registry.newest()
-    if newest is None or newest.number in workspace.releases.versions():
-        return None
-    tags = workspace.registry.tags(newest.run_id)
-    refused = workspace.registry.verdict(newest) == "refused" or (tags["dirty"] == "true" and not dirty)
-    return None if refused or tags["code"] != code_hash() else newest
-
-
 def _retrain(
     workspace: Workspace, moment: datetime, decision: Decision, *, dirty: bool, draws: bool
 ) -> tuple[Trained | None, Promoted | None, str | None]:
@@ -210,7 +142,7 @@ def _retrain(
 
 
 def _record(workspace: Workspace, done: Done) -> None:
-    """Keep what was decided and why in the table `decisions`, once."""
+    """Keep what was decided and why."""
     verdict = done.promoted.verdict if done.promoted else None
     row = {
         "at": done.as_of,
@@ -223,5 +155,4 @@ def _record(workspace: Workspace, done: Done) -> None:
         "predicted": done.predicted,
         "alarms": "; ".join(str(finding) for finding in done.health.urgent) if done.health else "",
     }
-    once = "-".join(str(row[name]) for name in ("at", "batches", "trained", "champion", "predicted"))
-    workspace.lake.append(decisions.TABLE, pl.DataFrame([row], schema=decisions.COLUMNS), batch=once)
+    decisions.keep(workspace.lake, row)

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import served
-from {{cookiecutter.__package_name}}.production.findings import Finding, State
-from {{cookiecutter.__package_name}}.production.gate import missed
+from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
 from {{cookiecutter.__package_name}}.shared import dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.drift import stability

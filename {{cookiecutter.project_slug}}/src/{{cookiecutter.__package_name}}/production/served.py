@@ -8,8 +8,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.findings import Finding, State
-from {{cookiecutter.__package_name}}.production.gate import missed
+from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset, live, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics

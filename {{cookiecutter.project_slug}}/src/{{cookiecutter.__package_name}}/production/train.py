@@ -1,4 +1,4 @@
-"""A challenger: fitted without the newest labelled window, tracked, registered, with its evidence and picture."""
+"""A challenger: fitted without the newest labelled window, tracked, registered, with its evidence."""
 
 import json
 import logging
@@ -10,10 +10,10 @@ from io import BytesIO
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, effects, figures, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version, provenance
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, provenance
+from {{cookiecutter.__package_name}}.shared.release import MODEL
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 CANDIDATE = "candidate.onnx"
 PACKAGE = __name__.partition(".")[0]
-MODELS = ("model", "linear", "dummy")
 
 
 @dataclass(frozen=True)
@@ -139,27 +138,3 @@ def _evidence(held: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> byte
     content = BytesIO()
     held.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()).write_parquet(content)
     return content.getvalue()
-
-
-def draw(workspace: Workspace, version: Version) -> str:
-    """Draw a challenger into the folder of reports and beside its run.
-
-    Returns:
-        The picture's path, from the project's folder.
-    """
-    problem, registry = workspace.problem, workspace.registry
-    rows = training.evidence_rows(registry, version.run_id)
-    classes = json.loads(registry.tags(version.run_id)["classes"])
-    model = Predictor(registry.read(version.run_id, CANDIDATE), text_features(problem, rows), problem.task)
-    importance = effects.importance(problem, model, rows, classes)
-    answers = {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
-    figure = figures.overview(importance, answers, workspace.acceptance.decision)
-    figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
-    content = BytesIO()
-    figure.savefig(content, dpi=100, metadata={"Software": None})
-    path = workspace.settings.reports / f"version-{version.number}.png"
-    workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
-    workspace.path(path).write_bytes(content.getvalue())
-    with registry.resumed(version.run_id) as run:
-        run.keep("picture.png", content.getvalue())
-    return path.as_posix()

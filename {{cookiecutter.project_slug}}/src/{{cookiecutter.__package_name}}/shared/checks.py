@@ -6,21 +6,18 @@ is breached as a whole; else its bad rows are set apart, each with the rules tha
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import narwhals as nw
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Known, Nulls, Schema
+from {{cookiecutter.__package_name}}.shared.usual import ENOUGH, unlike
 
 RULES = "_rules"  # beside a rejected row: the rules it breaks
 UNIQUE = "key is unique"
 TOLERANCE = 0.01  # a batch with a larger share of bad rows is breached as a whole
-GROWTH = 0.05  # so is one with a larger share of new categories,
-MORE_NULLS = 0.7  # or with so many more missing values than any week before,
-VALUES = 5  # or with one value where each week before had at least so many.
-ENOUGH = 12  # rows: fewer tell nothing of shares,
-WHOLE = timedelta(hours=12)  # and less than half a day nothing of volume
+GROWTH = 0.05  # so is one with a larger share of new categories
 
 
 class ContractBreach(Exception):
@@ -158,7 +155,7 @@ def accept(
         accepted=judged.filter(kept).drop(RULES),
         rejected=rejected,
         repeats=len(rows) - len(fresh),
-        breaches=(*_breaches(rows, schema, len(rejected)), *_unlike(fresh, schema, days)),
+        breaches=(*_breaches(rows, schema, len(rejected)), *unlike(fresh, schema, days)),
         notes=tuple(_new_categories(rows, schema)),
     )
 
@@ -227,35 +224,6 @@ def _breaches(rows: pl.DataFrame, schema: Schema, rejected: int) -> Iterator[str
             new = (~rows[column.name].is_in(category.values)).sum() / len(rows)
             if new > GROWTH:
                 yield f"{column.name} is new in {new:.1%} of rows (at most {GROWTH:.0%})"
-
-
-def _unlike(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
-    """What sets a batch apart from the same days of the weeks before: fewer rows, more nulls, a value that sticks."""
-    weeks = [week for week in days[1:] if len(week) >= ENOUGH]
-    if not weeks:
-        return
-    n, full = len(days[0]) + len(rows), max(map(len, weeks))
-    if _hours(rows, schema) >= WHOLE and schema.model.volume and n < schema.model.volume * full:
-        yield f"{n} rows, where the weeks before have up to {full} (at least {schema.model.volume:.0%} of them)"
-    if len(rows) < ENOUGH:
-        return
-    for column in schema.columns:
-        name = column.name
-        share, most = _missing(rows, name), max(_missing(week, name) for week in weeks)
-        if share > most + MORE_NULLS:
-            yield f"{name} is missing in {share:.0%} of rows, in the weeks before in at most {most:.0%}"
-        varied = not column.optional and all(week[name].n_unique() >= VALUES for week in weeks)
-        if varied and rows[name].n_unique() == 1:
-            yield f"{name} is {rows[name][0]!r} in every row: it does not vary, as it did in the weeks before"
-
-
-def _hours(rows: pl.DataFrame, schema: Schema) -> timedelta:
-    first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
-    return last - first if isinstance(first, datetime) and isinstance(last, datetime) else timedelta(0)
-
-
-def _missing(rows: pl.DataFrame, name: str) -> float:
-    return rows[name].null_count() / len(rows)
 
 
 def _new_categories(rows: pl.DataFrame, schema: Schema) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The table `decisions`: what each run decided, and why."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import polars as pl
@@ -19,6 +20,12 @@ COLUMNS: dict[str, pl.DataType] = {
     "predicted": pl.Int64(),
     "alarms": pl.String(),
 }
+
+
+def keep(lake: Lake, row: Mapping[str, object]) -> None:
+    """Keep what a run decided, once."""
+    once = "-".join(str(row[name]) for name in ("at", "batches", "trained", "champion", "predicted"))
+    lake.append(TABLE, pl.DataFrame([row], schema=COLUMNS), batch=once)
 
 
 def read(lake: Lake) -> pl.DataFrame:

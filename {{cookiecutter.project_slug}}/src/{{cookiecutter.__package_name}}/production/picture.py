@@ -1,0 +1,34 @@
+"""A challenger on one page, for people."""
+
+import json
+from io import BytesIO
+
+from {{cookiecutter.__package_name}}.production.train import CANDIDATE
+from {{cookiecutter.__package_name}}.shared import effects, figures, training
+from {{cookiecutter.__package_name}}.shared.registry import Version
+from {{cookiecutter.__package_name}}.shared.release import Predictor, text_features
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+
+def draw(workspace: Workspace, version: Version) -> str:
+    """Draw a challenger into the folder of reports and beside its run.
+
+    Returns:
+        The picture's path, from the project's folder.
+    """
+    problem, registry = workspace.problem, workspace.registry
+    rows = training.evidence_rows(registry, version.run_id)
+    classes = json.loads(registry.tags(version.run_id)["classes"])
+    model = Predictor(registry.read(version.run_id, CANDIDATE), text_features(problem, rows), problem.task)
+    importance = effects.importance(problem, model, rows, classes)
+    answers = {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
+    figure = figures.overview(importance, answers, workspace.acceptance.decision)
+    figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
+    content = BytesIO()
+    figure.savefig(content, dpi=100, metadata={"Software": None})
+    path = workspace.settings.reports / f"version-{version.number}.png"
+    workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
+    workspace.path(path).write_bytes(content.getvalue())
+    with registry.resumed(version.run_id) as run:
+        run.keep("picture.png", content.getvalue())
+    return path.as_posix()
