@@ -116,10 +116,11 @@ def found_in(source: Path, words: Iterable[str]) -> list[str]:
     names, codes = (pattern(word for word in sought if word.islower() == named) for named in (True, False))
     for path in machinery(source):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", line).lower()
-            if names.search(apart) or codes.search(line):
+            said = line.replace(PACKAGE, "")  # the package's own name may have a word of the problem
+            apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", said).lower()
+            if names.search(apart) or codes.search(said):
                 place = f"{path.relative_to(source / PACKAGE).as_posix()}:{number}"
-                here = (word for word in sought if pattern([word]).search(apart if word.islower() else line))
+                here = (word for word in sought if pattern([word]).search(apart if word.islower() else said))
                 found += [f"{place} {word}: {line.strip()}" for word in here]
     return found
 

@@ -39,6 +39,7 @@ NOT_RUN = {
             "git rm -r --quiet tests/production",
             "git rm -r --quiet tests/research",
             "git rm -r --quiet tests/shared/test_problem.py",
+            "git rm -r --quiet tests/shared/test_effects.py",
             "git rm -r --quiet tests/shared/test_faults.py",
             "git rm -r --quiet tests/test_cli.py",
             "git rm -r --quiet tests/test_docs.py",

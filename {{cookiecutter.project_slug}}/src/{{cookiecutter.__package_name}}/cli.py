@@ -83,14 +83,15 @@ class Command:
 
     def __call__(self, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - a command's own parameters
         """Do it, print what came of it, exit with its status."""
-        from polars.exceptions import PolarsError
+        from polars.exceptions import PanicException, PolarsError
 
         from {{cookiecutter.__package_name}}.shared import BadInput, Refused
-        from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
 
         module, _, function = self.call.partition(":")
         where = "the project"
         try:
+            from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
+
             workspace = open_workspace()
             where = f"the project or its tables in {workspace.lake.url}"
             work = getattr(import_module(f"{PACKAGE}.{module}"), function)
@@ -100,7 +101,11 @@ class Command:
             fail(str(error), NO, as_json=as_json)
         except BadInput as error:
             fail(str(error), BAD, as_json=as_json)
-        except (PolarsError, OSError) as error:  # a file of a table is gone or broken
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith(PACKAGE):
+                raise
+            fail(f"{error.name} is not installed here, and this command needs it: uv sync", BAD, as_json=as_json)
+        except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
             reason = str(error).strip().partition("\n")[0]
             fail(f"{where} can't be read or written: {reason}", BAD, as_json=as_json)
         click.echo(json(result) if as_json else result, err=not as_json)

@@ -80,6 +80,22 @@ def test_what_was_erased_does_not_come_back_with_a_batch(trained: Workspace, exa
     assert trained.lake.scan(schema).join(examples.lazy(), on=schema.key, how="semi").collect().is_empty()
 
 
+def test_what_was_erased_does_not_come_back_into_the_archive(trained: Workspace, examples: pl.DataFrame) -> None:
+    schema = trained.problem.schema
+    again = trained.lake.scan(schema).select(schema.names).join(examples.lazy(), on=schema.key, how="semi").collect()
+    other = again.with_columns(pl.col(name) + 1_000_000 for name in schema.key)
+    erasing.erase(trained, written(examples))
+    inbox, archive = trained.path(trained.settings.inbox), trained.path(trained.settings.archive)
+    for name, rows in (("both", pl.concat([again, other])), ("gone", again)):
+        (inbox / schema.name).mkdir(parents=True, exist_ok=True)
+        rows.write_parquet(inbox / schema.name / f"{name}.parquet")
+    ingest.ingest_inbox(trained, now=trained.now())
+    kept = {path.name.partition("-")[0]: pl.read_parquet(path) for path in (archive / schema.name).glob("*-*.parquet")}
+    assert holding(archive, examples) == []
+    assert kept["both"].sort(schema.key).equals(other.sort(schema.key))
+    assert kept["gone"].is_empty()
+
+
 def test_erasing_twice_is_erasing_once(trained: Workspace, examples: pl.DataFrame) -> None:
     erasing.erase(trained, written(examples))
     versions = {name: trained.lake.version(name) for name in ("erasures", "releases")}

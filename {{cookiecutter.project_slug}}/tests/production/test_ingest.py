@@ -745,7 +745,7 @@ def test_a_lake_that_can_not_be_used_leaves_the_inbox_as_it_is(shop: Workspace) 
         ),
         (
             Batch("orders", "may.csv", "1", breaches=("it is late", "it is wrong"), counts={"id > 0": 9}),
-            "orders/may.csv breaks the contract: it is late; it is wrong",
+            "orders/may.csv breaks the contract: it is late; it is wrong; id > 0 (9)",
         ),
         (
             Batch("orders", "may.csv", "1", breaches=("it is late",), quarantine="q/may-1"),

@@ -226,6 +226,18 @@ def test_only_rows_after_now_without_an_outcome_are_predicted_ahead(trained: Wor
     assert rows_of(trained, "predictions").filter(version=2)["leg"].to_list() == expected
 
 
+def test_a_champion_whose_feature_is_no_longer_given_says_which(trained: Workspace) -> None:
+    honest = trained.problem.build
+    problem = dataclasses.replace(
+        trained.problem,
+        features=tuple(name for name in trained.problem.features if name != "weekday"),
+        build=lambda rows, history: honest(rows, history).drop("weekday"),
+    )
+    file = trained.root / "data" / "example" / "flights" / "2013-03.parquet"
+    with pytest.raises(BadInput, match=r"^features\.build no longer gives weekday, which version 1 takes: keep them"):
+        predict(dataclasses.replace(trained, problem=problem), file)
+
+
 def test_a_row_predicted_before_its_time_knows_what_is_known_now_and_no_more(trained: Workspace) -> None:
     early = datetime(2013, 1, 20, 12, tzinfo=UTC)
     state = {name: Path("earlier", name) for name in ("inbox", "archive", "quarantine")}

@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.production.monitor import (
     monitor,
 )
 from {{cookiecutter.__package_name}}.production.predict import champion
-from {{cookiecutter.__package_name}}.shared import dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
@@ -151,6 +151,29 @@ def test_a_breached_batch_is_an_alarm_until_its_folder_is_deleted(trained: Works
     assert monitor(trained, now=START + 28 * DAY, deep=False).ok
     trained.path(batch.quarantine or "").joinpath("reasons.json").unlink()
     assert monitor(trained, now=START, deep=False).ok
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_reasons_that_can_not_be_read_are_an_alarm_that_names_the_folder(trained: Workspace, content: str) -> None:
+    folder = trained.path(trained.settings.quarantine) / "weather" / "half"
+    folder.mkdir(parents=True)
+    (folder / "reasons.json").write_text(content)
+    (alarm,) = monitor(trained, now=START, deep=False).urgent
+    assert (alarm.name, alarm.detail) == ("batch half", f"its reasons can't be read: delete {folder}")
+
+
+def test_a_champion_that_answers_otherwise_than_it_was_trained_to_is_an_alarm_and_predicts_nothing(
+    trained: Workspace,
+) -> None:
+    release = champion(trained)
+    assert found(monitor(trained, now=START))["golden requests"].state is State.FINE
+    golden = release.golden.model_copy(update={"answers": [answer + 0.5 for answer in release.golden.answers]})
+    trained.releases.append(release.model_copy(update={"number": 2, "golden": golden}))
+    alarm = found(monitor(trained, now=START))["golden requests"]
+    assert alarm.state is State.ALARM
+    assert alarm.detail.startswith("version 1 differs by 0.5 from its golden answers: it must not serve: run rollback")
+    with pytest.raises(Refused, match="it must not serve"):
+        champion(trained)
 
 
 def test_rows_of_the_lake_that_no_longer_keep_the_contract_are_an_alarm(

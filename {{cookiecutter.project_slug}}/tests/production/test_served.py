@@ -17,6 +17,7 @@ from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.production.service.online import Prepared
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
 from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -116,6 +117,15 @@ def test_versions_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Wo
     assert finding.detail.endswith("; 200 can't be computed again: their tables' versions are gone")
 
 
+def test_files_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Workspace) -> None:
+    again = dataclasses.replace(asked)  # reads the tables anew
+    for file in (asked.root / "data" / "lake" / "weather").glob("*.parquet"):
+        file.unlink()
+    rows = logged(again, now=START + DAY, back=DAY).sort("_served")
+    finding = served._skew(again, champion(again), rows)
+    assert finding.detail.endswith("can't be computed again: their tables' versions are gone")
+
+
 def test_requests_that_break_the_contract_are_an_alarm_where_they_are_many(asked: Workspace) -> None:
     rewritten(asked, pl.lit(-5).alias("distance"))
     finding = found(asked, START + 2 * DAY)["contract of requests"]
@@ -207,7 +217,7 @@ def without_numbers(release: Release) -> bytes:
 
 def test_a_candidate_that_gives_no_numbers_is_refused(trained: Workspace) -> None:
     release = champion(trained)
-    broken = release.model_copy(update={"onnx": without_numbers(release)})
+    broken = Release.read(release.model_dump_json(), without_numbers(release))
     assert np.isnan(broken.predictor.predict(pl.DataFrame(release.golden.features))).all()
     (check,) = checks(trained, broken, now=release.trained_until)
     assert (check.name, check.passed) == ("canary answers", False)

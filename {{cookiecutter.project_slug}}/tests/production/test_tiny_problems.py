@@ -376,6 +376,30 @@ def bank(tmp_path_factory: pytest.TempPathFactory, no_runs: Path) -> Workspace:
     return workspace
 
 
+class Dated(Loan):
+    """A loan is known by its number and its beginning."""
+
+    begins: Annotated[datetime, EventTime(), Key()]
+
+
+class Ended(Repayment):
+    """So is what came of it."""
+
+    begins: Annotated[datetime, Key()]
+
+
+def test_a_key_may_hold_the_time_of_the_event(tmp_path: Path) -> None:
+    problem = dataclasses.replace(LENDING, subject=Dated, tables=(Dated, Ended))
+    workspace = opened(tmp_path, problem, "[window]\ndays = 4\n[canary]\non = false")
+    asked, ended = loans()
+    ingested(workspace, asked, "loans")
+    ingested(workspace, ended.join(asked.select("loan", "begins"), on="loan"), "repayments")
+    done = lifecycle.run(workspace, now=NOW)
+    assert 15 <= done.predicted <= 20
+    predicted = workspace.lake.read("predictions", {}).collect()
+    assert predicted.columns[:2] == ["loan", "begins"]
+
+
 def assert_nothing_closed(content: str) -> None:
     assert [name for name in CLOSED if name in content] == []
 
@@ -445,7 +469,7 @@ def test_a_build_that_asks_for_a_closed_column_is_refused_with_a_line(tmp_path: 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_a_closed_column_can_not_be_named_as_a_feature(name: str) -> None:
-    with pytest.raises(TypeError, match=rf"^features {name} are personal or forbidden in shared/contract\.py$"):
+    with pytest.raises(BadInput, match=rf"^features {name} are personal or forbidden in shared/contract\.py$"):
         dataclasses.replace(LENDING, features=("income", name))
 
 

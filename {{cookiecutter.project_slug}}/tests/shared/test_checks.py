@@ -160,6 +160,12 @@ def test_text_from_csv_is_read_in_the_contracts_types(placed: str, gift: str) ->
     assert checks.parse(batch.with_columns(gift=pl.lit("0")), ORDERS)["gift"].to_list() == [False]
 
 
+@pytest.mark.parametrize("placed", ["04/03/2024 12:00", "25.10.2024 12:00"])
+def test_a_date_whose_order_must_be_guessed_is_not_read(placed: str) -> None:
+    with pytest.raises(checks.ContractBreach, match=f"column placed has 1 values that are no datetime, as '{placed}'"):
+        checks.parse(read_csv(f"{HEAD}1,north,{placed},2024-05-01,2.5,,book,,1\n"), ORDERS)
+
+
 def test_columns_that_are_missing_or_unknown_in_csv_are_left_to_the_check_of_columns() -> None:
     typed = checks.parse(read_csv("id,colour\n1,red\n"), ORDERS)
     assert typed.to_dicts() == [{"id": 1, "colour": "red"}]

@@ -228,4 +228,4 @@ def test_a_model_gains_nothing_over_itself_and_a_better_one_surely_does() -> Non
 
 
 def test_a_gain_reads_as_a_sentence() -> None:
-    assert str(Gain(0.01234, -0.005, 280)) == "+0.0123 (at least -0.0050, 280 rows)"
+    assert str(Gain(0.01234, -0.005, 280)) == "+0.0123 (lower bound -0.0050, 280 rows)"

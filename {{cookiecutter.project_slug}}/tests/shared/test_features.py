@@ -102,6 +102,7 @@ def slow_latest(rows: Sequence[Row], events: Sequence[Row], within: float, by: S
 @pytest.fixture(params=["polars", "another"], autouse=True)
 def engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let the windows take Polars for Polars, or for an engine that has no as-of join of its own."""
+    nw.from_native(pl.LazyFrame({"n": [1]})).filter(nw.col("n") > 0)  # Narwhals finds out once which engine it is
     with patch.object(nw.Implementation, "is_polars", lambda _: request.param == "polars"):
         yield
 
@@ -404,6 +405,14 @@ def test_a_build_that_asks_for_what_it_cannot_have_is_refused_by_name(lake: Lake
         dataset.training_set(made(personal, ("name",)), lake, as_of=hour(9))
 
 
+def test_a_build_that_does_not_keep_each_row_is_refused(lake: Lake) -> None:
+    def some(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        return stars_of_the_shop(rows, history).filter(nw.col("shop") == "north")
+
+    with pytest.raises(Refused, match=r"^features\.build gives 2 rows for 3: it must keep each, once$"):
+        dataset.training_set(made(some), lake, as_of=hour(9))
+
+
 def test_a_build_that_does_not_give_its_features_is_refused_by_their_names(lake: Lake) -> None:
     with pytest.raises(Refused, match=r"gives no tips, tax, which features\.FEATURES names"):
         dataset.training_set(made(features=("shop", "tips", "tax")), lake, as_of=hour(9))
@@ -503,6 +512,21 @@ def test_a_feature_that_uses_an_outcome_known_later_is_named(lake: Lake) -> None
 
 def test_a_feature_that_counts_rows_booked_later_is_named_and_a_constant_is_not(lake: Lake) -> None:
     assert leaks(made(visits_of_the_day, (*VISITS.features, "booked", "spoiler")), lake) == ["booked"]
+
+
+DAY = timedelta(days=1)
+
+
+def test_a_feature_that_sees_the_row_itself_is_named_and_one_that_sees_rows_before_is_not(lake: Lake) -> None:
+    def seats_of_the_shop(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+        booked = history["visits"].select("shop", "seats", booked=nw.col("time") - timedelta(hours=1))
+        own = windows.latest(
+            rows, booked.rename({"seats": "own"}), when="booked", within=DAY, values=["own"], by=["shop"]
+        )
+        before = booked.select("shop", past=nw.col("seats"), booked=nw.col("booked") + timedelta(minutes=1))
+        return windows.latest(own, before, when="booked", within=DAY, values=["past"], by=["shop"])
+
+    assert leaks(made(seats_of_the_shop, ("seats", "own", "past")), lake) == ["own"]
 
 
 def test_leaking_features_are_named_in_the_order_of_their_names(lake: Lake) -> None:

@@ -32,7 +32,7 @@ from {{cookiecutter.__package_name}}.shared.registry import (
     code_hash,
     provenance,
 )
-from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases
+from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import (
     Forbidden,
     Key,
@@ -282,6 +282,28 @@ def test_a_release_number_that_is_taken_changes_nothing(lake: Lake) -> None:
     assert [each.version for each in releases.newest(2)] == [3]
 
 
+def test_a_release_whose_row_is_gone_can_be_appended_again(lake: Lake) -> None:
+    releases = Releases(lake)
+    assert releases.append(release(1, 3))
+    deltalake.DeltaTable(lake.address("releases")).delete("number = 1")
+    assert releases.champion() is None
+    assert releases.append(release(1, 4, released=NOON + timedelta(hours=1)))
+    assert [each.version for each in releases.newest(2)] == [4]
+
+
+@pytest.mark.parametrize("card", ["{", "{}"])
+def test_a_broken_card_is_bad_input_that_names_the_release(lake: Lake, card: str) -> None:
+    broken = rows_of([release(7, 3)]).with_columns(card=pl.lit(card))
+    lake.append("releases", broken, batch="broken")
+    with pytest.raises(BadInput, match=r"^release 7 in the table releases is broken: [^\n]+; see docs/runbook\.md$"):
+        Releases(lake).champion()
+
+
+def test_a_model_that_is_no_onnx_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"^the model is no ONNX that can be loaded: [^\n]+; see docs/runbook\.md$"):
+        release(1).predictor.predict(pl.DataFrame({"x": [1.0]}))
+
+
 def test_a_release_stands_in_the_lake_with_number_version_time_model_and_card(lake: Lake) -> None:
     Releases(lake).append(release(5, 9))
     (row,) = lake.read("releases", {}).collect().to_dicts()
@@ -420,6 +442,8 @@ def test_settings_are_those_of_the_project_wherever_one_is(root: Path, monkeypat
         (".env", b"ML_LAEK=x", "laek: "),
         (".env", b"ML_CLOCK=sun", "clock: "),
         (".env", b"ML_LAKE=\xfc", "utf-8"),
+        (".env", b"ML_LAKE=", "lake: String should have at least 1 character"),
+        (".env", b'ML_TABLES={"a":', "tables"),
     ],
 )
 def test_a_setting_that_is_wrong_is_named_in_one_line(root: Path, file: str, content: bytes, reason: str) -> None:
@@ -602,13 +626,13 @@ def test_a_table_with_a_name_that_the_machinery_needs_is_refused(name: str) -> N
     class Taken(Guest):
         table: ClassVar = name
 
-    with pytest.raises(TypeError, match=f"^table names {name} are taken"):
+    with pytest.raises(BadInput, match=f"^table names {name} are taken"):
         made(Taken, Bill)
 
 
 @pytest.mark.parametrize(("features", "named"), [(("id", "name"), "name"), (("tip", "id", "name"), "name, tip")])
 def test_a_feature_that_is_personal_or_forbidden_is_refused_in_any_table(features: tuple[str, ...], named: str) -> None:
-    with pytest.raises(TypeError, match=f"^features {named} are personal or forbidden"):
+    with pytest.raises(BadInput, match=f"^features {named} are personal or forbidden"):
         made(Guest, Bill, features=features)
 
 
@@ -639,6 +663,27 @@ def registered(registry: Registry, content: bytes = b"model") -> Version:
     with registry.run("train", {}, {}) as run:
         run.keep("model.onnx", content)
         return registry.register(run, "model.onnx")
+
+
+def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.store.tracking import sqlalchemy_store  # noqa: PLC0415
+
+    class Killed(BaseException):
+        pass
+
+    def half(uri: str, _: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half of it")
+        raise Killed
+
+    registry = Registry(str(tmp_path / "mlruns"), "m")
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlalchemy_store, "SqlAlchemyStore", half)
+        with pytest.raises(Killed):
+            registry.newest()
+    assert registry.newest() is None
+    assert sorted(path.name for path in (tmp_path / "mlruns").iterdir()) == ["mlflow.db", "mlflow.lock"]
 
 
 def test_a_registry_without_a_model_names_none(registry: Registry) -> None:

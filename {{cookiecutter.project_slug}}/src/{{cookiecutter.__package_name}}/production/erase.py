@@ -10,14 +10,12 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from {{cookiecutter.__package_name}}.production.explain import keys_of
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
-from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, from_text
+from {{cookiecutter.__package_name}}.shared.checks import ContractBreach
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
 from {{cookiecutter.__package_name}}.shared.release import CARD, TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import Schema
@@ -132,39 +130,6 @@ def _rewritten(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> Iter
     settings = workspace.settings
     for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports):
         for path in sorted(workspace.path(folder).rglob("*")):
-            if path.suffix.lower() in {".parquet", ".csv"} and _without(path, schema, gone):
+            if path.suffix.lower() in {".parquet", ".csv"} and erasures.purge(path, schema, gone):
                 inside = path.is_relative_to(workspace.root)
                 yield (path.relative_to(workspace.root) if inside else path).as_posix()
-
-
-def _without(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
-    """Write a file anew without the rows, in one step; return whether it had some. One that can't be read is named."""
-    text = path.suffix.lower() == ".csv"
-    try:
-        rows = pl.read_csv(path, infer_schema=False) if text else pl.read_parquet(path, hive_partitioning=False)
-        if not set(schema.key) <= set(rows.columns):
-            return False
-        named = rows.with_row_index("_nth")
-        keys = _typed(named.select("_nth", *schema.key), schema)
-        left = named.join(keys.join(gone, on=schema.key, how="semi"), on="_nth", how="anti", maintain_order="left")
-    except (PolarsError, OSError) as error:
-        log.warning("erase     %s can't be read, look yourself: %s", path, str(error).partition("\n")[0])
-        return False
-    if len(left) == len(rows):
-        return False
-    draft = path.with_name(f".{path.name}.part")
-    left = left.drop("_nth")
-    left.write_csv(draft) if text else left.write_parquet(draft)
-    draft.replace(path)
-    return True
-
-
-def _typed(keys: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Keys in the contract's types, whatever a file has them in; missing where they can't be."""
-    columns = [schema.column(name) for name in schema.key]
-    return keys.with_columns(
-        from_text(column)
-        if keys.schema[column.name] == pl.String
-        else pl.col(column.name).cast(column.dtype, strict=False)
-        for column in columns
-    )

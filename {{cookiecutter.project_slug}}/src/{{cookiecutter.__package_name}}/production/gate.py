@@ -11,8 +11,11 @@ from {{cookiecutter.__package_name}}.shared import BadInput, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Task
+from {{cookiecutter.__package_name}}.shared.settings import Acceptance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ def _checks(
     yield Check("predictions are numbers", numbers, f"{len(rows)} rows")
     if not numbers:  # nothing else can be asked
         return
-    yield from limits("", metrics(model, ask.decision), ask.at_least, ask.at_most)
+    figures = metrics(model, ask.decision)
+    _require_known(ask, {*figures, *SOMETIMES[problem.task]})
+    yield from limits("", figures, ask.at_least, ask.at_most)
     days, rng = training.days(problem, rows), np.random.default_rng(seed)
     for name in ("dummy", "linear"):
         better = gain(losses(model), losses(answers(name)), days, confidence=ask.confidence, rng=rng)
@@ -131,6 +136,13 @@ def _checks(
         name = f"{part.column} {part.value} ({part.rows} rows), "
         yield from limits(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
     yield from _gaps(workspace, rows, model)
+
+
+def _require_known(ask: Acceptance, names: set[str]) -> None:
+    limited = (ask.at_least, ask.at_most, ask.slices.at_least, ask.slices.at_most, ask.groups.gap)
+    if unknown := sorted({name for limits in limited for name in limits} - names):
+        known = ", ".join(sorted(names))
+        raise BadInput(f"config/acceptance.toml asks for {', '.join(unknown)}: the metrics here are {known}")
 
 
 def _gaps(workspace: Workspace, rows: pl.DataFrame, model: Answers) -> Iterator[Check]:

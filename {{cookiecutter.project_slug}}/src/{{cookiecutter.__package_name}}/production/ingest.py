@@ -18,7 +18,14 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
-from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractBreach, accept, conform, parse
+from {{cookiecutter.__package_name}}.shared.checks import (
+    BatchReport,
+    ContractBreach,
+    accept,
+    conform,
+    marked,
+    parse,
+)
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Column, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -73,7 +80,8 @@ class Batch:
         """One line for people."""
         if self.seen:
             return f"{self.table}/{self.name}: in the lake already, nothing to do"
-        reasons = "; ".join(self.breaches) or ", ".join(f"{rule} ({n})" for rule, n in (self.counts or {}).items())
+        broken = ", ".join(f"{rule} ({n})" for rule, n in (self.counts or {}).items())
+        reasons = "; ".join(filter(None, (*self.breaches, broken)))
         kept = f"; kept in {self.quarantine}" if self.quarantine else ""
         if self.breaches:
             return f"{self.table}/{self.name} breaks the contract: {reasons}{kept}"
@@ -177,6 +185,8 @@ def _taken(workspace: Workspace, path: Path, *, now: datetime) -> Batch:
     except Unreadable as error:
         unread = Batch(path.parent.name, path.name, _id_of(path), breaches=(str(error),))
         batch = _quarantined(workspace, unread, None, now=now)
+    else:
+        erasures.clean(workspace.lake, workspace.problem.schema, path)
     _clear(workspace, path, batch)
     log.debug("%s", batch)
     return batch
@@ -266,6 +276,8 @@ def _judged(
     try:
         rows = conform(typed(rows, schema, path), schema)
         rows = erasures.without(workspace.lake, workspace.problem.schema, rows)
+        if rows.is_empty():
+            return BatchReport(rows, marked(rows, schema), 0, (), ("all of its rows were erased",))
         stored, days = _earlier(workspace, schema, rows)
         return accept(rows, schema, stored=stored, days=days, now=now)
     except ContractBreach as breach:
@@ -328,7 +340,9 @@ def _quarantined(
         judged.rejected.write_parquet(target / OURS[0])
     kept = replace(batch, quarantine=folder.as_posix())
     reasons = json.dumps(asdict(kept) | {"arrived": now.isoformat()}, indent=2)
-    (target / OURS[1]).write_text(reasons, encoding="utf-8", newline="\n")
+    draft = target / f"{OURS[1]}.part"
+    draft.write_text(reasons, encoding="utf-8", newline="\n")
+    draft.replace(target / OURS[1])
     return kept
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production import served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
-from {{cookiecutter.__package_name}}.shared import dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
@@ -97,6 +97,7 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = T
         periods = live_quality(workspace, champion, now=moment, windows=windows)
     findings += [_age(workspace, champion, moment), _quality(workspace, periods)]
     if deep:
+        findings.append(_golden(champion))
         rows = labelled_since(workspace, champion, now=moment, back=RECENT)
         findings += [*_slices(workspace, champion, rows), *_drift(workspace, champion, moment)]
         findings += served.findings(workspace, champion, now=moment)
@@ -135,10 +136,17 @@ def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
     """Batches that were breached as a whole lately, and still lie in quarantine."""
     folder = workspace.path(workspace.settings.quarantine)
     for path in sorted(folder.glob("*/*/reasons.json")):
-        batch = json.loads(path.read_text(encoding="utf-8"))
-        if batch["breaches"] and moment - RECENT < datetime.fromisoformat(batch["arrived"]) <= moment:
+        try:
+            batch = json.loads(path.read_text(encoding="utf-8"))
+            new = moment - RECENT < datetime.fromisoformat(batch["arrived"]) <= moment
             detail = f"{'; '.join(batch['breaches'])}: mend it, then delete {batch['quarantine']}"
-            yield Finding(f"batch {batch['table']}/{batch['name']}", State.ALARM, detail)
+            found = Finding(f"batch {batch['table']}/{batch['name']}", State.ALARM, detail)
+        except (ValueError, KeyError, TypeError):
+            batch, new = {"breaches": True}, True
+            detail = f"its reasons can't be read: delete {path.parent}"
+            found = Finding(f"batch {path.parent.name}", State.ALARM, detail)
+        if batch["breaches"] and new:
+            yield found
 
 
 def _silent(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
@@ -169,6 +177,14 @@ def _age(workspace: Workspace, champion: Release, moment: datetime) -> Finding:
     stale = limit is not None and days > limit
     detail = f"version {champion.version} knows labels until {days:.0f} days ago"
     return Finding("age", State.ALARM if stale else State.FINE, f"{detail} (at most {limit:g})" if limit else detail)
+
+
+def _golden(champion: Release) -> Finding:
+    try:
+        champion.check()
+    except Refused as refused:
+        return Finding("golden requests", State.ALARM, f"{refused}: run rollback, or train and promote another")
+    return Finding("golden requests", State.FINE, f"version {champion.version} answers as it was trained to")
 
 
 def _quality(workspace: Workspace, periods: tuple[Period, ...]) -> Finding:
@@ -206,6 +222,6 @@ def _drift(workspace: Workspace, champion: Release, moment: datetime) -> Iterato
         yield Finding("drift", State.FINE, "too few labels since the champion's training")
         return
     found = {name: stability(before[name], after[name]) for name in champion.features}
-    moved = [f"{name} {value:.2f}" for name, value in sorted(found.items(), key=lambda f: -f[1]) if value > limit]
+    moved = [f"{name} {value:.3f}" for name, value in sorted(found.items(), key=lambda f: -f[1]) if value > limit]
     detail = f"{', '.join(moved)} (stability index; at most {limit:g})" if moved else "no feature has moved"
     yield Finding("drift", State.WARNING if moved else State.FINE, detail)

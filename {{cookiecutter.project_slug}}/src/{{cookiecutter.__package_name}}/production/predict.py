@@ -50,10 +50,11 @@ def champion(workspace: Workspace) -> Release:
     """The release that serves.
 
     Raises:
-        Refused: Nothing was promoted yet.
+        Refused: Nothing was promoted yet, or it does not answer as it was trained to.
     """
     if (release := workspace.releases.champion()) is None:
         raise Refused("there is no champion yet: run, or train and promote, first")
+    release.check()
     return release
 
 
@@ -62,6 +63,9 @@ def predict_rows(
 ) -> pl.DataFrame:
     """The champion's answers to rows of the subject, beside the rows and in their order."""
     built = features_for(workspace, rows, now=now, history=history)
+    if missing := [name for name in release.features if name not in built.columns]:
+        msg = f"features.build no longer gives {', '.join(missing)}, which version {release.version} takes: keep them"
+        raise BadInput(msg)
     answers = release.answers(release.predictor.predict(built))
     return rows.with_columns(*answers.iter_columns(), pl.lit(release.version).alias("version"))
 
@@ -173,7 +177,7 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     if (rows := ahead.sort(schema.event_time, *schema.key).collect()).is_empty():
         return 0
     predicted = predict_rows(workspace, release, rows, now=now)
-    kept = [*schema.key, schema.event_time, *predicted.columns[len(rows.columns) :]]
+    kept = dict.fromkeys((*schema.key, schema.event_time, *predicted.columns[len(rows.columns) :]))
     made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
     keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
     batch = f"{release.number}-{now.isoformat()}-{keys}"

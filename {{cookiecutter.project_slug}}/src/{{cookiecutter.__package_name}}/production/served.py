@@ -65,7 +65,7 @@ def _skew(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Findin
         try:
             differ |= set(_differing(workspace, champion, part, json.loads(tables)))
             compared += len(part)
-        except BadInput:  # that version of a table is no longer kept
+        except (BadInput, OSError):  # that version of a table is no longer kept
             gone += len(part)
     if differ:
         return Finding("training-serving skew", State.ALARM, f"{', '.join(sorted(differ))} of requests differ")

@@ -129,7 +129,8 @@ def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, 
         raise Refused(f"{early} labels are known before their row is predicted: the column with Known() is wrong")
     history = dataset.known(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
     if leaking := dataset.leaks(workspace.problem, rows, history):
-        msg = f"features know what was not known yet: {', '.join(leaking)} change when the future is taken away"
+        names = ", ".join(leaking)
+        msg = f"features know what was not known yet: {names} change without the future and without the row itself"
         raise Refused(msg)
 
 

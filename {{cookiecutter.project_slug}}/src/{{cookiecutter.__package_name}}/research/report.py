@@ -87,7 +87,9 @@ def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) 
     pages = {html / f"{name}.html": rendered(name, now) for name in programs()}
     html.mkdir(parents=True, exist_ok=True)
     for path, page in pages.items():
-        path.write_text(page, encoding="utf-8", newline="\n")
+        draft = path.with_suffix(".part")
+        draft.write_text(page, encoding="utf-8", newline="\n")
+        draft.replace(path)
     return Written(tuple(path.as_posix() for path in pages), now.settings.tables)
 
 

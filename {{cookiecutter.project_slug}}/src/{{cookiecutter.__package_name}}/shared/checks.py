@@ -112,14 +112,15 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 def from_text(column: Column) -> pl.Expr:
     """A column of text in its own type; missing where it can't be."""
     value = pl.col(column.name)
+    dated = pl.when(value.str.contains(r"^\d{4}-")).then(value)  # 04/03 is a day of April to some, of March to others
     if column.kind is bool:
         return value.str.to_lowercase().replace_strict(
             {"true": True, "1": True, "false": False, "0": False}, default=None, return_dtype=pl.Boolean
         )
     if isinstance(column.dtype, pl.Datetime):
-        return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+        return dated.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
     if column.kind is date:
-        return value.str.to_date(strict=False)
+        return dated.str.to_date(strict=False)
     return value.cast(column.dtype, strict=False)
 
 

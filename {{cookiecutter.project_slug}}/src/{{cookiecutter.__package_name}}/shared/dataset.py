@@ -51,9 +51,13 @@ def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFra
     """Rows that have `_at`, with their features.
 
     Raises:
-        Refused: The problem's own `build` asks for a column that is not there, or does not give a feature.
+        Refused: The problem's own `build` asks for a column that is not there, or does not give a feature, or each row.
     """
-    return collected(problem, lambda: problem.build(rows, history).collect(backend="polars").to_native())
+    built = collected(problem, lambda: problem.build(rows, history).collect(backend="polars").to_native())
+    asked = rows.select(nw.len()).collect().item()
+    if len(built) != asked:
+        raise Refused(f"features.build gives {len(built)} rows for {asked}: it must keep each, once")
+    return built
 
 
 def collected(problem: Problem, build: Callable[[], pl.DataFrame]) -> pl.DataFrame:
@@ -162,7 +166,7 @@ def share(row: tuple[object, ...]) -> float:
 
 
 def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: int = 5) -> list[str]:
-    """The features that change when the future is taken away: they know more than was known.
+    """The features that change when the future, and the row itself, are taken away: they know more than was known.
 
     Args:
         problem: The problem.
@@ -179,6 +183,9 @@ def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: in
         past = {name: history[name].filter(schema.known <= at) for name, schema in problem.schemas.items()}
         full = rows.filter(pl.col(AT) == at)
         raw = full.select(name for name in (*problem.schema.names, AT) if name in full.columns)
+        if own := problem.schema.key:  # a request is not in the lake yet
+            asked = nw.from_native(full.select(own).lazy())
+            past[problem.schema.name] = past[problem.schema.name].join(asked, on=own, how="anti")
         again = with_features(problem, nw.from_native(raw.lazy()), past)
         order = problem.schema.key or raw.columns
         again, full = again.sort(order), full.sort(order)

@@ -4,15 +4,21 @@ Deleting them is `production/erase.py`; what arrives later is held against the t
 """
 
 import dataclasses
+import logging
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 
 import deltalake
 import polars as pl
 from deltalake.exceptions import DeltaError
+from polars.exceptions import PolarsError
 
+from {{cookiecutter.__package_name}}.shared.checks import from_text
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Schema
+
+log = logging.getLogger(__name__)
 
 TABLE = "erasures"
 ERASED = "_erased"
@@ -84,6 +90,46 @@ def replace(lake: Lake, table: str, rows: pl.DataFrame) -> None:
         _forget_past(deltalake.DeltaTable(lake.address(table)))
     except (DeltaError, OSError) as error:
         raise lake.unreadable(table, error) from error
+
+
+def clean(lake: Lake, schema: Schema, path: Path) -> None:
+    """Write a file anew without rows that were erased, where it has some."""
+    lake = dataclasses.replace(lake, _opened={})
+    if schema.key and lake.version(TABLE) >= 0:
+        purge(path, schema, _recorded(lake, schema))
+
+
+def purge(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
+    """Write a file anew without the rows, in one step; return whether it had some. One that can't be read is named."""
+    text = path.suffix.lower() == ".csv"
+    try:
+        rows = pl.read_csv(path, infer_schema=False) if text else pl.read_parquet(path, hive_partitioning=False)
+        if not set(schema.key) <= set(rows.columns):
+            return False
+        named = rows.with_row_index("_nth")
+        keys = _typed(named.select("_nth", *schema.key), schema)
+        left = named.join(keys.join(gone, on=schema.key, how="semi"), on="_nth", how="anti", maintain_order="left")
+    except (PolarsError, OSError) as error:
+        log.warning("erase     %s can't be read, look yourself: %s", path, str(error).partition("\n")[0])
+        return False
+    if len(left) == len(rows):
+        return False
+    draft = path.with_name(f".{path.name}.part")
+    left = left.drop("_nth")
+    left.write_csv(draft) if text else left.write_parquet(draft)
+    draft.replace(path)
+    return True
+
+
+def _typed(keys: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Keys in the contract's types, whatever a file has them in; missing where they can't be."""
+    columns = [schema.column(name) for name in schema.key]
+    return keys.with_columns(
+        from_text(column)
+        if keys.schema[column.name] == pl.String
+        else pl.col(column.name).cast(column.dtype, strict=False)
+        for column in columns
+    )
 
 
 def _forget_past(table: deltalake.DeltaTable) -> None:

@@ -155,7 +155,7 @@ class Gain:
     rows: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} (at least {self.lower:+.4f}, {self.rows} rows)"
+        return f"{self.mean:+.4f} (lower bound {self.lower:+.4f}, {self.rows} rows)"
 
 
 def gain(ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: float, rng: np.random.Generator) -> Gain:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.shared import collect, contract, features
+from {{cookiecutter.__package_name}}.shared import BadInput, collect, contract, features
 from {{cookiecutter.__package_name}}.shared.schema import (
     Column,
     Frame,
@@ -73,9 +73,9 @@ class Problem:
             msg = (
                 f"table names {', '.join(sorted(taken))} are taken by the machinery: rename them in shared/contract.py"
             )
-            raise TypeError(msg)
+            raise BadInput(msg)
         if closed := {name for schema in self.schemas.values() for name in schema.closed} & set(self.features):
-            raise TypeError(f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py")
+            raise BadInput(f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py")
 
     @property
     def schema(self) -> Schema:

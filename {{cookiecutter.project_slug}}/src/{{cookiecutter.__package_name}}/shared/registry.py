@@ -6,6 +6,7 @@ Only training, gate and research come here: what serves is a row of the table `r
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from {{cookiecutter.__package_name}}.shared import BadInput
 
@@ -228,7 +231,8 @@ class Registry:
         try:
             yield mlflow.MlflowClient(self._uri(), registry_uri=self._uri())
         except (mlflow.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            lines = (line for line in str(error).splitlines() if line and not line.startswith("(raised as a result of"))
+            reason = next(lines, type(error).__name__)[:200]
             raise BadInput(f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING") from error
 
     def _uri(self) -> str:
@@ -238,14 +242,34 @@ class Registry:
             Path(self.address).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"MLflow at {self.address}: its folder can't be made: {error.strerror}") from error
-        return f"sqlite:///{Path(self.address, 'mlflow.db').as_posix()}"
+        file = Path(self.address, "mlflow.db")
+        if not file.exists():
+            self._make(file)
+        return f"sqlite:///{file.as_posix()}"
+
+    def _make(self, file: Path) -> None:
+        """Make the database beside its place: who is killed meanwhile leaves none that is half made."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - takes seconds
+
+        draft = file.parent / "making" / file.name
+        with FileLock(file.with_suffix(".lock")):
+            if file.exists():
+                return
+            shutil.rmtree(draft.parent, ignore_errors=True)
+            draft.parent.mkdir()
+            store = SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", self._artifacts())  # type: ignore[no-untyped-call]
+            store.engine.dispose()
+            draft.replace(file)
+            draft.parent.rmdir()
+
+    def _artifacts(self) -> str:
+        return Path(self.address, ARTIFACTS).absolute().as_uri()
 
     def _experiment(self, client: "MlflowClient") -> str:
         if found := client.get_experiment_by_name(self.model):
             return str(found.experiment_id)
         local = "://" not in self.address
-        where = Path(self.address, ARTIFACTS).absolute().as_uri() if local else None
-        return client.create_experiment(self.model, artifact_location=where)
+        return client.create_experiment(self.model, artifact_location=self._artifacts() if local else None)
 
 
 def _version(found: "ModelVersion") -> Version:

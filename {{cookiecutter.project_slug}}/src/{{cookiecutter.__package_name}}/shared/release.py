@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from {{cookiecutter.__package_name}}.shared import Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Task
@@ -50,7 +50,11 @@ class Predictor:
     def _session(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        try:
+            return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # it raises classes of its own
+            reason = str(error).strip().splitlines()[0]
+            raise BadInput(f"the model is no ONNX that can be loaded: {reason}; see docs/runbook.md") from error
 
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Predictions for rows with their features.
@@ -173,11 +177,13 @@ class Release(BaseModel):
             schema={name: pl.String if text else pl.Float32 for name, text in self.features.items()},
             strict=False,
         )
+        if features.is_empty():  # all were erased
+            return
         expected = np.asarray(self.golden.answers, dtype=np.float64)
         scale = float(np.ptp(expected)) or 1.0 if self.task is Task.REGRESSION else 1.0
         worst = float(np.abs(self.predictor.predict(features) - expected).max()) / scale
         if not worst <= TOLERANCE:
-            msg = f"version {self.version} answers its golden requests with a difference of {worst:.2g}: not released"
+            msg = f"version {self.version} differs by {worst:.2g} from its golden answers: it must not serve"
             raise Refused(msg)
 
 
@@ -213,7 +219,7 @@ class Releases:
     def newest(self, n: int) -> list[Release]:
         """The newest releases, the newest first."""
         rows = self._lake.read(TABLE, COLUMNS).sort("number", descending=True).head(n).collect()
-        return [Release.read(row["card"], row["onnx"]) for row in rows.to_dicts()]
+        return [_read(row) for row in rows.to_dicts()]
 
     def versions(self) -> set[int]:
         """The versions that serve or served."""
@@ -221,7 +227,18 @@ class Releases:
 
     def append(self, release: Release) -> bool:
         """Release it, once: a number that is taken changes nothing."""
-        return self._lake.append(TABLE, rows_of([release]), batch=f"release-{release.number}")
+        taken = self._lake.read(TABLE, COLUMNS).filter(pl.col("number") == release.number).collect()
+        batch = f"release-{release.number}-{release.released.isoformat()}"  # a row that is gone must not be in its way
+        return taken.is_empty() and self._lake.append(TABLE, rows_of([release]), batch=batch)
+
+
+def _read(row: Row) -> Release:
+    try:
+        return Release.read(row["card"], row["onnx"])
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        msg = f"release {row['number']} in the table {TABLE} is broken: {reason}; see docs/runbook.md"
+        raise BadInput(msg) from error
 
 
 def rows_of(releases: Sequence[Release]) -> pl.DataFrame:

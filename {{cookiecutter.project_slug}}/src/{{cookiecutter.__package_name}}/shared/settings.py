@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError
 
 from {{cookiecutter.__package_name}}.shared import BadInput
 
@@ -22,13 +23,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ML_", env_file_encoding="utf-8", extra="forbid")
 
-    lake: str = Field(default="data/lake", description="tables: a folder or an object storage address (s3://...)")
+    lake: str = Field(
+        default="data/lake", min_length=1, description="tables: a folder or an object storage address (s3://...)"
+    )
     inbox: Path = Field(default=Path("data/inbox"), description="where batches arrive, a folder a table")
     archive: Path = Field(default=Path("data/archive"), description="batches that went into the lake")
     quarantine: Path = Field(default=Path("data/quarantine"), description="what broke the contract, with reasons")
     reports: Path = Field(default=Path("reports"), description="pictures and predictions")
     keep_days: int = Field(default=365, gt=6, description="how long the tables can be read as they were")
-    tracking: str = Field(default="mlruns", description="MLflow: a folder with a SQLite file, or a server's address")
+    tracking: str = Field(
+        default="mlruns", min_length=1, description="MLflow: a folder with a SQLite file, or a server's address"
+    )
     clock: Literal["wall", "data"] = Field(
         default="wall", description="what now is: the wall clock, or the newest value in the data"
     )
@@ -173,7 +178,7 @@ def load_settings(root: Path) -> Settings:
 
     try:
         return _Here()
-    except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValidationError, SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}") from error
 
 

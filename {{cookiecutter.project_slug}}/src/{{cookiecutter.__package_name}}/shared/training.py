@@ -76,8 +76,9 @@ def parity(problem: Problem, pipeline: Any, predictor: Predictor, rows: pl.DataF
     strange = features.with_columns(pl.lit(UNSEEN).alias(name) for name in text)
     try:
         worst = max(_difference(problem.task, pipeline, predictor, frame) for frame in (features, hard, strange))
-    except ValueError as error:
-        raise Refused(f"the model can't answer missing values or a new category: {error}; change model.py") from error
+    except (TypeError, ValueError) as error:
+        msg = f"the exported model can't answer all rows, missing values and new categories: {error}; change model.py"
+        raise Refused(msg) from error
     if not worst <= PARITY:
         msg = (
             f"the exported model differs from the pipeline by {worst:.2g} (at most {PARITY:.0e}): a step of "
@@ -138,9 +139,13 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
         check: Rows on which the exported model is held equal to the pipeline.
 
     Raises:
-        Refused: The model can't be exported, or the export answers differently.
+        Refused: The model can't be fitted or exported, or the export answers differently.
     """
-    features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
+    try:
+        features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Refused(f"the model can't be fitted to these rows: {reason}; change shared/model.py") from error
     onnx = to_bytes(problem.recipe(), pipeline, features)
     predictor = Predictor(onnx, features, problem.task)
     return Fitted(pipeline, onnx, predictor, classes_of(problem, rows), parity(problem, pipeline, predictor, check))
