@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yml": yaml.safe_load,
 }
 MOST_FILES, MOST_LINES, LONGEST_PATH = 70, 3_000, 150
-MOST_LINES_FOR_PARTS = 20  # a part of the rows of parts in the core's own files: commands and settings
+MOST_LINES_FOR_PARTS = 120  # rows of parts in the core's own files, and what says no in one line
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 
@@ -144,7 +144,7 @@ PARTS = {
             r"production/(decide|monitor|findings|simulate)\.py|shared/(decisions|drift|live|usual)|tools/|workflows/update"
             r"|test_(decide|monitor|drift|simulate|faults|crashes)"
         ),
-        (17, 610),
+        (17, 630),
     ),
     "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
     "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,16 +106,6 @@ def trained(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A project with a champion, version 1, promoted at `START`; a copy that a test may change."""
     folder = tmp_path / "project"
     shutil.copytree(trained_folder, folder)
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as db:
-        for table, column in (
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("model_versions", "source"),
-            ("model_versions", "storage_location"),
-        ):
-            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names from above
-            db.execute(change, (trained_folder.as_posix(), folder.as_posix()))
-    db.close()
     return _entered(folder, monkeypatch)
 
 

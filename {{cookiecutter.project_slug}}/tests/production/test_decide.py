@@ -1,5 +1,6 @@
 """Whether a challenger is due and why, and what becomes of one that was refused or left, on the example's batches."""
 
+import dataclasses
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -144,6 +145,16 @@ def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_label
     with pytest.raises(Asked):
         lifecycle.run(trained, now=START + timedelta(days=1))
     assert asked == [START + timedelta(days=1)]
+
+
+def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(trained: Workspace, asked: list[datetime]) -> None:
+    shutil.rmtree(trained.root / "mlruns")
+    done = lifecycle.run(dataclasses.replace(trained), now=DUE)
+    assert (done.ok, done.champion, asked) == (False, 1, [])
+    assert done.decision.reason == (
+        f"version 1 serves, and MLflow at {trained.registry.address} knows no version: "
+        "restore it, or train and promote to begin anew"
+    )
 
 
 def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(

@@ -686,6 +686,25 @@ def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew
     assert sorted(path.name for path in (tmp_path / "mlruns").iterdir()) == ["mlflow.db", "mlflow.lock"]
 
 
+def test_a_folder_that_was_moved_keeps_its_files_in_itself(tmp_path: Path, address: str) -> None:
+    from mlflow.tracking._tracking_service import utils  # noqa: PLC0415
+
+    Registry(address, "another").newest()
+    old = tmp_path / "old"
+    shutil.copytree(address, old, ignore=shutil.ignore_patterns("artifacts"))
+    version = registered(Registry(str(old), "m"))
+    new = old.rename(tmp_path / "new")
+    utils._artifact_repos_cache.clear()  # of this process
+    moved = Registry(str(new), "m")
+    with moved.resumed(version.run_id) as run:
+        run.keep("later.txt", b"later")
+    assert (moved.read(version.run_id, "model.onnx"), moved.read(version.run_id, "later.txt")) == (b"model", b"later")
+    assert moved.kept(version.run_id) == ["later.txt", "model.onnx"]
+    second = registered(moved)
+    assert not old.exists()
+    assert len(list((new / "artifacts").iterdir())) == len({version.run_id, second.run_id})
+
+
 def test_a_registry_without_a_model_names_none(registry: Registry) -> None:
     assert registry.aliased("champion") is None
     assert registry.version(1) is None

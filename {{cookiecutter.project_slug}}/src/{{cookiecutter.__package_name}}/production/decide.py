@@ -42,6 +42,9 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Deci
     if newest and _left(workspace, newest, tags, dirty=dirty):
         reason = f"version {newest.number} was trained and not judged: it is taken up"
         return Decision(due=False, reason=reason, last=last, left=newest)
+    if last is None and (champion := workspace.releases.champion()):
+        lost = f"version {champion.version} serves, and MLflow at {workspace.registry.address} knows no version"
+        return Decision(due=False, reason=f"{lost}: restore it, or train and promote to begin anew", person=True)
     reason, due = _due(workspace, health, last)
     changed = changed_files(workspace.root) if due and not dirty else []
     if changed:

@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "artifacts"
+PLACES = (  # in which MLflow keeps where files are
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says to another name of model, of alias
 QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -229,12 +237,18 @@ class Registry:
         import sqlalchemy.exc  # noqa: PLC0415
 
         try:
-            yield mlflow.MlflowClient(self._uri(), registry_uri=self._uri())
-        except (mlflow.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+            yield mlflow.MlflowClient(self._uri, registry_uri=self._uri)
+        except (
+            mlflow.MlflowException,
+            requests.RequestException,
+            sqlalchemy.exc.SQLAlchemyError,
+            sqlite3.Error,
+        ) as error:
             lines = (line for line in str(error).splitlines() if line and not line.startswith("(raised as a result of"))
             reason = next(lines, type(error).__name__)[:200]
             raise BadInput(f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING") from error
 
+    @cached_property
     def _uri(self) -> str:
         if "://" in self.address:
             return self.address
@@ -245,6 +259,7 @@ class Registry:
         file = Path(self.address, "mlflow.db")
         if not file.exists():
             self._make(file)
+        self._follow(file)
         return f"sqlite:///{file.as_posix()}"
 
     def _make(self, file: Path) -> None:
@@ -261,6 +276,16 @@ class Registry:
             store.engine.dispose()
             draft.replace(file)
             draft.parent.rmdir()
+
+    def _follow(self, file: Path) -> None:
+        """Let a folder that was moved or copied keep its files in itself: MLflow knows them by where they were."""
+        with closing(sqlite3.connect(file)) as db, db:
+            found = db.execute("SELECT artifact_location FROM experiments WHERE name = ?", (self.model,)).fetchone()
+            if found is None or found[0] == self._artifacts():
+                return
+            for table, column in PLACES:
+                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names from above
+                db.execute(change, (found[0], self._artifacts()))
 
     def _artifacts(self) -> str:
         return Path(self.address, ARTIFACTS).absolute().as_uri()
