@@ -147,7 +147,7 @@ def test_a_run_of_files_that_are_in_no_commit_is_refused(repository: Workspace) 
 
 
 def test_a_run_is_named_by_how_its_id_begins(trained: Workspace) -> None:
-    with pytest.raises(BadInput, match="no run of this project begin with 'x'"):
+    with pytest.raises(BadInput, match="no run of this project begins with 'x'"):
         reproduce(trained, "x")
     tracked(trained)
     with pytest.raises(BadInput, match="2 runs of this project begin with ''"):
