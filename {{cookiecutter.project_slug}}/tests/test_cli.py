@@ -18,7 +18,7 @@ import click
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from {{cookiecutter.__package_name}} import cli as cli_module
 from {{cookiecutter.__package_name}}.cli import COMMANDS, NAME, PACKAGE, Command, cli
@@ -218,9 +218,29 @@ def test_the_error_decides_on_the_exit_status(
         pass
 
 
-@pytest.mark.parametrize("error", [PolarsError("gone: x\nand more"), OSError("gone: x\nand more")])
+def test_a_library_that_is_not_installed_is_one_line_and_a_module_of_ones_own_is_not(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert empty.root == Path.cwd()
+    for name, told in (("onnx", True), (f"{PACKAGE}.gone", False)):
+        missing = ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        def fail(*_: object, error: Exception = missing, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(lifecycle, "run", fail)
+        result = asked("run")
+        if told:
+            assert complaint(result) == "onnx is not installed here, and this command needs it: uv sync"
+        else:
+            assert result.exception is missing
+
+
+@pytest.mark.parametrize(
+    "error", [PolarsError("gone: x\nand more"), PanicException("gone: x\nand more"), OSError("gone: x\nand more")]
+)
 def test_a_table_whose_files_are_gone_is_one_line(
-    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error

@@ -272,6 +272,14 @@ def test_the_trees_own_categories_are_refused_since_their_export_answers_otherwi
         fit(made(Returns, native_categories))
 
 
+def test_a_model_that_cannot_be_fitted_is_refused_with_the_reason() -> None:
+    def unprepared(_: Parameters, __: list[str]) -> Any:
+        return LogisticRegression()
+
+    with pytest.raises(Refused, match=r"^the model can't be fitted to these rows: [^\n]+; change shared/model\.py$"):
+        fit(made(Returns, unprepared))
+
+
 def test_a_step_that_cannot_be_exported_is_named() -> None:
     with pytest.raises(
         Refused, match=r"^the model \(ColumnTransformer -> Hist[^\n]*\) can't be exported to ONNX: [^\n]+$"
