@@ -1,6 +1,7 @@
 """Batches against a contract: what is accepted, what is rejected and for which rules, what breaches a batch whole."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from io import BytesIO
 from typing import Annotated, Any, ClassVar
@@ -20,6 +21,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Known,
     Nulls,
     Table,
+    Target,
     schema_of,
 )
 
@@ -385,6 +387,43 @@ def test_a_value_that_sticks_breaches_the_batch_where_it_varied_before() -> None
     assert beside(stuck, readings(0), four, readings()).breaches == ()
     assert beside(four, readings(0), five, readings()).breaches == ()
     assert beside(stuck.head(11), readings(0), readings()).breaches == ()
+
+
+class Answer(Table):
+    """Whether something was late, as one learns a while after."""
+
+    table: ClassVar = "answers"
+
+    number: Annotated[int, Key()]
+    at: Annotated[datetime, Known()]
+    late: Annotated[bool | None, Target()]
+
+
+@pytest.mark.parametrize(
+    ("batch", "weeks", "note"),
+    [
+        ([False] * 49, ["10", "1000"], "late is False in all 49 rows, in the weeks before in at most 75%"),
+        ([False] * 48, ["10", "1000"], None),
+        ([False] * 19, ["10"], None),
+        ([None] * 30 + [False] * 20, ["10"], "late is False in all 20 rows, in the weeks before in at most 50%"),
+        ([True] + [False] * 99, ["10"], None),
+        ([False] * 100, ["10", "0"], None),
+        ([False] * 100, [], None),
+        ([False] * 100, [""], None),
+        ([None] * 11, ["10"], None),
+    ],
+)
+def test_a_target_that_is_the_same_in_every_row_is_said_where_that_is_no_chance(
+    batch: list[bool | None], weeks: list[str], note: str | None
+) -> None:
+    schema = schema_of(Answer)
+
+    def answers(late: Sequence[bool | None]) -> pl.DataFrame:
+        return pl.DataFrame({"number": range(len(late)), "at": NOON, "late": late}, schema=schema.dtypes)
+
+    before = [answers([letter == "1" for letter in week] * 20) for week in weeks]
+    report = checks.accept(answers(batch), schema, stored=answers([]), days=[answers([]), *before])
+    assert (report.breaches, report.notes) == ((), (note,) if note else ())
 
 
 @pytest.mark.parametrize(("new", "rows", "breached"), [(1, 20, False), (2, 20, True), (11, 11, False), (12, 12, True)])

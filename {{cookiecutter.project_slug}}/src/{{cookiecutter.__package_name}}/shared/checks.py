@@ -12,7 +12,7 @@ import narwhals as nw
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Known, Nulls, Schema
-from {{cookiecutter.__package_name}}.shared.usual import ENOUGH, unlike
+from {{cookiecutter.__package_name}}.shared.usual import ENOUGH, one_answer, unlike
 
 RULES = "_rules"  # beside a rejected row: the rules it breaks
 UNIQUE = "key is unique"
@@ -157,7 +157,7 @@ def accept(
         rejected=rejected,
         repeats=len(rows) - len(fresh),
         breaches=(*_breaches(rows, schema, len(rejected)), *unlike(fresh, schema, days)),
-        notes=tuple(_new_categories(rows, schema)),
+        notes=(*_new_categories(rows, schema), *one_answer(fresh, schema, days)),
     )
 
 

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared.schema import Schema
+from {{cookiecutter.__package_name}}.shared.schema import Schema, Target
 
 MORE_NULLS = 0.7  # missing values than in any week before are not usual,
 VALUES = 5  # nor is one value where each week before had at least so many.
 ENOUGH = 12  # rows: fewer tell nothing of shares,
 WHOLE = timedelta(hours=12)  # and less than half a day nothing of volume
+CHANCE = 1e-6  # that all targets of a batch are the same, by their share in the weeks before: too small to be one
 
 
 def unlike(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
@@ -37,6 +38,19 @@ def unlike(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> 
         varied = not column.optional and all(week[name].n_unique() >= VALUES for week in weeks)
         if varied and rows[name].n_unique() == 1:
             yield f"{name} is {rows[name][0]!r} in every row: it does not vary, as it did in the weeks before"
+
+
+def one_answer(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
+    """What to look at: a target that is the same in every row, though by the weeks before that is no chance.
+
+    It does not breach the batch, since the world may be so for a day; arguments as above.
+    """
+    for name in schema.having(Target):
+        given = rows[name].drop_nulls()
+        shares = [(week[name] == given[0]).mean() for week in days[1:] if len(week) and given.n_unique() == 1]
+        most = max((share for share in shares if isinstance(share, float)), default=1.0)
+        if most ** len(given) < CHANCE:
+            yield f"{name} is {given[0]!r} in all {len(given)} rows, in the weeks before in at most {most:.0%}"
 
 
 def _hours(rows: pl.DataFrame, schema: Schema) -> timedelta:
