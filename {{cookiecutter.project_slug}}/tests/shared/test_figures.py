@@ -1,5 +1,6 @@
 """Pictures of a model: what is drawn is what was measured."""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,26 @@ from {{cookiecutter.__package_name}}.shared.settings import Decision
 @pytest.fixture
 def axes() -> Any:
     return Figure().subplots(1, 3)
+
+
+@pytest.mark.parametrize("name", ["m" * 40, "$5 or $\\frac$"])
+@pytest.mark.parametrize("shape", [(2, 1), (1, 3)])
+@pytest.mark.parametrize("share", [False, True])
+def test_what_stands_beside_panels_has_room(name: str, shape: tuple[int, int], *, share: bool) -> None:
+    room = figures.wide([name])
+    drawn, panels = figures.panels((24, 8), shape, left=0.4 + room, right=0.8 + room, below=0.8, share=share)
+    for axes in panels:
+        figures.draw_importance(axes, {name: 1.0, "b": 2.0})
+        axes.plot([0, 1], [0, 1], label=name)
+        if share:
+            axes.label_outer()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    drawn.canvas.draw()
+    edges = drawn.get_tightbbox()
+    assert (edges.x0 > 0, edges.y0 > 0, edges.x1 < 24, edges.y1 < 8) == (True, True, True, True)
+    boxes = [box for each in panels if (box := each.get_tightbbox())]
+    assert len(boxes) == len(panels) == shape[0] * shape[1]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def line(drawn: Axes, number: int = 0) -> Any:

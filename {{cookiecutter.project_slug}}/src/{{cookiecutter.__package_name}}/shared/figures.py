@@ -1,9 +1,14 @@
 """How a model does, drawn: what it looks at, calibration, receiver operating characteristic, cost, errors."""
 
+from collections.abc import Iterable
+
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, calibration, cost
 from {{cookiecutter.__package_name}}.shared.schema import Task
@@ -11,6 +16,9 @@ from {{cookiecutter.__package_name}}.shared.settings import Decision
 
 BARS = 12
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
+LABEL = FontProperties(size=10)
+POINTS = 72  # an inch
+rcParams["text.parse_math"] = False  # labels are data: $5 is five dollars
 
 
 def figure(width: float, height: float) -> Figure:
@@ -18,6 +26,48 @@ def figure(width: float, height: float) -> Figure:
     empty = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(empty)
     return empty
+
+
+def panels(
+    size: tuple[float, float],
+    shape: tuple[int, int] = (1, 1),
+    *,
+    left: float = 0.8,
+    right: float = 0.4,
+    below: float = 0.6,
+    share: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels row by row, with room for labels by hand: measuring it takes longer than drawing.
+
+    Args:
+        size: Width and height, in inches, as the room is.
+        shape: How many rows of panels, and panels in each.
+        left: Room for the labels of y.
+        right: Room for what stands there.
+        below: Room for the labels of x.
+        share: Whether panels below each other have the same x, and those beside each other the same y.
+    """
+    (width, height), (rows, columns), above = size, shape, 0.4
+    between = (0.35, 0.2) if share else (above + below, left + right)
+    across, up = width - left - right, height - below - above
+    room = {
+        "left": left / width,
+        "right": 1 - right / width,
+        "bottom": below / height,
+        "top": 1 - above / height,
+        "hspace": between[0] / ((up - between[0] * (rows - 1)) / rows),
+        "wspace": between[1] / ((across - between[1] * (columns - 1)) / columns),
+    }
+    empty = Figure(figsize=size)
+    FigureCanvasAgg(empty)
+    axes = empty.subplots(*shape, squeeze=False, sharex=share and "col", sharey=share and "row", gridspec_kw=room)
+    return empty, list(axes.ravel())
+
+
+def wide(labels: Iterable[str]) -> float:
+    """How many inches the longest of some labels takes."""
+    points = (text_to_path.get_text_width_height_descent(label, LABEL, ismath=False)[0] for label in labels)
+    return max(points, default=0.0) / POINTS
 
 
 def overview(importance: dict[str, float], answers: dict[str, Answers], decision: Decision) -> Figure:

@@ -12,7 +12,8 @@ from {{cookiecutter.__package_name}}.shared.figures import (
     draw_errors,
     draw_importance,
     draw_threshold,
-    figure,
+    panels,
+    wide,
 )
 from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
@@ -27,8 +28,7 @@ NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it d
 @kept
 def calibration(found: Answered) -> Figure:
     """Observed over predicted rate and how often what is predicted; errors, for a task that is not binary."""
-    drawn = figure(11, 3.6)
-    first, second = drawn.subplots(1, 2)
+    drawn, (first, second) = panels((11, 3.6), (1, 2))
     if found.answers.task is not Task.BINARY:
         draw_errors(first, second, found.answers)
         return drawn
@@ -43,8 +43,8 @@ def costs(workspace: Workspace, found: Answered) -> Figure | str:
     """What decisions cost by their threshold."""
     if found.answers.task is not Task.BINARY:
         return NONE.format(task=found.answers.task)
-    drawn = figure(11, 3.2)
-    draw_threshold(drawn.subplots(), found.answers, workspace.acceptance.decision)
+    drawn, (axes,) = panels((11, 3.2))
+    draw_threshold(axes, found.answers, workspace.acceptance.decision)
     return drawn
 
 
@@ -92,25 +92,25 @@ def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
 @kept
 def matters(values: dict[str, float]) -> Figure:
     """The features that matter most."""
-    drawn = figure(11, 1 + 0.28 * min(len(values), 12))
-    draw_importance(drawn.subplots(), values)
+    drawn, (axes,) = panels((11, 1 + 0.28 * min(len(values), 12)), left=0.2 + wide(values))
+    draw_importance(axes, values)
     return drawn
 
 
 @kept
 def moves(found: Answered, values: dict[str, float]) -> Figure:
     """Where the features that matter most move the mean prediction, of the likeliest class where there are many."""
-    names, champion = list(values)[:SHOWN], found.champion
-    drawn = figure(11, 2.8)
-    panels = drawn.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
-        at, predicted = effects.dependence(champion.predictor, found.rows, name)
+    champion = found.champion
+    effect = {name: effects.dependence(champion.predictor, found.rows, name) for name in list(values)[:SHOWN]}
+    words = [str(value) for name, (at, _) in effect.items() if champion.features[name] for value in at]
+    drawn, beside = panels((11, 2.8), (1, len(effect)), below=0.5 + wide(words), share=True)
+    for axes, (name, (at, predicted)) in zip(beside, effect.items(), strict=True):
         lines = predicted.reshape(len(at), -1).T
         for label, line in zip(champion.classes or [""], lines, strict=True):
             axes.plot(at, line, "o" if champion.features[name] else "-", label=label)
         axes.set(title=name)
         axes.tick_params(axis="x", rotation=45 if champion.features[name] else 0)
-    drawn.supylabel("mean prediction")
+    beside[0].set_ylabel("mean prediction")
     if champion.classes:
-        panels[0].legend()
+        beside[0].legend()
     return drawn

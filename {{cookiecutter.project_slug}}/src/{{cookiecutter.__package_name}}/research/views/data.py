@@ -5,7 +5,6 @@ from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
@@ -13,7 +12,7 @@ from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import dataset
 from {{cookiecutter.__package_name}}.shared.drift import trailing
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats
-from {{cookiecutter.__package_name}}.shared.figures import figure
+from {{cookiecutter.__package_name}}.shared.figures import panels, wide
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, AT, KNOWN, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -25,8 +24,8 @@ RECENT = 28  # days up to a day, whose rows are held against those of training
 def volume(workspace: Workspace) -> Figure:
     """Rows a day of each table, by their time or, where they have none, by their arrival."""
     schemas = workspace.problem.schemas.values()
-    drawn = figure(11, 1 + 1.3 * len(schemas))
-    for axes, schema in zip(drawn.subplots(len(schemas), sharex=True, squeeze=False)[:, 0], schemas, strict=True):
+    drawn, rows = panels((11, 1 + 1.3 * len(schemas)), (len(schemas), 1), share=True)
+    for axes, schema in zip(rows, schemas, strict=True):
         days = every_day(workspace, schema, pl.len().alias(ROWS))
         if len(days):
             edges = date2num([*days[ON], days[ON][-1] + timedelta(days=1)])
@@ -113,12 +112,11 @@ def _by_newest(index: pl.DataFrame) -> list[str]:
 
 def heat(days: Sequence[date] | pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
     """Shades of values, shape (names, days), from none to most."""
-    drawn = figure(11, 1 + 0.25 * len(names))
-    axes: Axes = drawn.subplots()
+    drawn, (axes,) = panels((11, 1.2 + 0.25 * len(names)), left=0.2 + wide(names), right=0.8)
     edges = date2num([*days, days[-1] + timedelta(days=1)])
     extent = (edges[0], edges[-1], len(names) - 0.5, -0.5)
     image = axes.imshow(values, aspect="auto", extent=extent, vmin=0, vmax=most, cmap="YlOrRd", interpolation="nearest")
     axes.xaxis_date()
     axes.set_yticks(range(len(names)), names)
-    drawn.colorbar(image, label=label, aspect=10)
+    drawn.colorbar(image, label=label, fraction=0.08, pad=0.02, aspect=10)
     return drawn

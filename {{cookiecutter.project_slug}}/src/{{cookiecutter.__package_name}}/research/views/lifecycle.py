@@ -3,14 +3,13 @@
 from datetime import datetime, timedelta
 
 import polars as pl
-from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import dataset, decisions
-from {{cookiecutter.__package_name}}.shared.figures import figure
+from {{cookiecutter.__package_name}}.shared.figures import panels
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -38,8 +37,7 @@ def versions(workspace: Workspace) -> pl.DataFrame:
 def timeline(workspace: Workspace) -> Figure:
     """Which version served when, and the challengers that were refused."""
     releases, made = workspace.releases.newest(MOST)[::-1], decisions.read(workspace.lake)
-    drawn = figure(11, 2.5)
-    axes: Axes = drawn.subplots()
+    drawn, (axes,) = panels((11, 2.5))
     times = date2num([release.released for release in releases] + [workspace.now()])
     served = [release.version for release in releases]
     axes.step(times, [*served, served[-1]], where="post", marker="o", label="serves")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import live, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
-from {{cookiecutter.__package_name}}.shared.figures import figure
+from {{cookiecutter.__package_name}}.shared.figures import panels, wide
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions
 from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Personal, Task
@@ -89,8 +89,10 @@ def quality(workspace: Workspace, found: Answered, measure: str) -> Figure:
     """A metric by week, or by month of long lives: of all rows, and of each slice that has enough."""
     rows, ask = found.rows, workspace.acceptance
     columns = [name for name in ask.slices.columns if name in rows.columns]
-    drawn = figure(11, 3.2 * max(1, len(columns)))
-    for axes, column in zip(drawn.subplots(max(1, len(columns)), squeeze=False)[:, 0], columns or [""], strict=True):
+    values = [f"{name} {value}" for name in columns for value in rows[name].drop_nulls().unique()]
+    n = max(1, len(columns))
+    drawn, below = panels((11, 3.2 * n), (n, 1), right=0.8 + wide([*values, "all rows"]))
+    for axes, column in zip(below, columns or [""], strict=True):
         if column:
             for value in rows[column].drop_nulls().value_counts(sort=True)[column].head(SLICES):
                 part = over_time(workspace, found, measure, (rows[column] == value).fill_null(value=False))
