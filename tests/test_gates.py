@@ -92,6 +92,7 @@ def spoilt(project: Project, tmp_path: Path) -> Project:
         ("mypy", "production/planted.py", "text: str = 1", "assignment"),
         ("ruff check", "shared/planted.py", "import os", "F401"),
         ("ruff check", "production/planted.py", "def double(x: int) -> int:\n    return 2 * x", "D103"),
+        ("ruff check", "production/planted.py", "from importlib import import_module", "TID251"),
         ("ruff format", "shared/planted.py", "x  =  1", "reformat"),
         ("deptry", "production/planted.py", "import django", "DEP001"),
         ("codespell", "shared/planted.py", "# teh end", "teh"),  # codespell:ignore teh

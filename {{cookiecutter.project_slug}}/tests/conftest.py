@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # two cores and two workers: one thread each
+os.environ |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}  # two cores and two workers: one thread each
 
 import pytest
 from filelock import FileLock

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -147,8 +148,11 @@ def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_label
     assert asked == [START + timedelta(days=1)]
 
 
-def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(trained: Workspace, asked: list[datetime]) -> None:
+def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(
+    trained: Workspace, asked: list[datetime], no_runs: Path
+) -> None:
     shutil.rmtree(trained.root / "mlruns")
+    shutil.copytree(no_runs, trained.root / "mlruns")
     done = lifecycle.run(dataclasses.replace(trained), now=DUE)
     assert (done.ok, done.champion, asked) == (False, 1, [])
     assert done.decision.reason == (

@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -233,8 +234,9 @@ def test_nothing_is_repaired_where_alias_and_row_agree_or_there_is_neither(
 
 
 @pytest.fixture
-def empty_registry(trained: Workspace) -> Workspace:
+def empty_registry(trained: Workspace, no_runs: Path) -> Workspace:
     """A workspace beside the trained one, in which nothing has run."""
+    shutil.copytree(no_runs, trained.root / "other" / "mlruns")
     elsewhere = trained.settings.model_copy(update={"lake": "other/lake", "tracking": "other/mlruns"})
     return Workspace(trained.root, elsewhere, trained.problem)
 

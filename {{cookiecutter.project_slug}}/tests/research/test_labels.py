@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -536,8 +537,11 @@ def test_what_does_not_count_is_told(ready: Ready) -> None:
     assert ingest(workspace, now=NOW + 24 * HOUR).batches[0].accepted == 1
 
 
-def test_answers_about_a_row_that_was_erased_are_left_out_and_its_annotations_are_erased(ready: Ready) -> None:
+def test_answers_about_a_row_that_was_erased_are_left_out_and_its_annotations_are_erased(
+    ready: Ready, no_runs: Path
+) -> None:
     workspace = ready()
+    shutil.copytree(no_runs, workspace.root / "mlruns")
     tasks = tasks_of(workspace, n=3)
     said = as_json(tasks, *([annotated("true")] for _ in tasks))
     assert brought(workspace, said[:1]).annotations == 1

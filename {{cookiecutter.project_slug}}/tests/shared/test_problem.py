@@ -676,11 +676,11 @@ def test_two_fresh_processes_make_the_same_model_byte_for_byte(rows: pl.DataFram
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path / "rows.parquet")],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": number, "PYTHONHASHSEED": number},
             stdout=subprocess.PIPE,
             text=True,
         )
-        for seed in ("1", "2")
+        for number in ("1", "2")
     ]
     first, second = (process.communicate()[0].strip() for process in processes)
     assert len(first) == 64

@@ -644,9 +644,9 @@ def test_the_projects_own_problem_brings_its_model_when_asked() -> None:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder whose SQLite file is made once, since that takes seconds; each test has a model of its own in it."""
-    return str(tmp_path_factory.mktemp("tracking") / "mlruns")
+def address(no_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry's folder for these tests, each of which has a model of its own in it."""
+    return str(shutil.copytree(no_runs, tmp_path_factory.mktemp("tracking") / "mlruns"))
 
 
 @pytest.fixture

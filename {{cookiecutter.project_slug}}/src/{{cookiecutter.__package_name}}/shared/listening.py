@@ -1,5 +1,6 @@
 """Servers of the command line: where they listen, and that they end well at a signal."""
 
+import errno
 import logging
 import signal
 import socket
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp
 from {{cookiecutter.__package_name}}.shared import BadInput
 
 log = logging.getLogger(__name__)
+TAKEN = {errno.EADDRINUSE, errno.EACCES}  # by another, or kept for root
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -24,7 +26,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another --port") from error
+        option = "--port" if error.errno in TAKEN else "--host"
+        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another {option}") from error
 
 
 def answer(make: Callable[[], ASGIApp], listening: socket.socket, *, greeting: str, patience: int) -> None:
