@@ -185,9 +185,9 @@ def test_files_are_written_anew_and_one_that_cannot_be_read_is_named(
     assert not list(trained.root.rglob("*.part"))
 
 
-@pytest.mark.parametrize(("key", "reason"), [("no number", "no key of"), ("1/2", "the key of")])
-def test_a_key_that_none_can_be_is_bad_input_and_nothing_is_recorded(trained: Workspace, key: str, reason: str) -> None:
-    with pytest.raises(BadInput, match=reason):
+@pytest.mark.parametrize("key", ["no number", "1/2", "/"])
+def test_a_key_that_none_can_be_is_bad_input_and_nothing_is_recorded(trained: Workspace, key: str) -> None:
+    with pytest.raises(BadInput, match="no key of flights is like this"):
         erasing.erase(trained, (key,))
     assert trained.lake.version("erasures") == -1
 

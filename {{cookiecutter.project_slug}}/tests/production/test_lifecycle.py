@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.production import explain as explain_module
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.explain import explain, status
+from {{cookiecutter.__package_name}}.production.explain import explain, keys_of, status
 from {{cookiecutter.__package_name}}.production.predict import (
     champion,
     features_for,
@@ -39,6 +39,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Personal,
     Table,
     Target,
+    schema_of,
 )
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -450,12 +451,6 @@ def test_a_key_that_no_row_has_is_bad_input(trained: Workspace, key: str) -> Non
         explain(trained, key)
 
 
-@pytest.mark.parametrize("key", ["1/2", "1/", "/"])
-def test_a_key_of_other_parts_is_bad_input(trained: Workspace, key: str) -> None:
-    with pytest.raises(BadInput, match=f"^the key of flights is leg, not '{key}'$"):
-        explain(trained, key)
-
-
 class Parameters(BaseModel):
     seed: int = 0
 
@@ -489,6 +484,19 @@ class Scrap(Table):
 
     at: Annotated[datetime, EventTime()]
     amount: Annotated[float, Target()]
+
+
+class Contract(Table):
+    """Has a number of several parts."""
+
+    table: ClassVar = "contracts"
+
+    number: Annotated[str, Key()]
+
+
+def test_values_of_keys_may_hold_what_stands_between_them() -> None:
+    assert keys_of(schema_of(Contract), ("K/1/2", "K")).rows() == [("K/1/2",), ("K",)]
+    assert keys_of(schema_of(Bill), (r"the inn\/bar/2", "inn/1")).rows() == [("the inn/bar", 2), ("inn", 1)]
 
 
 def tenfold(version: int) -> SimpleNamespace:

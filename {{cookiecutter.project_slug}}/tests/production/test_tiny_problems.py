@@ -17,13 +17,14 @@ import numpy as np
 import onnx
 import polars as pl
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.explain import explain, status
@@ -31,6 +32,7 @@ from {{cookiecutter.__package_name}}.production.gate import judge
 from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
+from {{cookiecutter.__package_name}}.production.service.serve import Service
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.research.report import programs, rendered
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
@@ -431,6 +433,27 @@ def test_personal_and_forbidden_columns_are_not_in_the_predictions(bank: Workspa
     assert 15 <= len(predictions) <= 20
     assert predictions["probability"].is_between(0, 1).all()
     assert_nothing_closed(predictions.drop("made", "begins").write_json() + str(predictions.columns))
+
+
+def test_a_request_may_leave_out_what_features_never_see(bank: Workspace) -> None:
+    service = Service(bank, now=NOW)
+    service.online.refresh()
+    asked = {"loan": 1000, "begins": (NOW + timedelta(hours=9)).isoformat(), "income": 2.0, "years": 3}
+    with TestClient(service.app()) as client:
+        given = [client.post("/predict", json={"rows": [asked | more]}) for more in ({}, {"person": "person x"})]
+        assert [(reply.status_code, reply.json()["rows"]) for reply in given] == [(200, given[0].json()["rows"])] * 2
+        del asked["income"]
+        assert client.post("/predict", json={"rows": [asked]}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["probability", "error", "decision"])
+def test_columns_and_features_are_not_named_like_answers(name: str) -> None:
+    named = create_model("Named", __base__=Loan, **{name: (float, ...)})  # type: ignore[call-overload]
+    line = rf"^column names {name} are taken by the machinery: rename them in shared/contract\.py$"
+    with pytest.raises(BadInput, match=line):
+        dataclasses.replace(LENDING, features=("income", name))
+    with pytest.raises(BadInput, match=line):
+        dataclasses.replace(LENDING, subject=named, tables=(named, Repayment))
 
 
 def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 
 from {{cookiecutter.__package_name}}.research import experiment, experiments
 from {{cookiecutter.__package_name}}.research.experiment import FAST_ROWS, Effect, Experiment, start
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, features
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Frame
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 SCRIPT = str(Path(*experiments.__path__) / "mine.py")
@@ -73,6 +74,16 @@ def test_fast_rows_are_few_and_from_all_of_the_time(begun: Experiment) -> None:
     rows, few = begun.rows(), dataclasses.replace(begun, fast=True).rows()
     assert len(few) <= FAST_ROWS < len(rows)
     assert few[KNOWN].dt.truncate("1w").n_unique() == rows[KNOWN].dt.truncate("1w").n_unique()
+
+
+def test_a_feature_that_knows_the_future_is_refused_before_its_worth_is_told(begun: Experiment) -> None:
+    def build(flights: Frame, history: Mapping[str, Frame]) -> Frame:
+        own = history["departures"].select("leg", knows="delay")
+        return features.build(flights, history).join(own, on="leg", how="left")
+
+    leaking = dataclasses.replace(begun.problem, features=(*begun.problem.features, "knows"), build=build)
+    with pytest.raises(Refused, match=r"^features know what was not known yet: knows change without the future[^\n]+$"):
+        begun.rows(leaking)
 
 
 def test_windows_follow_each_other_back_in_time_and_know_nothing_later(begun: Experiment) -> None:

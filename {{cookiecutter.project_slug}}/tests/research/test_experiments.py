@@ -77,8 +77,9 @@ def kept(name: str, printed: str, trained: Workspace) -> str:
     assert all(np.isfinite(list(metrics.values())))
     assert tags["code"]
     assert tags["finding"] in printed
+    draws = "figure=" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     name = f"{name.replace('_', '-')}-fast"
-    assert trained.registry.kept(run) == [f"{name}.csv", f"{name}.png"]
+    assert trained.registry.kept(run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
     for file in trained.registry.kept(run):
         shown = (trained.path(trained.settings.reports) / file).read_bytes()
         assert trained.registry.read(run, file) == shown
@@ -335,7 +336,7 @@ def test_an_experiment_imports_shared_and_what_experiments_have_in_common(script
 @each
 def test_an_experiment_is_cells_that_stand_on_their_own(script: Path) -> None:
     found = cells(script)
-    assert len(found) >= 5
+    assert len(found) > 1
     assert found[0].startswith("# %% [markdown]")
     for number, cell in enumerate(found):
         compile(cell, f"{script.name}, cell {number}", "exec")

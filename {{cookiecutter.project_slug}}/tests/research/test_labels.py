@@ -26,12 +26,13 @@ from {{cookiecutter.__package_name}}.production.erase import erase
 from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.research.labels import sampling
 from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, decide
-from {{cookiecutter.__package_name}}.research.labels.batch import Imported, bring
+from {{cookiecutter.__package_name}}.research.labels.batch import Imported, _by_now, bring
 from {{cookiecutter.__package_name}}.research.labels.tasks import export
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release
 from {{cookiecutter.__package_name}}.shared.schema import (
+    KNOWN,
     Category,
     EventTime,
     Forbidden,
@@ -535,6 +536,25 @@ def test_what_does_not_count_is_told(ready: Ready) -> None:
     told = "1 rows are tied, 1 rows were answered before they are predicted, 2 annotations were cancelled"
     assert f"{told}, 1 have no answer" in str(done)
     assert ingest(workspace, now=NOW + 24 * HOUR).batches[0].accepted == 1
+
+
+def test_by_the_clock_of_the_data_a_label_is_known_since_its_now_at_the_latest(ready: Ready) -> None:
+    wall = ready()
+    data = dataclasses.replace(wall, settings=wall.settings.model_copy(update={"clock": "data"}))
+    now = data.now()
+    given = pl.DataFrame({KNOWN: [now - HOUR, now, now + HOUR]}, schema={KNOWN: pl.Datetime("us", "UTC")})
+    assert _by_now(data, Path("a.json"), given)[KNOWN].to_list() == [now - HOUR, now, now]
+    assert _by_now(wall, Path("a.json"), given).equals(given)
+
+
+def test_labels_from_the_future_are_refused(ready: Ready) -> None:
+    workspace = ready()
+    before, tasks = state(workspace), tasks_of(workspace, n=1)
+    with pytest.raises(
+        BadInput, match=r"^[^\n]+: 1 labels are from the future, as of 2199-[^\n]+ UTC: set the clock[^\n]+$"
+    ):
+        brought(workspace, as_json(tasks, [annotated("true") | {"created_at": "2199-01-01T00:00:00Z"}]))
+    assert state(workspace) == before
 
 
 def test_answers_about_a_row_that_was_erased_are_left_out_and_its_annotations_are_erased(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -39,10 +40,10 @@ def imported(source: str) -> Iterator[str]:
 
 
 def imported_by(notebook: Path) -> set[str]:
-    """The packages that a notebook imports; lines for IPython alone are left out."""
+    """The packages that a notebook imports; cells of another language are left out."""
     cells = [cell["source"] for cell in nbformat.read(notebook, as_version=4)["cells"] if cell["cell_type"] == "code"]
-    lines = [line for cell in cells for line in cell.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    return set(imported("\n".join(lines)))
+    python = [TransformerManager().transform_cell(cell) for cell in cells if not cell.lstrip().startswith("%%")]
+    return set(imported("\n".join(python)))
 
 
 def standing_on_notebooks(folder: Path) -> list[str]:
@@ -90,7 +91,8 @@ def test_a_notebook_that_fails_is_seen(notebook: Path, trained: Workspace) -> No
 
 def test_a_notebook_that_writes_the_package_anew_is_seen(notebook: Path) -> None:
     read = nbformat.read(notebook, as_version=4)
-    read["cells"] = [nbformat.v4.new_code_cell("%matplotlib inline\nimport polars as pl")]
+    cells = ("%matplotlib inline\nimport polars as pl", "files = !ls\npl?", "%%bash\nfor file in *; do echo; done")
+    read["cells"] = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(read, notebook)
     assert imported_by(notebook) == {"polars"}
 

@@ -42,7 +42,8 @@ def a_week_on(workspace: Workspace) -> Workspace:
 
 def test_each_program_is_a_page_of_the_tables_as_they_are(trained: Workspace) -> None:
     written = report(trained, html=Path("pages"))
-    assert [Path(path).stem for path in str(written).splitlines()] == programs() == list(NAMES)
+    assert [Path(path).stem for path in str(written).splitlines()] == programs()
+    assert set(NAMES) <= set(programs())
     before = {name: Path("pages", f"{name}.html").read_text(encoding="utf-8") for name in NAMES}
     for text in before.values():
         assert says_its_tables(text, trained)

@@ -1,6 +1,7 @@
 """What people ask to see: where the project stands, and one row through every stage."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach,
 from {{cookiecutter.__package_name}}.shared.release import contributions
 from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+PARTS = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
 
 
 def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
-    """Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
+    r"""Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
+
+    Where a key has several columns, a `/` within a value is written `\/`.
 
     Raises:
         BadInput: The table has no key, or another number of columns in it.
@@ -165,7 +170,8 @@ def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
     """
     if not schema.key:
         raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
-    values = [key.split("/") for key in keys]
+    one = len(schema.key) == 1
+    values = [[key] if one else [part.replace(r"\/", "/") for part in PARTS.split(key)] for key in keys]
     if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
         raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
     return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)

@@ -78,8 +78,15 @@ class Experiment:
 
         Args:
             problem: The problem with other features; without it, the project's own.
+
+        Raises:
+            Refused: One of its other features knows the future, as `train` would find.
         """
-        rows = dataset.training_set(problem or self.problem, self.workspace.lake, as_of=self.as_of)
+        lake, asked = self.workspace.lake, problem or self.problem
+        rows = dataset.training_set(asked, lake, as_of=self.as_of)
+        if problem and (leaking := dataset.leaks(problem, rows, dataset.known(problem, lake, as_of=self.as_of))):
+            names = ", ".join(leaking)
+            raise Refused(f"features know what was not known yet: {names} change without the future and the row itself")
         return rows.gather_every(-(-len(rows) // FAST_ROWS)) if self.fast else rows
 
     def split(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

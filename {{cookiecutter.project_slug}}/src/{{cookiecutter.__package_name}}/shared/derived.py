@@ -54,17 +54,13 @@ def request_model(table: type[Table]) -> type[BaseModel]:
 
     What features never see, personal and forbidden columns, may be left out.
     """
-    schema = schema_of(table)
-    fields: dict[str, Any] = {
-        column.name: _field(column, needed=not column.optional and column.name not in schema.closed)
-        for column in schema.request.columns
-    }
+    fields: dict[str, Any] = {column.name: _field(column) for column in schema_of(table).request.columns}
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return create_model(f"{table.__name__}Request", __config__=config, __doc__=table.__doc__, **fields)
 
 
-def _field(column: Column, *, needed: bool) -> tuple[Any, Any]:
-    default: Any = ... if needed else None
+def _field(column: Column) -> tuple[Any, Any]:
+    default: Any = None if column.optional else ...
     return _asked(column), Field(default, description=column.field.description, examples=column.field.examples)
 
 

@@ -16,6 +16,7 @@ from {{cookiecutter.__package_name}}.shared.settings import Decision
 
 BARS = 12
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
+ABOVE = 0.4  # inches for a title
 LABEL = FontProperties(size=10)
 POINTS = 72  # an inch
 rcParams["text.parse_math"] = False  # labels are data: $5 is five dollars
@@ -47,17 +48,12 @@ def panels(
         below: Room for the labels of x.
         share: Whether panels below each other have the same x, and those beside each other the same y.
     """
-    (width, height), (rows, columns), above = size, shape, 0.4
-    between = (0.35, 0.2) if share else (above + below, left + right)
-    across, up = width - left - right, height - below - above
-    room = {
-        "left": left / width,
-        "right": 1 - right / width,
-        "bottom": below / height,
-        "top": 1 - above / height,
-        "hspace": between[0] / ((up - between[0] * (rows - 1)) / rows),
-        "wspace": between[1] / ((across - between[1] * (columns - 1)) / columns),
-    }
+    (width, height), (rows, columns) = size, shape
+    over, beside = (0.35, 0.2) if share else (ABOVE + below, left + right)
+    tall = (height - below - ABOVE - over * (rows - 1)) / rows
+    broad = (width - left - right - beside * (columns - 1)) / columns
+    room = {"left": left / width, "right": 1 - right / width, "bottom": below / height, "top": 1 - ABOVE / height}
+    room |= {"hspace": over / tall, "wspace": beside / broad}
     empty = Figure(figsize=size)
     FigureCanvasAgg(empty)
     axes = empty.subplots(*shape, squeeze=False, sharex=share and "col", sharey=share and "row", gridspec_kw=room)

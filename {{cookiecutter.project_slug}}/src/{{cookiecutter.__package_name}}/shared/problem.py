@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
 RESERVED = frozenset({"annotations", "collections", "decisions", "erasures", "predictions", "releases", "requests"})
+ANSWERS = frozenset({"decision", "error", "made", "prediction", "probability", "version"})  # columns beside a row's own
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Problem:
     recipe: Callable[[], Recipe]
 
     def __post_init__(self) -> None:
-        """Refuse table names that the machinery needs, and features that must not be used."""
-        if taken := RESERVED & {table.table for table in self.tables}:
-            msg = (
-                f"table names {', '.join(sorted(taken))} are taken by the machinery: rename them in shared/contract.py"
-            )
-            raise BadInput(msg)
+        """Refuse names that the machinery needs, and features that must not be used."""
+        tables, columns = {table.table for table in self.tables}, {*self.schema.names, *self.features}
+        for what, taken in (("table", RESERVED & tables), ("column", ANSWERS & columns)):
+            if taken:
+                names = ", ".join(sorted(taken))
+                raise BadInput(f"{what} names {names} are taken by the machinery: rename them in shared/contract.py")
         if closed := {name for schema in self.schemas.values() for name in schema.closed} & set(self.features):
             raise BadInput(f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py")
 

@@ -4,7 +4,7 @@ The problem's own tables are in `contract`; what happens to rows that break them
 """
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -250,8 +250,9 @@ class Schema:
 
     @property
     def request(self) -> "Schema":
-        """The same without the target: what one asks a prediction for."""
-        return self.without(self.having(Target))
+        """What one asks a prediction for: there is no target, and what features never see may be missing."""
+        asked, closed = self.without(self.having(Target)).columns, self.closed
+        return Schema(self.model, tuple(replace(c, optional=c.optional or c.name in closed) for c in asked))
 
     def without(self, names: Container[str]) -> "Schema":
         """The same without some of the columns; rules that need one of them are not asked."""

@@ -35,16 +35,16 @@ def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:
     """
     try:
         model = recipe.export(pipeline, features)
+        _give_probability_alone(model.graph)
+        onnx.checker.check_model(model)
     except Exception as error:  # converters raise anything
         steps = " -> ".join(type(step).__name__ for step in getattr(pipeline, "named_steps", {"": pipeline}).values())
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Refused(f"the model ({steps}) can't be exported to ONNX: {reason}; change shared/model.py") from error
-    _give_probability_alone(model.graph)
     opsets = sorted(model.opset_import, key=lambda opset: opset.domain)
     del model.opset_import[:]
     model.opset_import.extend(opsets)
     model.graph.name = "model"
-    onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

@@ -18,7 +18,8 @@ before, held = experiment.split(experiment.rows())
 
 # %% The same rows asked after a split by time and after a random one
 asked = np.random.default_rng(0).random(len(held)) < 0.5
-splits = {"by time": before}
+usual = "by time" if problem.schema.event_time else "by chance"
+splits = {usual: before}
 if problem.schema.event_time:
     held, beside = held.filter(asked), held.filter(~asked)
     splits["random"] = pl.concat([before, beside])
@@ -37,12 +38,12 @@ for split, known in experiment.each(splits.items()):
 table = pl.DataFrame(found)
 
 # %% What is the model worth, and by how much does a random split flatter it?
-worth = experiment.effect(losses["by time", "model"], losses["by time", "linear"], held)
+worth = experiment.effect(losses[usual, "model"], losses[usual, "linear"], held)
 metrics = {f"{row['split'].split()[-1]}.{row['model']}": row["loss"] for row in found}
 metrics |= {"gain": worth.mean, "gain_lower": worth.lower}
 finding = f"beside the linear model, the project's lowers the loss by {worth}"
 if "random" in splits:
-    flattered = experiment.effect(losses["random", "model"], losses["by time", "model"], held)
+    flattered = experiment.effect(losses["random", "model"], losses[usual, "model"], held)
     metrics |= {"flattered": flattered.mean, "flattered_lower": flattered.lower}
     surely = "surely" if flattered.lower > 0 else "not proven to be"
     finding += f"\na random split flatters it by {flattered}: {surely} more than it can do"

@@ -8,7 +8,7 @@ second import of the same answers, in this file or another, changes nothing.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import narwhals as nw
@@ -87,7 +87,7 @@ def bring(workspace: Workspace, file: Path) -> Imported:
     counted, answers = [counted[nth] for nth in answers[NTH]], answers.drop(NTH)
     subject = _subject(workspace, file, counted, answers)
     decisions = decide(_annotations(counted, answers, labels.key))
-    decided = _decided(labels, target, decisions).join(subject, on=labels.key)
+    decided = _by_now(workspace, file, _decided(labels, target, decisions)).join(subject, on=labels.key)
     early = decided.filter(pl.col(AT) > pl.col(KNOWN)) if workspace.problem.schema.event_time else decided.head(0)
     rows = _rows(labels, decided.join(early, on=labels.key, how="anti"))
     stored = _stored(workspace, labels, target)
@@ -165,6 +165,16 @@ def _decided(labels: Schema, target: str, decisions: Sequence[Decision]) -> pl.D
     dtypes = {name: labels.dtypes[name] for name in (*labels.key, target)} | {KNOWN: DTYPES[datetime]}
     rows = [(*one.key, one.label, one.known) for one in decisions if one.label is not None]
     return pl.DataFrame(rows, schema=dtypes, orient="row")
+
+
+def _by_now(workspace: Workspace, file: Path, decided: pl.DataFrame) -> pl.DataFrame:
+    """The same known by now at the latest: the clock of data stands still while people answer."""
+    if later := decided[KNOWN].filter(decided[KNOWN] > datetime.now(UTC)).to_list():
+        msg = f"{file}: {len(later)} labels are from the future, as of {max(later):%Y-%m-%d %H:%M} UTC"
+        raise BadInput(f"{msg}: set the clock of Label Studio's machine right, and the file's `created_at`")
+    if workspace.settings.clock == "wall":
+        return decided
+    return decided.with_columns(pl.min_horizontal(KNOWN, pl.lit(workspace.now(), dtype=DTYPES[datetime])))
 
 
 def _rows(labels: Schema, decided: pl.DataFrame) -> pl.DataFrame:
