@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import optuna
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeRegressor
@@ -29,7 +31,7 @@ from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.research import study as studies
 from {{cookiecutter.__package_name}}.research import tune as module
 from {{cookiecutter.__package_name}}.research.study import Plan
-from {{cookiecutter.__package_name}}.research.trials import Tried, search
+from {{cookiecutter.__package_name}}.research.trials import Tried, _answer, search
 from {{cookiecutter.__package_name}}.research.tune import tune, tuned_by, write
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.folds import folds
@@ -44,14 +46,14 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Table,
     Target,
 )
-from {{cookiecutter.__package_name}}.shared.search import Choice, Search
+from {{cookiecutter.__package_name}}.shared.search import Choice, Search, space_of
 from {{cookiecutter.__package_name}}.shared.settings import load_settings
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[2]
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-ENDS = "ENDS_AT_FIT"  # in the environment: in which fit the process ends, or the one that started it
+ENDS = "ENDS_AT_FIT"  # in the environment: in which fit the model raises, or a process ends: its own or its parent
 
 # --- a problem with time: levels of a river, which rise with rain
 
@@ -66,7 +68,7 @@ class Parameters(BaseModel):
 
 
 class Tree(DecisionTreeRegressor):  # type: ignore[misc] # scikit-learn is not typed
-    """A tree that counts its fits, and ends the process in the middle of one where it is told to."""
+    """A tree that counts its fits, and in the middle of one raises or ends the process where it is told to."""
 
     fits = 0
 
@@ -75,6 +77,8 @@ class Tree(DecisionTreeRegressor):  # type: ignore[misc] # scikit-learn is not t
         who, _, at = os.environ.get(ENDS, "").partition(" ")
         if at == str(Tree.fits):
             started_by = multiprocessing.parent_process()
+            if who == "model":
+                raise RuntimeError("too deep")
             if who == "itself":
                 os._exit(137)
             elif started_by is not None and started_by.pid == os.getppid():
@@ -317,13 +321,54 @@ def test_one_command_alone_writes_a_journal(tmp_path: Path) -> None:
         searched(tmp_path / "tune.journal")
 
 
-def test_a_model_that_can_not_be_fitted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("\ntoo deep\nand more"), "ValueError: too deep"),
+        (RuntimeError("too deep"), "RuntimeError: too deep"),
+        (KeyError("depth"), "KeyError: 'depth'"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_what_a_model_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
     def fail(*_: object) -> None:
-        raise ValueError("too deep\nand more")
+        raise error
 
     monkeypatch.setattr(Tree, "fit", fail)
-    with pytest.raises(Refused, match=r"^the model can't be fitted with the parameters that are there: too deep$"):
+    there = "the model can't be fitted with the parameters that are there"
+    with pytest.raises(BadInput, match=rf"^{there}: {reason}; change shared/model\.py$"):
         searched(tmp_path / "tune.journal")
+
+
+def test_a_model_may_prune_its_own_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(tree: Tree, X: Any, y: Any) -> Any:
+        if tree.ccp_alpha < 1:
+            raise optuna.TrialPruned
+        return DecisionTreeRegressor.fit(tree, X, y)
+
+    monkeypatch.setattr(Tree, "fit", fit)
+    assert [trial.loss is None for trial in searched(tmp_path / "tune.journal", trials=3)] == [False, True, True]
+
+
+def test_what_a_worker_says_goes_on_and_one_that_says_nothing_was_ended_from_outside() -> None:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    writer.send(BadInput("the model can't be fitted"))
+    writer.close()
+    with pytest.raises(BadInput, match=r"^the model can't be fitted$"):
+        _answer(reader)
+    with pytest.raises(Refused, match=r"^a worker of tune was ended from outside: run again to go on"):
+        _answer(reader)
+
+
+@pytest.mark.slow
+def test_what_a_model_raises_in_a_worker_is_the_same_line(tmp_path: Path) -> None:
+    _, err = apart(tmp_path / "tune.journal", 6, 2, ends="model 1").communicate()
+    last = err.splitlines()[-1]
+    assert "BadInput: the model can't be fitted with " in last
+    assert last.endswith(": RuntimeError: too deep; change shared/model.py")
+    assert "Process" not in err, "no traceback of a worker"
 
 
 # --- the command
@@ -391,6 +436,24 @@ def test_where_nothing_is_better_the_file_stays_and_it_is_said(river: Workspace)
     assert (river.root / "config" / "params.toml").read_text(encoding="utf-8") == PARAMS
     assert tuned_by(river) is None
     assert river.registry.runs()[0].metrics["loss"] == found.before
+    (river.root / "config" / "params.toml").unlink()
+    assert not tune(dataclasses.replace(river), trials=1).unmarked, "what is there may be the defaults"
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_where_nothing_is_better_the_line_of_a_run_stays_unless_its_values_were_edited(
+    river: Workspace, *, edited: bool
+) -> None:
+    path = river.root / "config" / "params.toml"
+    write(path, {"depth": 3}, "abc")
+    text = path.read_text(encoding="utf-8").replace("depth = 3", f"depth = {2 if edited else 3}")
+    path.write_text(text, encoding="utf-8")
+    found = tune(river, trials=1)
+    assert (found.changed, found.unmarked) == ({}, edited)
+    kept = [line for line in text.splitlines() if not (edited and line.startswith("# Tuned by run "))]
+    assert path.read_text(encoding="utf-8").splitlines() == kept
+    assert tuned_by(river) == (None if edited else "abc")
+    assert ("config/params.toml names no run any more" in str(found)) is edited
 
 
 def test_the_newest_window_stays_for_the_gate_and_a_later_look_changes_nothing(river: Workspace) -> None:
@@ -441,9 +504,55 @@ def test_parameters_that_can_not_be_searched_are_one_line(
         tune(dataclasses.replace(river, problem=problem))
 
 
-def test_a_storage_that_is_no_address_and_too_few_rows_are_one_line(river: Workspace) -> None:
-    with pytest.raises(BadInput, match=r"^--storage tune\.db is no address of a database, as sqlite:///tune\.db is$"):
-        tune(river, storage="tune.db")
+NUMBERS = "give two finite numbers, the lower first"
+LOG = "give a low end above 0, or leave out log"
+VALUES = "list values, as Choice((0.1, 0.2))"
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "way"),
+    [
+        (float, Search(0.3, 0.1), NUMBERS),
+        (int, Search(1, float("inf")), NUMBERS),
+        (float, Search(0, 10, log=True), LOG),
+        (int, Search(0.5, 10, log=True), LOG),
+        (float, Choice(()), VALUES),
+        (float, Choice(0.1), VALUES),  # type: ignore[arg-type] # a forgotten comma
+    ],
+)
+def test_a_search_with_nothing_to_try_is_one_line(kind: type, where: Search | Choice, way: str) -> None:
+    parameters: type[BaseModel] = create_model("Searched", rate=(Annotated[kind, where], 1))  # type: ignore[arg-type]
+    line = f"rate can't be searched by {where} in shared/model.py: {way}"
+    with pytest.raises(BadInput, match=rf"^{re.escape(line)}$"):
+        space_of(parameters)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "tune.db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///?timeout=9",
+        "sqlite:///:memory:",
+        "sqlite+pysqlite:///file::memory:?cache=shared&uri=true",
+        "sqlite:///file:tune?mode=memory&uri=true",
+    ],
+)
+def test_a_storage_that_many_can_not_share_is_one_line(river: Workspace, storage: str) -> None:
+    line = f"--storage {storage} is no address of a database that many can share, as sqlite:///tune.db is"
+    with pytest.raises(BadInput, match=rf"^{re.escape(line)}$"):
+        module._plan(river, levels(), {}, trials=2, storage=storage)
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:///tune.db", "sqlite:////tmp/memory:/tune.db?timeout=9", "postgresql://us:er@host/memory"]
+)
+def test_a_storage_that_many_can_share_is_searched_in(river: Workspace, storage: str) -> None:
+    assert module._plan(river, levels(), {}, trials=2, storage=storage).storage == storage
+
+
+def test_too_few_rows_are_one_line(river: Workspace) -> None:
     (river.root / "config" / "acceptance.toml").write_text("[window]\nrows = 99", encoding="utf-8")
     with pytest.raises(Refused, match=r"^\d+ rows in fold 1 of 4 before the newest window are too few \(at least 99\)"):
         tune(dataclasses.replace(river))

@@ -63,8 +63,8 @@ def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) ->
         The finished trials in the order of their places, and the share of the cores' time that the workers used.
 
     Raises:
-        BadInput: The database can't be used, or another command searches in the same journal.
-        Refused: A trial fails, or a worker was ended.
+        BadInput: The model can't be fitted, the database can't be used, or another command searches in the journal.
+        Refused: A worker was ended.
     """
     with alone(plan), opened(plan) as study:
         fill(study, plan)
@@ -135,11 +135,11 @@ def _one_thread() -> Iterator[None]:
 
 def _answer(reader: "Connection[Any, Any]") -> float:
     try:
-        answer: float | str = reader.recv()
+        answer: float | BadInput | Refused = reader.recv()
     except EOFError as error:
         raise Refused("a worker of tune was ended from outside: run again to go on, with fewer --workers") from error
-    if isinstance(answer, str):
-        raise Refused(answer)
+    if isinstance(answer, Exception):
+        raise answer
     return answer
 
 
@@ -152,7 +152,7 @@ def _process(problem: Problem, plan: Plan, file: Path, pipe: "Connection[Any, An
             work(study, problem, plan, pl.read_parquet(file), lambda: None)
         pipe.send(time.process_time())
     except (Refused, BadInput) as error:
-        pipe.send(str(error))
+        pipe.send(error)
 
 
 def _end_with_parent() -> None:
@@ -169,7 +169,7 @@ def work(study: optuna.Study, problem: Problem, plan: Plan, rows: pl.DataFrame, 
     """Do trials until all places are finished, here or elsewhere.
 
     Raises:
-        Refused: A trial fails.
+        BadInput: The model can't be fitted.
     """
     parts = list(folds(problem, rows, plan.folds))
     measure = partial(_loss, plan=plan, problem=problem, parts=parts)
@@ -193,18 +193,30 @@ def _loss(trial: Trial, *, plan: Plan, problem: Problem, parts: list[Fold]) -> f
     _record(trial, space, values)
     losses: list[float] = []
     for rows, held in parts:
-        try:
+        with _fitting(tried):
             losses.append(training.loss(problem, model.model_validate(values), rows, held))
-        except ValueError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise Refused(
-                f"the model can't be fitted with {tried or 'the parameters that are there'}: {reason}"
-            ) from error
         for told in (trial, asked):
             told.report(fmean(losses), len(losses))
         if asked.should_prune() and len(losses) < len(parts):
             raise optuna.TrialPruned
     return fmean(losses)
+
+
+@contextmanager
+def _fitting(tried: dict[str, Any]) -> Iterator[None]:
+    """Say in one line what a model raises.
+
+    Raises:
+        BadInput: It can't be fitted.
+    """
+    try:
+        yield
+    except (optuna.TrialPruned, BadInput, Refused):
+        raise
+    except Exception as error:  # models raise anything
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
+        model = f"the model can't be fitted with {tried or 'the parameters that are there'}"
+        raise BadInput(f"{model}: {reason}; change shared/model.py") from error
 
 
 def _place(trial: Trial) -> int:

@@ -27,6 +27,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 FOLDS = 4
 TRIALS = 50
 SHORT = 12  # characters of a hash
+IN_MEMORY = re.compile(r"sqlite[^/]*://(/(file:)?(:memory:.*)?)?($|\?)|sqlite.*[?&]mode=memory")  # of one process
 PACKAGE = __name__.partition(".")[0]
 MARK = "# Tuned by run {run}, values {digest}: drop this line when you edit them."
 MARKED = re.compile(r"^# Tuned by run (?P<run>\w+), values (?P<digest>\w+).*\n", re.MULTILINE)
@@ -46,6 +47,7 @@ class Tuned:
         changed: Each parameter that is better otherwise: its value before and the better one.
         workers: How many worked here.
         busy: The share of the cores' time that they used.
+        unmarked: Whether the file named a run that did not find its values, and no longer does.
     """
 
     run_id: str
@@ -57,13 +59,16 @@ class Tuned:
     changed: dict[str, tuple[Any, Any]]
     workers: int
     busy: float
+    unmarked: bool
 
     def __str__(self) -> str:
         """A table for people."""
         workers = f"{self.workers} worker{'s' * (self.workers > 1)} used {self.busy:.0%} of the cores"
         lines = [f"{self.trials} trials, {self.pruned} pruned; {workers}"]
         if not self.changed:
-            return f"{lines[0]}\nnothing beats the parameters that are there, with a mean loss of {self.before:.4f}"
+            lines += [f"nothing beats the parameters that are there, with a mean loss of {self.before:.4f}"]
+            lines += ["config/params.toml names no run any more, as its values are not that run's"] * self.unmarked
+            return "\n".join(lines)
         lines += [f"{'':>24}{'before':>12}{'best':>12}", f"{'mean loss':>24}{self.before:>12.4f}{self.best:>12.4f}"]
         lines += [f"{name:>24}{before!s:>12}{best!s:>12}" for name, (before, best) in self.changed.items()]
         lines += [
@@ -86,8 +91,8 @@ def tune(
         storage: The address of a database that workers on many machines share; without it, a journal beside the runs.
 
     Raises:
-        BadInput: No parameter says where to search, or the storage can't be used.
-        Refused: There are too few rows, or the model can't be fitted.
+        BadInput: No parameter says where to search, the storage can't be used, or the model can't be fitted.
+        Refused: There are too few rows, or a worker was ended.
     """
     problem = workspace.problem
     as_of, tables = workspace.now(), dataset.versions(problem, workspace.lake)
@@ -102,9 +107,10 @@ def tune(
     changed = {name: (old, best[name]) for name, old in plan.current.items() if best[name] != old}
     if changed:
         write(workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run_id)
+    unmarked = not changed and _unmark(workspace)
     losses = [trial.loss for trial in tried if trial.loss is not None]
     pruned = len(tried) - len(losses)
-    return Tuned(run_id, plan.name, len(tried), pruned, losses[0], min(losses), changed, workers, busy)
+    return Tuned(run_id, plan.name, len(tried), pruned, losses[0], min(losses), changed, workers, busy, unmarked)
 
 
 def _track(workspace: Workspace, plan: Plan, tried: list[Tried], made_of: dict[str, str]) -> tuple[str, dict[str, Any]]:
@@ -170,22 +176,32 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     name = f"{PACKAGE}-{digest.hexdigest()[:SHORT]}"
     tracking = workspace.settings.tracking
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
-    if storage is not None and "://" not in storage:
-        raise BadInput(f"--storage {storage} is no address of a database, as sqlite:///tune.db is")
+    if storage is not None and ("://" not in storage or IN_MEMORY.match(storage)):
+        raise BadInput(f"--storage {storage} is no address of a database that many can share, as sqlite:///tune.db is")
     return Plan(name, storage or str(folder / f"{name}.journal"), trials, FOLDS, current)
 
 
-def write(path: Path, values: dict[str, Any], run_id: str) -> None:
-    """Put values into a TOML file, with a line that says by which run; all else in it stays."""
+def write(path: Path, values: dict[str, Any], run_id: str | None) -> None:
+    """Put values into a TOML file, with a line that says by which run, if by one; all else in it stays."""
     document = tomlkit.parse(MARKED.sub("", path.read_text(encoding="utf-8")))
     document.update(values)
     text = tomlkit.dumps(document)
     start = re.match(r"(#.*\n)*", text)
     at = start.end() if start else 0
     draft = path.with_suffix(".part")
-    mark = MARK.format(run=run_id, digest=_digest(text))
-    draft.write_text(f"{text[:at]}{mark}\n{text[at:]}", encoding="utf-8", newline="\n")
+    mark = f"{MARK.format(run=run_id, digest=_digest(text))}\n" if run_id else ""
+    draft.write_text(f"{text[:at]}{mark}{text[at:]}", encoding="utf-8", newline="\n")
     draft.replace(path)
+
+
+def _unmark(workspace: Workspace) -> bool:
+    """Drop the line of a run that the values are not, or no longer, of; whether it was there."""
+    try:
+        tuned_by(workspace)
+    except BadInput:
+        write(workspace.root / "config" / "params.toml", {}, None)
+        return True
+    return False
 
 
 def _digest(text: str) -> str:
@@ -200,7 +216,7 @@ def tuned_by(workspace: Workspace) -> str | None:
         BadInput: The parameters are not, or no longer, those of the run.
     """
     path = workspace.root / "config" / "params.toml"
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if (mark := MARKED.search(text)) is None:
         return None
     line = f"drop the line {mark[0].strip()!r} of {path}, or tune again"
