@@ -39,6 +39,14 @@ def test_what_stands_beside_panels_has_room(name: str, shape: tuple[int, int], *
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
+def test_labels_of_any_length_leave_room_for_panels() -> None:
+    drawn, panels = figures.panels((11, 2.8), (1, 4), left=99, right=99, below=99, share=True)
+    figures.draw_importance(panels[0], {"m" * 400: 1.0})
+    drawn.canvas.draw()
+    sizes = [axes.get_position().size for axes in panels]
+    assert all(width * 11 > 0.7 and height * 2.8 == pytest.approx(1) for width, height in sizes)
+
+
 def line(drawn: Axes, number: int = 0) -> Any:
     return np.asarray(drawn.get_lines()[number].get_xydata()).tolist()
 

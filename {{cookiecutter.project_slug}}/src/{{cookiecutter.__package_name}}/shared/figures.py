@@ -40,6 +40,8 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its panels row by row, with room for labels by hand: measuring it takes longer than drawing.
 
+    Labels have a third of the width on each side and half of the height at most: beyond that they are cut.
+
     Args:
         size: Width and height, in inches, as the room is.
         shape: How many rows of panels, and panels in each.
@@ -49,6 +51,7 @@ def panels(
         share: Whether panels below each other have the same x, and those beside each other the same y.
     """
     (width, height), (rows, columns) = size, shape
+    left, right, below = min(left, width / 3), min(right, width / 3), min(below, height / 2)
     over, beside = (0.35, 0.2) if share else (ABOVE + below, left + right)
     tall = (height - below - ABOVE - over * (rows - 1)) / rows
     broad = (width - left - right - beside * (columns - 1)) / columns

@@ -41,7 +41,7 @@ def unlike(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> 
 
 
 def one_answer(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
-    """What to look at: a target that is the same in every row, though by the weeks before that is no chance.
+    """What to look at: a target that is the same in every row, which by the weeks before can't be chance.
 
     It does not breach the batch, since the world may be so for a day; arguments as above.
     """
