@@ -280,6 +280,18 @@ def test_a_model_that_cannot_be_fitted_is_refused_with_the_reason() -> None:
         fit(made(Returns, unprepared))
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("too deep\nin"), "too deep"), (KeyError("leg"), "'leg'"), (TypeError(), "TypeError")],
+)
+def test_whatever_a_model_raises_is_one_line(error: Exception, reason: str) -> None:
+    def raising(_: Parameters, __: list[str]) -> Any:
+        raise error
+
+    with pytest.raises(Refused, match=f"^the model can't be fitted to these rows: {reason}; change shared/model.py$"):
+        fit(made(Returns, raising))
+
+
 def test_a_step_that_cannot_be_exported_is_named() -> None:
     with pytest.raises(
         Refused, match=r"^the model \(ColumnTransformer -> Hist[^\n]*\) can't be exported to ONNX: [^\n]+$"

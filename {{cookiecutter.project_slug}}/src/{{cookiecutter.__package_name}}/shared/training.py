@@ -143,8 +143,8 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
     """
     try:
         features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
-    except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # models raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise Refused(f"the model can't be fitted to these rows: {reason}; change shared/model.py") from error
     onnx = to_bytes(problem.recipe(), pipeline, features)
     predictor = Predictor(onnx, features, problem.task)
