@@ -546,7 +546,7 @@ def test_a_storage_that_many_can_not_share_is_one_line(river: Workspace, storage
 
 
 @pytest.mark.parametrize(
-    "storage", ["sqlite:///tune.db", "sqlite:////tmp/memory:/tune.db?timeout=9", "postgresql://us:er@host/memory"]
+    "storage", ["sqlite:///tune.db", "sqlite:////data/memory:/tune.db?timeout=9", "postgresql://us:er@host/memory"]
 )
 def test_a_storage_that_many_can_share_is_searched_in(river: Workspace, storage: str) -> None:
     assert module._plan(river, levels(), {}, trials=2, storage=storage).storage == storage
