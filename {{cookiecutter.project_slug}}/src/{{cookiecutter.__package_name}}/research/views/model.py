@@ -88,20 +88,23 @@ def measures(workspace: Workspace, found: Answered) -> list[str]:
 def quality(workspace: Workspace, found: Answered, measure: str) -> Figure:
     """A metric by week, or by month of long lives: of all rows, and of each slice that has enough."""
     rows, ask = found.rows, workspace.acceptance
-    columns = [name for name in ask.slices.columns if name in rows.columns]
-    values = [f"{name} {value}" for name in columns for value in rows[name].drop_nulls().unique()]
-    n = max(1, len(columns))
-    drawn, below = panels((11, 3.2 * n), (n, 1), right=0.8 + wide([*values, "all rows"]))
-    for axes, column in zip(below, columns or [""], strict=True):
-        if column:
-            for value in rows[column].drop_nulls().value_counts(sort=True)[column].head(SLICES):
-                part = over_time(workspace, found, measure, (rows[column] == value).fill_null(value=False))
-                axes.plot(part["period"], part[measure], marker=".", linewidth=1, label=f"{column} {value}")
+    shown = {name: _most(rows[name]) for name in ask.slices.columns if name in rows.columns} or {"": pl.Series()}
+    labels = ["all rows", *(f"{column} {value}" for column, values in shown.items() for value in values)]
+    drawn, below = panels((11, 3.2 * len(shown)), (len(shown), 1), right=0.8 + wide(labels))
+    for axes, (column, values) in zip(below, shown.items(), strict=True):
+        for value in values:
+            part = over_time(workspace, found, measure, (rows[column] == value).fill_null(value=False))
+            axes.plot(part["period"], part[measure], marker=".", linewidth=1, label=f"{column} {value}")
         everything = over_time(workspace, found, measure, pl.Series([True]).new_from_index(0, len(rows)))
         axes.plot(everything["period"], everything[measure], color="black", marker="o", linewidth=2, label="all rows")
         axes.set(ylabel=measure, xlabel="when predicted")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
+
+
+def _most(column: pl.Series) -> pl.Series:
+    """The values that most rows have."""
+    return column.drop_nulls().value_counts(sort=True)[column.name].head(SLICES)
 
 
 def over_time(workspace: Workspace, found: Answered, measure: str, chosen: pl.Series) -> pl.DataFrame:
