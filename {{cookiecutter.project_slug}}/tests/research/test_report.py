@@ -11,6 +11,7 @@ from queue import Queue
 from threading import Barrier
 from typing import Annotated, Any
 
+import marimo
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -270,3 +271,16 @@ def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Wo
             assert f'href="/{name}/"' in front
             assert "<marimo-" in client.get(f"/{name}/").text
         assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+def test_parts_of_a_page_come_whole_and_are_asked_for_once(trained: Workspace) -> None:
+    assert trained.root == Path.cwd()
+    with TestClient(application(), base_url="http://127.0.0.1") as client:
+        parts = re.findall(r"\./(assets/[^\"]+)", client.get("/data/").text)
+        assert len(parts) > 100
+        for part in parts:
+            answer = client.get(f"/data/{part}")
+            assert answer.content == (Path(marimo.__file__).parent / "_static" / part).read_bytes()
+            assert "immutable" in answer.headers["cache-control"]
+            assert not part.endswith(".js") or answer.headers["content-type"].startswith("text/javascript")
+        assert client.get("/data/assets/none.js").status_code == 404

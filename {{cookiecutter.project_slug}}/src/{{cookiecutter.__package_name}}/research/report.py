@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
+from mimetypes import guess_type
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,6 +32,7 @@ PROGRAMS = Path(__file__).parent / "reports"
 PACKAGE = f"{__name__.rpartition('.')[0]}.{PROGRAMS.name}"
 VIEWS = f"{__name__.rpartition('.')[0]}.views.model"  # with all the libraries that reports need
 HOST = "127.0.0.1"
+ASSETS = {path.name: path for path in Path(mo.__file__).parent.glob("_static/assets/*")}  # named by their content
 LIVE = re.compile(r"<marimo-ui-element.*?</marimo-ui-element>", re.DOTALL)  # needs the app
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title</title>
@@ -152,19 +154,26 @@ def application() -> Starlette:
         for each in mounted:
             await each.state.session_manager.shutdown()  # the process would wait for what open pages run
 
-    def begun(app: ASGIApp) -> ASGIApp:
-        async def begin(scope: Scope, receive: Receive, send: Send) -> None:
-            name = scope.get("path", "").strip("/")
-            if scope["type"] == "http" and name in names:
-                ahead.submit(_begin, name)
-            await app(scope, receive, send)
+    def sooner(app: ASGIApp) -> ASGIApp:
+        async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+            path = scope.get("path", "").strip("/")
+            if scope["type"] == "http" and path in names:
+                ahead.submit(_begin, path)
+            asset = ASSETS.get(path.rpartition("/assets/")[2])
+            await (_unchanging(asset) if asset else app)(scope, receive, send)
 
-        return begin
+        return ask
 
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     return Starlette(
-        routes=[Route("/", index), Mount("/", apps)], middleware=[here, Middleware(begun)], lifespan=lifespan
+        routes=[Route("/", index), Mount("/", apps)], middleware=[here, Middleware(sooner)], lifespan=lifespan
     )
+
+
+def _unchanging(asset: Path) -> Response:
+    """A part of marimo's page, read at once: by threads, as marimo does, some 200 wait for programs that run."""
+    kind = {".js": "text/javascript"}.get(asset.suffix) or guess_type(asset.name)[0]  # Windows may say text/plain
+    return Response(asset.read_bytes(), media_type=kind, headers={"Cache-Control": "max-age=31536000, immutable"})
 
 
 def _begin(name: str) -> None:
