@@ -237,10 +237,16 @@ def test_a_library_that_is_not_installed_is_one_line_and_a_module_of_ones_own_is
 
 
 @pytest.mark.parametrize(
-    "error", [PolarsError("gone: x\nand more"), PanicException("gone: x\nand more"), OSError("gone: x\nand more")]
+    ("error", "reason"),
+    [
+        (PolarsError("gone: x\nand more"), "gone: x"),
+        (PanicException("gone: x\nand more"), "gone: x"),
+        (OSError("\ngone: x\nand more"), "gone: x"),
+        (PolarsError(), "PolarsError"),
+    ],
 )
 def test_a_table_whose_files_are_gone_is_one_line(
-    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -248,7 +254,7 @@ def test_a_table_whose_files_are_gone_is_one_line(
     monkeypatch.setattr(lifecycle, "run", fail)
     assert (
         complaint(asked("run"))
-        == f"the project or its tables in {empty.root / 'data' / 'lake'} can't be read or written: gone: x"
+        == f"the project or its tables in {empty.root / 'data' / 'lake'} can't be read or written: {reason}"
     )
 
 

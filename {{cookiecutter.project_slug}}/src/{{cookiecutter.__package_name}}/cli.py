@@ -85,7 +85,7 @@ class Command:
         """Do it, print what came of it, exit with its status."""
         from polars.exceptions import PanicException, PolarsError
 
-        from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+        from {{cookiecutter.__package_name}}.shared import BadInput, Refused, first_line
 
         module, _, function = self.call.partition(":")
         where = "the project"
@@ -106,8 +106,7 @@ class Command:
                 raise
             fail(f"{error.name} is not installed here, and this command needs it: uv sync", BAD, as_json=as_json)
         except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
-            reason = str(error).strip().partition("\n")[0]
-            fail(f"{where} can't be read or written: {reason}", BAD, as_json=as_json)
+            fail(f"{where} can't be read or written: {first_line(error)}", BAD, as_json=as_json)
         click.echo(json(result) if as_json else result, err=not as_json)
         sys.exit(OK if getattr(result, "ok", True) else NO)
 

@@ -338,7 +338,7 @@ def test_what_a_model_raises_is_one_line(
 
     monkeypatch.setattr(Tree, "fit", fail)
     there = "the model can't be fitted with the parameters that are there"
-    with pytest.raises(BadInput, match=rf"^{there}: {reason}; change shared/model\.py$"):
+    with pytest.raises(Refused, match=rf"^{there}: {reason}; change shared/model\.py$"):
         searched(tmp_path / "tune.journal")
 
 
@@ -366,7 +366,7 @@ def test_what_a_worker_says_goes_on_and_one_that_says_nothing_was_ended_from_out
 def test_what_a_model_raises_in_a_worker_is_the_same_line(tmp_path: Path) -> None:
     _, err = apart(tmp_path / "tune.journal", 6, 2, ends="model 1").communicate()
     last = err.splitlines()[-1]
-    assert "BadInput: the model can't be fitted with " in last
+    assert "Refused: the model can't be fitted with " in last
     assert last.endswith(": RuntimeError: too deep; change shared/model.py")
     assert "Process" not in err, "no traceback of a worker"
 

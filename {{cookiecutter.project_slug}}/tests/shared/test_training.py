@@ -292,6 +292,12 @@ def test_whatever_a_model_raises_is_one_line(error: Exception, reason: str) -> N
         fit(made(Returns, raising))
 
 
+def test_a_feature_that_no_row_has_is_named() -> None:
+    rows = guests(BINARY).with_columns(age=pl.lit(None, pl.Float64))
+    with pytest.raises(Refused, match=r"^the model can't be fitted to these rows: [^\n]+; no row has age: drop it "):
+        training.fit(BINARY, Parameters(), rows, check=rows)
+
+
 def test_a_step_that_cannot_be_exported_is_named() -> None:
     with pytest.raises(
         Refused, match=r"^the model \(ColumnTransformer -> Hist[^\n]*\) can't be exported to ONNX: [^\n]+$"

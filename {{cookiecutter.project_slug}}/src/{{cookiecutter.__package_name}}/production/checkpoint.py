@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, ValidationError
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, first_line
 
 JOB, LOCK = "job.json", "lock"
 
@@ -131,5 +131,5 @@ class Checkpoint:
         try:
             yield
         except (PolarsError, OSError) as error:
-            reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise BadInput(f"{self.target.as_posix()} can't be written: {reason}") from error

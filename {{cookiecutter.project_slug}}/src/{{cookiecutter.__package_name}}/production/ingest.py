@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures, first_line
 from {{cookiecutter.__package_name}}.shared.checks import (
     BatchReport,
     ContractBreach,
@@ -241,8 +241,7 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:
         raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
     except PolarsError as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again") from error
+        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {first_line(error)}; write it again") from error
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:

@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, first_line
 from {{cookiecutter.__package_name}}.shared.listening import answer, listen
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -110,8 +110,7 @@ def rendered(name: str, workspace: Workspace) -> str:
         app: App = import_module(f"{PACKAGE}.{name}").app
         outputs, _ = app.run(defs={"workspace": workspace})
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"report {name}: cell {_failed(name, error)} fails: {reason}") from error
+        raise BadInput(f"report {name}: cell {_failed(name, error)} fails: {first_line(error)}") from error
     return PAGE.substitute(title=escape(name), body=_still(outputs))
 
 

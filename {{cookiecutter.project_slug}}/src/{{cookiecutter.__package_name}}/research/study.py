@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, first_line
 
 LOOK = 0.2  # seconds between looks at what others have done
 BEAT, DEAD = 10, 60  # seconds between signs of life in a database, and without one after which a trial has failed
@@ -111,8 +111,7 @@ def opened(plan: Plan) -> Iterator[optuna.Study]:
             storage.remove_session()
             storage.engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise BadInput(f"the database of --storage can't be used: {reason}") from error
+        raise BadInput(f"the database of --storage can't be used: {first_line(error)}") from error
 
 
 def _journal(path: str) -> JournalStorage:

@@ -63,8 +63,8 @@ def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) ->
         The finished trials in the order of their places, and the share of the cores' time that the workers used.
 
     Raises:
-        BadInput: The model can't be fitted, the database can't be used, or another command searches in the journal.
-        Refused: A worker was ended.
+        BadInput: The database can't be used, or another command searches in the journal.
+        Refused: The model can't be fitted, or a worker was ended.
     """
     with alone(plan), opened(plan) as study:
         fill(study, plan)
@@ -169,7 +169,7 @@ def work(study: optuna.Study, problem: Problem, plan: Plan, rows: pl.DataFrame, 
     """Do trials until all places are finished, here or elsewhere.
 
     Raises:
-        BadInput: The model can't be fitted.
+        Refused: The model can't be fitted.
     """
     parts = list(folds(problem, rows, plan.folds))
     measure = partial(_loss, plan=plan, problem=problem, parts=parts)
@@ -207,7 +207,7 @@ def _fitting(tried: dict[str, Any]) -> Iterator[None]:
     """Say in one line what a model raises.
 
     Raises:
-        BadInput: It can't be fitted.
+        Refused: It can't be fitted.
     """
     try:
         yield
@@ -216,7 +216,7 @@ def _fitting(tried: dict[str, Any]) -> Iterator[None]:
     except Exception as error:  # models raise anything
         reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
         model = f"the model can't be fitted with {tried or 'the parameters that are there'}"
-        raise BadInput(f"{model}: {reason}; change shared/model.py") from error
+        raise Refused(f"{model}: {reason}; change shared/model.py") from error
 
 
 def _place(trial: Trial) -> int:

@@ -91,8 +91,8 @@ def tune(
         storage: The address of a database that workers on many machines share; without it, a journal beside the runs.
 
     Raises:
-        BadInput: No parameter says where to search, the storage can't be used, or the model can't be fitted.
-        Refused: There are too few rows, or a worker was ended.
+        BadInput: No parameter says where to search, or the storage can't be used.
+        Refused: There are too few rows, the model can't be fitted, or a worker was ended.
     """
     problem = workspace.problem
     as_of, tables = workspace.now(), dataset.versions(problem, workspace.lake)

@@ -10,3 +10,8 @@ class BadInput(Exception):
 
 class Refused(Exception):
     """The command worked and the answer is no, or a person must act: exit status 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

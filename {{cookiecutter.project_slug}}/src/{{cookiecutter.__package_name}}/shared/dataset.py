@@ -12,7 +12,7 @@ import polars as pl
 from narwhals.exceptions import ColumnNotFoundError
 from polars.exceptions import ColumnNotFoundError as PolarsColumnNotFound
 
-from {{cookiecutter.__package_name}}.shared import Refused
+from {{cookiecutter.__package_name}}.shared import Refused, first_line
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame
@@ -69,11 +69,8 @@ def collected(problem: Problem, build: Callable[[], pl.DataFrame]) -> pl.DataFra
     try:
         built = build()
     except (ColumnNotFoundError, PolarsColumnNotFound) as error:
-        column = str(error).splitlines()[0]
-        msg = (
-            f"features.build asks for a column that it can't have (personal and forbidden ones it never can): {column}"
-        )
-        raise Refused(msg) from error
+        msg = "features.build asks for a column that it can't have (personal and forbidden ones it never can): "
+        raise Refused(msg + first_line(error)) from error
     missing = [name for name in problem.features if name not in built.columns]
     if missing:
         msg = f"features.build gives no {', '.join(missing)}, which features.FEATURES names: add it there or drop it"

@@ -14,6 +14,7 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 from polars.exceptions import PolarsError
 
+from {{cookiecutter.__package_name}}.shared import first_line
 from {{cookiecutter.__package_name}}.shared.checks import from_text
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Schema
@@ -110,7 +111,7 @@ def purge(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
         keys = _typed(named.select("_nth", *schema.key), schema)
         left = named.join(keys.join(gone, on=schema.key, how="semi"), on="_nth", how="anti", maintain_order="left")
     except (PolarsError, OSError) as error:
-        log.warning("erase     %s can't be read, look yourself: %s", path, str(error).partition("\n")[0])
+        log.warning("erase     %s can't be read, look yourself: %s", path, first_line(error))
         return False
     if len(left) == len(rows):
         return False

@@ -13,7 +13,7 @@ import deltalake
 import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, first_line
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
 
 FILES = 14  # commits, after which a table's files are looked at, and joined where they are many
@@ -160,8 +160,7 @@ class Lake:
 
     def unreadable(self, table: str, error: Exception) -> BadInput:
         """What went wrong with a table, in one line."""
-        reason = str(error).strip().splitlines()[0]
-        return BadInput(f"table {table} in the lake {self.url} can't be used: {reason}")
+        return BadInput(f"table {table} in the lake {self.url} can't be used: {first_line(error)}")
 
 
 def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, first_line
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Task
@@ -53,8 +53,8 @@ class Predictor:
         try:
             return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # it raises classes of its own
-            reason = str(error).strip().splitlines()[0]
-            raise BadInput(f"the model is no ONNX that can be loaded: {reason}; see docs/runbook.md") from error
+            msg = f"the model is no ONNX that can be loaded: {first_line(error)}; see docs/runbook.md"
+            raise BadInput(msg) from error
 
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Predictions for rows with their features.
@@ -236,8 +236,7 @@ def _read(row: Row) -> Release:
     try:
         return Release.read(row["card"], row["onnx"])
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
-        msg = f"release {row['number']} in the table {TABLE} is broken: {reason}; see docs/runbook.md"
+        msg = f"release {row['number']} in the table {TABLE} is broken: {first_line(error)}; see docs/runbook.md"
         raise BadInput(msg) from error
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.shared import Refused
+from {{cookiecutter.__package_name}}.shared import Refused, first_line
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, losses
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import Registry
@@ -39,8 +39,8 @@ def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:
         onnx.checker.check_model(model)
     except Exception as error:  # converters raise anything
         steps = " -> ".join(type(step).__name__ for step in getattr(pipeline, "named_steps", {"": pipeline}).values())
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Refused(f"the model ({steps}) can't be exported to ONNX: {reason}; change shared/model.py") from error
+        msg = f"the model ({steps}) can't be exported to ONNX: {first_line(error)}; change shared/model.py"
+        raise Refused(msg) from error
     opsets = sorted(model.opset_import, key=lambda opset: opset.domain)
     del model.opset_import[:]
     model.opset_import.extend(opsets)
@@ -144,8 +144,11 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
     try:
         features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # models raise anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise Refused(f"the model can't be fitted to these rows: {reason}; change shared/model.py") from error
+        none = ", ".join(name for name in problem.features if rows[name].null_count() == len(rows))
+        way = (
+            f"no row has {none}: drop it from features.FEATURES, or wait for rows" if none else "change shared/model.py"
+        )
+        raise Refused(f"the model can't be fitted to these rows: {first_line(error)}; {way}") from error
     onnx = to_bytes(problem.recipe(), pipeline, features)
     predictor = Predictor(onnx, features, problem.task)
     return Fitted(pipeline, onnx, predictor, classes_of(problem, rows), parity(problem, pipeline, predictor, check))

@@ -26,6 +26,7 @@ from {{cookiecutter.__package_name}}.production.service.request import (
     features_model,
 )
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
+from {{cookiecutter.__package_name}}.shared import first_line
 from {{cookiecutter.__package_name}}.shared.checks import RULES
 from {{cookiecutter.__package_name}}.shared.derived import request_model
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -172,7 +173,7 @@ class Answering:
         except BaseException as error:  # noqa: BLE001 - the problem's own features can fail in any way, Polars panics
             if len(asks) > 1:
                 return [reply for ask in asks for reply in self._tried([ask])]
-            log.warning("serve     %s: %s", NO_ANSWER, str(error).partition("\n")[0])
+            log.warning("serve     %s: %s", NO_ANSWER, first_line(error))
             return [Reply(BROKEN, to_json({"detail": NO_ANSWER}), (NO_ANSWER,))]
 
     def _together(self, asks: list[Ask]) -> list[Reply]:

@@ -16,7 +16,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, windows
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, first_line, windows
 from {{cookiecutter.__package_name}}.shared.checks import RULES, with_rules
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES
@@ -209,7 +209,7 @@ class Online:
         try:
             trouble = self._take()
         except Exception as error:  # noqa: BLE001 - a lake out of reach, or anything else that a look can meet
-            trouble = _line(error)
+            trouble = first_line(error)
         if trouble and trouble != self.trouble:
             self.failures += 1
             log.warning("serve     goes on as it is: %s", trouble)
@@ -232,7 +232,7 @@ class Online:
         try:
             prepared.check()
         except Exception as error:  # noqa: BLE001 - a release can be broken in any way
-            self._broken[release.number] = f"version {release.version} can't serve: {_line(error)}"
+            self._broken[release.number] = f"version {release.version} can't serve: {first_line(error)}"
             return
         if self.prepared and self.prepared.release.number != release.number:
             log.info("serve     version %d answers from now on", release.version)
@@ -242,7 +242,3 @@ class Online:
     def _moved(self, current: Prepared) -> bool:
         tables = dataset.versions(self._workspace.problem, self._workspace.lake)
         return tables != current.versions or self.now() > current.until
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

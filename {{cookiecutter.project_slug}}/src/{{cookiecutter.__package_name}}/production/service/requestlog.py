@@ -12,7 +12,7 @@ from uuid import uuid4
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.service.online import Answered, Prepared
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures, first_line
 from {{cookiecutter.__package_name}}.shared.requests import (
     ANSWER,
     COLUMNS,
@@ -154,7 +154,7 @@ class RequestLog:
             frame = self._frame(served)
         except Exception as error:  # noqa: BLE001 - no request fails for its log
             gone = sum(one.rows for one in served)
-            log.warning("serve     %d answers can't be kept: %s", gone, str(error).partition("\n")[0])
+            log.warning("serve     %d answers can't be kept: %s", gone, first_line(error))
             with self._lock:
                 self.rows, self.lost = self.rows - gone, self.lost + gone
         else:

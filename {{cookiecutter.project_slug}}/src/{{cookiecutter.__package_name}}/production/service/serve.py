@@ -25,6 +25,7 @@ from {{cookiecutter.__package_name}}.production.service.online import Online, Pr
 from {{cookiecutter.__package_name}}.production.service.openapi import described
 from {{cookiecutter.__package_name}}.production.service.request import Asked, Reader, Unfit, read_flag
 from {{cookiecutter.__package_name}}.production.service.requestlog import RequestLog
+from {{cookiecutter.__package_name}}.shared import first_line
 from {{cookiecutter.__package_name}}.shared.listening import answer, listen
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -255,7 +256,7 @@ async def _again(work: Callable[[], object], seconds: float) -> None:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
-            log.warning("serve     goes on: %s", str(error).partition("\n")[0])
+            log.warning("serve     goes on: %s", first_line(error))
 
 
 def _candidate(folder: Path) -> Release:
