@@ -34,9 +34,16 @@ def commands(text: str) -> list[str]:
     return block.splitlines()
 
 
+def shapes(text: str) -> list[str]:
+    """Lines without their numbers and their spacing."""
+    return [" ".join(re.sub(r"[-+]?\d[\d.,:-]*", "N", line).split()) for line in text.splitlines()]
+
+
 def test_by_uv_a_project_runs_and_passes_its_own_checks(mine: Project) -> None:
     run("uv", "sync", "--locked", cwd=mine.root, env=OWN)
-    run("uv", "run", mine.slug, "run", cwd=mine.root, env=OWN)
+    said = run("uv", "run", "--quiet", mine.slug, "run", cwd=mine.root, env=OWN).stderr
+    (shown,) = re.findall(r"^```text\n(ingested.*?)^```$", mine.read("README.md"), re.DOTALL | re.MULTILINE)
+    assert shapes(said) == shapes(shown)
     run("uv", "run", "nox", cwd=mine.root, env=OWN)
     assert mine.git("status", "--porcelain") == ""
 

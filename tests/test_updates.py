@@ -191,6 +191,19 @@ def test_an_update_fits_every_set_of_answers(
     update(project, by_session, history, old, new)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_project_that_nobody_edited_passes_its_own_tests_after_an_update(
+    history: History, environment: Path, tmp_path: Path, release: str
+) -> None:
+    """What is the user's stays as that release made it, beside machinery and tests that are new."""
+    project = copy(history.at(release), tmp_path)
+    by_session(project, NOW)
+    source = {"PYTHONPATH": str(project.root / "src"), "OMP_NUM_THREADS": "1"}
+    run(environment / "pytest", "--numprocesses=auto", cwd=project.root, env=source)
+    run(environment / "pytest", "-m", "slow", "tests/test_docs.py", cwd=project.root, env=source)
+
+
 def test_a_shallow_clone_is_updated_like_another(history: History, tmp_path: Path) -> None:
     mine = copy(history.at(NOW), tmp_path / "mine")
     machinery(mine)

@@ -1,0 +1,66 @@
+"""What the pages of a new project say of its commands, settings, messages and files is what its code has.
+
+Asked here, since pages are the user's and no update touches them: in a project they may lag behind the machinery.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baking import Project, run
+
+ASK = """
+import click, json
+from {package} import cli
+from {package}.shared import settings
+
+def usage(name):
+    first, _, second = name.partition(" ")
+    command = cli.group(first).commands[second] if second else cli.cli.commands[first]
+    return command.collect_usage_pieces(click.Context(cli.cli))[1:]
+
+print(json.dumps({{
+    "commands": {{" ".join([name, *usage(name)]): row.help for name, row in cli.COMMANDS.items()}},
+    "settings": [
+        [f"ML_{{name.upper()}}", str(field.default).replace("\\\\", "/"), field.description]
+        for name, field in settings.Settings.model_fields.items()
+    ],
+}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def code(project: Project, environment: Path) -> dict[str, Any]:
+    """What the project's code has: each command's usage and help, and the settings."""
+    source = {"PYTHONPATH": str(project.root / "src")}
+    asked = run(environment / "python", "-c", ASK.format(package=project.package), cwd=project.root, env=source)
+    answer: dict[str, Any] = json.loads(asked.stdout)
+    return answer
+
+
+def test_the_readme_has_a_row_for_every_command_with_its_usage_and_help(project: Project, code: dict[str, Any]) -> None:
+    section = project.read("README.md").partition("\n## Commands\n")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)) == code["commands"]
+
+
+def test_the_readme_has_a_row_for_every_setting_with_its_default(project: Project, code: dict[str, Any]) -> None:
+    rows = re.findall(r"^\| `(ML_[A-Z_]+)` \| `([^`]+)` \| (.+) \|$", project.read("README.md"), re.MULTILINE)
+    assert [list(row) for row in rows] == code["settings"]
+
+
+def test_every_message_in_the_runbook_is_one_that_the_code_says(project: Project) -> None:
+    source = "\n".join(text for name, text in project.texts.items() if re.fullmatch(r"src/.*\.py", name))
+    said = re.sub(r'"\s*\n\s*f?"', "", source)  # strings over two lines
+    prose = re.sub(r"^```.*?^```$", "", project.read("docs/runbook.md"), flags=re.DOTALL | re.MULTILINE)
+    messages = [" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose) if " " in quoted]
+    parts = [part.strip(" ;:,.") for message in messages for part in re.split(r"\.\.\.|\bN\b|\bNAME\b", message)]
+    assert len(parts) > 20
+    assert [part for part in parts if part.removesuffix(" data/quarantine/") not in said] == []
+
+
+def test_what_the_readme_shows_of_the_tree_is_most_of_it(project: Project) -> None:
+    tree = re.search(r"^```text\n(src/.*?)^```$", project.read("README.md"), re.DOTALL | re.MULTILINE)
+    assert tree
+    assert len([line for line in tree[1].splitlines() if line.split()[0] != "..."]) == 16
