@@ -440,6 +440,55 @@ def test_a_missing_part_of_a_key_is_a_part_like_any_other(empty: Workspace) -> N
     assert len(stored(shop, "openings")) == 3
 
 
+def deliveries(first: int, last: int, *, days: int = 1) -> pl.DataFrame:
+    """What became of orders, known so many days after them."""
+    known = pl.col("placed") + timedelta(days=days)
+    return orders(first, last).select("shop", "id", known=known, late=pl.col("id") % 2 == 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "notes"),
+    [(1, 100, ()), (6, 105, ()), (7, 106, ("6 of 100 keys are of no row in orders",)), (101, 101, ("1 of 1",))],
+)
+def test_labels_of_no_row_are_noted_where_they_are_more_than_a_few(
+    shop: Workspace, tmp_path: Path, first: int, last: int, notes: tuple[str, ...]
+) -> None:
+    ingest(shop, write(tmp_path / "orders.parquet", orders()), now=NOON)
+    file, later = write(tmp_path / "labels.parquet", deliveries(first, last)), NOON + timedelta(days=9)
+    found = check(shop, file, now=later)
+    assert (found.accepted, found.ok) == (last - first + 1, True)
+    assert [note.startswith(expected) for note, expected in zip(found.notes, notes, strict=True)] == [True] * len(notes)
+    assert only(ingest(shop, file, now=later)).notes == found.notes
+    assert len(stored(shop, "deliveries")) == found.accepted
+
+
+def test_labels_whose_key_is_shifted_in_one_column_are_noted(shop: Workspace, tmp_path: Path) -> None:
+    ingest(shop, write(tmp_path / "orders.parquet", orders()), now=NOON)
+    file = write(tmp_path / "labels.csv", deliveries(1, 100).with_columns(shop=pl.lit("south")))
+    found = check(shop, file, now=NOON + timedelta(days=9))
+    assert str(found) == "deliveries/labels.csv: 100 rows; 100 of 100 keys are of no row in orders"
+
+
+def test_labels_are_taken_after_the_rows_that_came_with_them(shop: Workspace) -> None:
+    put(shop, "deliveries/a.parquet", deliveries(1, 100))
+    put(shop, "orders/b.parquet", orders())
+    done = ingest(shop, now=NOON + timedelta(days=9))
+    assert [(batch.table, batch.notes) for batch in done.batches] == [("orders", ()), ("deliveries", ())]
+
+
+def test_labels_that_are_known_before_their_row_is_predicted_are_rejected(shop: Workspace, tmp_path: Path) -> None:
+    ingest(shop, write(tmp_path / "orders.parquet", orders()), now=NOON)
+    early = pl.when(pl.col("id").is_in([7, 101])).then(NOON).otherwise("known")
+    file = write(tmp_path / "labels.parquet", deliveries(1, 101).with_columns(known=early))
+    batch = only(ingest(shop, file, now=NOON + timedelta(days=9)))
+    assert (batch.accepted, batch.counts) == (100, {"known is not before its row is predicted": 1})
+    kept = pl.read_parquet(shop.path(batch.quarantine or "") / "rejected.parquet")
+    assert kept["id"].to_list() == [7]
+    assert 101 in stored(shop, "deliveries")["id"], "its row may come, and be of any time"
+    all_early = write(tmp_path / "more.parquet", deliveries(1, 100, days=-1))
+    assert check(shop, all_early, now=NOON).breaches == ("100 of 100 rows break a rule (at most 1%)",)
+
+
 def test_only_the_stored_rows_near_keys_and_days_are_read(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [orders(n, n + 99).with_columns(placed=NOON - timedelta(weeks=n)) for n in (1, 101, 201)]
     for n, rows in enumerate(parts):
@@ -733,7 +782,7 @@ def test_a_lake_that_can_not_be_used_leaves_the_inbox_as_it_is(shop: Workspace) 
         (Batch("orders", "may.csv", "1", accepted=3), "orders/may.csv: 3 rows"),
         (
             Batch("orders", "may.csv", "1", accepted=3, repeats=2, notes=("shop has a new value 'x'",)),
-            "orders/may.csv: 3 rows; 2 in the lake already; shop has a new value 'x'",
+            "orders/may.csv: 3 rows; 2 in the lake already or twice in the file; shop has a new value 'x'",
         ),
         (
             Batch("orders", "may.csv", "1", accepted=3, rejected=2, counts={"id > 0": 1, "price >= 0": 2}),

@@ -172,6 +172,16 @@ def test_a_broken_batch_goes_to_quarantine_and_the_rest_of_the_run_is_done(train
     assert lifecycle.run(trained, now=START).ok
 
 
+def test_a_run_shows_the_notes_of_what_it_took(trained: Workspace) -> None:
+    inbox = trained.root / "data" / "inbox" / "outcomes"
+    inbox.mkdir(parents=True, exist_ok=True)
+    known = START - timedelta(hours=1)
+    pl.DataFrame({"leg": [90_000_001], "known": [known], "late": [True]}).write_parquet(inbox / "own.parquet")
+    done = lifecycle.run(trained, now=START)
+    assert "\n  outcomes/own.parquet: 1 rows; 1 of 1 keys are of no row in flights\n" in str(done)
+    assert done.ok
+
+
 # predict
 
 

@@ -30,6 +30,7 @@ from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.explain import explain, status
 from {{cookiecutter.__package_name}}.production.gate import judge
 from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.production.monitor import monitor
 from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.service.serve import Service
@@ -402,6 +403,26 @@ def test_a_key_may_hold_the_time_of_the_event(tmp_path: Path) -> None:
     assert predicted.columns[:2] == ["loan", "begins"]
 
 
+def test_a_label_that_is_known_before_its_row_is_named_by_train(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, LENDING, "[window]\ndays = 4")
+    asked, ended = loans()
+    early = pl.when(pl.col("loan") == 7).then(pl.col("ended") - timedelta(hours=2)).otherwise("ended")
+    ingested(workspace, ended.with_columns(ended=early), "repayments")  # before its row, which can't be seen yet
+    ingested(workspace, asked, "loans")
+    line = r"^1 labels of repayments are known before their row is predicted, as that of 7: correct the rows, or "
+    with pytest.raises(Refused, match=line):
+        train(workspace, as_of=NOW)
+
+
+def test_data_that_ended_long_before_the_clock_say_so(tmp_path: Path) -> None:
+    workspace = opened(tmp_path, LENDING, "[window]\ndays = 4")
+    for rows, table in zip(loans(), ("loans", "repayments"), strict=True):
+        ingested(workspace, rows, table)
+    line = r'^\d+ labelled rows .*: the newest label is of 2024-05-01 12:00: set clock = "data" in config/settings.toml'
+    with pytest.raises(Refused, match=line):
+        train(workspace, as_of=NOW + 30 * DAY)
+
+
 def assert_nothing_closed(content: str) -> None:
     assert [name for name in CLOSED if name in content] == []
 
@@ -546,3 +567,29 @@ def test_a_multiclass_problem_predicts_a_class_and_the_probability_of_each(tmp_p
     assert [classes[i] for i in probabilities.to_numpy().argmax(axis=1)] == answers["prediction"].to_list()
     assert (answers["prediction"] == new["kind"]).sum() > 32
     assert status(workspace).task == "multiclass"
+
+
+class Order(Bread):
+    """A loaf of a day, which has a number."""
+
+    table: ClassVar = "orders"
+
+    number: Annotated[int, Key()]
+    baked: Annotated[datetime, EventTime()]
+    kind: Annotated[str, Category(("barley", "rye", "spelt"), grows=True), Target()]
+
+
+def test_a_class_that_the_champion_never_learnt_is_named_by_the_monitor(tmp_path: Path) -> None:
+    problem = dataclasses.replace(BREADS, subject=Order, tables=(Order,))
+    workspace = opened(tmp_path, problem, "[window]\ndays = 4\nrows = 30\n[canary]\non = false")
+    numbered = pl.int_range(pl.len(), dtype=pl.Int64)
+    rows = breads(400).with_columns(number=numbered, baked=NOW + timedelta(hours=1) * (numbered - 299))
+    new = pl.when(pl.col("number") > 396).then(pl.lit("oat")).otherwise("kind")
+    ingested(workspace, rows.head(300), "orders")
+    assert lifecycle.run(workspace, now=NOW).champion == 1
+    later = NOW + timedelta(hours=100)
+    ingested(workspace, rows.tail(100).with_columns(kind=new), "orders", later)
+    line = "warning  classes: 3 of 100 labels are of classes that version 1 does not know: oat"
+    assert line in str(monitor(workspace, now=later)).splitlines()
+    told = explain(workspace, "7", now=later)
+    assert f" (to probability_{told.answer['prediction']})\n" in str(told), "of which class contributions are"

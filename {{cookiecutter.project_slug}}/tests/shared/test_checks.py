@@ -411,6 +411,8 @@ class Answer(Table):
         ([False] * 100, [], None),
         ([False] * 100, [""], None),
         ([None] * 11, ["10"], None),
+        ([True] * 11, ["0"], None),
+        ([True] * 12, ["0"], "late is True in all 12 rows, in the weeks before in at most 0%"),
     ],
 )
 def test_a_target_that_is_the_same_in_every_row_is_said_where_that_is_no_chance(

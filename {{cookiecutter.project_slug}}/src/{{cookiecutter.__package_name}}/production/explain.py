@@ -118,13 +118,15 @@ class Explained:
         """The stages for people."""
         contract = "; ".join(self.broken) or "keeps every rule"
         moved = sorted(self.contributions.items(), key=lambda item: -abs(item[1]))
+        likeliest = f"probability_{self.answer.get('prediction')}"
+        of = f" (to {likeliest})" if likeliest in self.answer else ""
         lines = [
             "raw           " + _pairs(self.raw),
             "contract      " + contract,
             "predicted at  " + self.predicted_at,
             "features      " + _pairs(self.features),
             f"prediction    {_pairs(self.answer)} (version {self.version})",
-            "contributions " + _pairs({name: f"{value:+.4f}" for name, value in moved}),
+            "contributions " + _pairs({name: f"{value:+.4f}" for name, value in moved}) + of,
             f"outcome       {'not known yet' if self.outcome is None else self.outcome}",
         ]
         return "\n".join(lines)

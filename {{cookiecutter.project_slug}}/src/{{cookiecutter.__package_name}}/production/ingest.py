@@ -27,7 +27,8 @@ from {{cookiecutter.__package_name}}.shared.checks import (
     parse,
 )
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Column, Schema
+from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, AT, BATCH, CONTRACT, DTYPES, Column, Schema
+from {{cookiecutter.__package_name}}.shared.usual import astray
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Batch:
         seen: Whether it was in the lake before; then nothing else was looked at.
         accepted: Rows that keep the contract and were not in the lake.
         rejected: Rows that break it.
-        repeats: Rows that are in the lake already.
+        repeats: Rows that are in the lake already, or in the file before.
         counts: How many rows break each rule.
         breaches: Why the batch as a whole can't be accepted: then none of its rows is.
         notes: What is new in it and let in.
@@ -86,7 +87,7 @@ class Batch:
         if self.breaches:
             return f"{self.table}/{self.name} breaks the contract: {reasons}{kept}"
         parts = [f"{self.accepted} rows"]
-        parts += [f"{self.repeats} in the lake already"] if self.repeats else []
+        parts += [f"{self.repeats} in the lake already or twice in the file"] if self.repeats else []
         parts += [f"{self.rejected} break the contract: {reasons}{kept}"] if self.rejected else []
         return f"{self.table}/{self.name}: " + "; ".join([*parts, *self.notes])
 
@@ -163,11 +164,13 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
 def ingest_inbox(workspace: Workspace, *, now: datetime) -> Ingested:
     """Ingest every file of the inbox, in the order of its name; it moves to the archive, or to quarantine.
 
-    Only hidden files and drafts (`.part`) stay: they are still being written. Tables take their files side by side.
+    Only hidden files and drafts (`.part`) stay: they are still being written. Tables take their files side by side, but
+    labels after the rows that they are of.
     """
-    files, tables = sorted(_waiting(workspace.path(workspace.settings.inbox))), workspace.problem.schemas
-    alike = {path: path.parent.name for path in files}
-    if not set(alike.values()) <= set(tables):  # a loose file may be any table's
+    problem, labels = workspace.problem, workspace.problem.labels.name
+    files = sorted(_waiting(workspace.path(workspace.settings.inbox)), key=lambda file: file.parent.name == labels)
+    alike = {path: problem.schema.name if path.parent.name == labels else path.parent.name for path in files}
+    if not set(alike.values()) <= set(problem.schemas):  # a loose file may be any table's
         alike = dict.fromkeys(files, "")
     groups = [[path for path in files if alike[path] == table] for table in dict.fromkeys(alike.values())]
     lake = workspace.lake  # opened once, by this thread
@@ -194,7 +197,7 @@ def _taken(workspace: Workspace, path: Path, *, now: datetime) -> Batch:
 
 def _waiting(inbox: Path) -> list[Path]:
     files = (path for path in inbox.rglob("*") if path.is_file() and path.suffix != ".part")
-    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(inbox).parts)]
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(inbox).parts))
 
 
 def read_rows(path: Path, content: bytes) -> pl.DataFrame:
@@ -278,9 +281,12 @@ def _judged(
         if rows.is_empty():
             return BatchReport(rows, marked(rows, schema), 0, (), ("all of its rows were erased",))
         stored, days = _earlier(workspace, schema, rows)
-        return accept(rows, schema, stored=stored, days=days, now=now)
+        subject = _subject(workspace, schema, rows)
+        report = accept(rows, schema, stored=stored, days=days, subject=subject, now=now)
     except ContractBreach as breach:
         return breach
+    found = () if subject is None else astray(report.accepted, workspace.problem.schema, subject)
+    return replace(report, notes=(*report.notes, *found))
 
 
 def _earlier(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -290,13 +296,28 @@ def _earlier(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> tuple[
         Those that may share a key, within the batch's range of keys; and those of its days, and of the same days in
         the weeks before.
     """
-    keys, days = [_near(schema.column(name), rows[name]) for name in schema.key], _days(schema, rows)
-    near = pl.all_horizontal(keys) if keys else pl.lit(value=False)
+    near, days = _near(schema, rows), _days(schema, rows)
     found = workspace.lake.scan(schema).select(schema.names).filter(reduce(or_, days, near)).collect()
     return found.filter(near), [found.filter(day) for day in days]
 
 
-def _near(column: Column, values: pl.Series) -> pl.Expr:
+def _subject(workspace: Workspace, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame | None:
+    """The keys of a batch of labels whose row is in the lake, and when each is predicted; none of other tables."""
+    subject = workspace.problem.schema
+    if schema is subject or not schema.target or not subject.key:
+        return None
+    at = pl.col(subject.event_time) - subject.lead if subject.event_time else pl.lit(None, DTYPES[datetime])
+    near = workspace.lake.scan(subject).filter(_near(subject, rows)).select(*subject.key, at.alias(AT))
+    return near.join(rows.lazy(), on=subject.key, how="semi").collect()
+
+
+def _near(schema: Schema, rows: pl.DataFrame) -> pl.Expr:
+    """Whether a stored row's key lies within the range of a batch's; where there is none, no row's does."""
+    parts = [_within(schema.column(name), rows[name]) for name in schema.key]
+    return pl.all_horizontal(parts) if parts else pl.lit(value=False)
+
+
+def _within(column: Column, values: pl.Series) -> pl.Expr:
     """Whether a stored value lies within the range of a batch's, or is missing, as one of them may be."""
     least, most = (pl.lit(edge, dtype=column.dtype) for edge in (values.min(), values.max()))
     near = pl.col(column.name).is_between(least, most)

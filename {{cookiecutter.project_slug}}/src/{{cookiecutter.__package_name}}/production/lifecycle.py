@@ -62,7 +62,7 @@ class Done:
         """What was done, for people."""
         rows = sum(batch.accepted for batch in self.ingested.batches)
         lines = [f"ingested {len(self.ingested.batches)} batches, {rows} rows"]
-        lines += [f"  {batch}" for batch in self.ingested.batches if not batch.ok]
+        lines += [f"  {batch}" for batch in self.ingested.batches if not batch.ok or batch.notes]
         lines += [f"challenger: {self.decision.reason}"]
         lines += [str(self.trained)] if self.trained else []
         lines += [str(self.promoted)] if self.promoted else []

@@ -18,7 +18,7 @@ from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.live import labelled_since
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN
+from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)
@@ -99,6 +99,7 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = T
     if deep:
         findings.append(_golden(champion))
         rows = labelled_since(workspace, champion, now=moment, back=RECENT)
+        findings += _classes(champion, rows)
         findings += [*_slices(workspace, champion, rows), *_drift(workspace, champion, moment)]
         findings += served.findings(workspace, champion, now=moment)
     return Health(moment, tuple(findings), periods)
@@ -196,6 +197,14 @@ def _quality(workspace: Workspace, periods: tuple[Period, ...]) -> Finding:
     if latest.broken:
         return Finding("live quality", State.WARNING, f"{'; '.join(latest.broken)}, in the latest window alone")
     return Finding("live quality", State.FINE, f"keeps its limits on the {latest.rows} newest labels")
+
+
+def _classes(champion: Release, rows: pl.DataFrame) -> Iterator[Finding]:
+    """Classes of the newest labels that the champion never learnt: of these it is always wrong."""
+    new = rows.filter(~pl.col(TARGET).is_in(champion.classes)) if champion.classes and len(rows) else rows.clear()
+    if len(new):
+        what = f"{len(new)} of {len(rows)} labels are of classes that version {champion.version} does not know"
+        yield Finding("classes", State.WARNING, f"{what}: {', '.join(new[TARGET].unique().sort())}")
 
 
 def _slices(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Iterator[Finding]:

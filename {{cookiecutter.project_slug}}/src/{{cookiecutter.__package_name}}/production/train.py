@@ -68,7 +68,8 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
     tables = dataset.versions(problem, lake)
     rows = dataset.training_set(problem, lake, as_of=as_of, versions=tables)
     before, held = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
-    _require(workspace, before, held)
+    if min(len(before), len(held)) < (need := workspace.acceptance.window.rows):
+        raise dataset.too_few(problem, before, held, need)
     _require_no_leak(workspace, rows, as_of, tables)
     days = _best_length(workspace, before)
     before = dataset.within(before, days)
@@ -114,21 +115,14 @@ def _best_length(workspace: Workspace, rows: pl.DataFrame) -> int:
     return min(found, key=lambda days: found[days])
 
 
-def _require(workspace: Workspace, before: pl.DataFrame, held: pl.DataFrame) -> None:
-    need = workspace.acceptance.window.rows
-    if len(before) < need or len(held) < need:
-        msg = (
-            f"{len(before)} labelled rows before the newest window and {len(held)} in it are too few (at least {need} "
-            "each): wait for more, or change [window] in config/acceptance.toml"
-        )
-        raise Refused(msg)
-
-
 def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, tables: Mapping[str, int]) -> None:
-    if workspace.problem.schema.event_time and (early := len(rows.filter(pl.col(KNOWN) < pl.col(AT)))):
-        raise Refused(f"{early} labels are known before their row is predicted: the column with Known() is wrong")
-    history = dataset.known(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
-    if leaking := dataset.leaks(workspace.problem, rows, history):
+    problem, early = workspace.problem, rows.filter(pl.col(KNOWN) < pl.col(AT))
+    if problem.schema.event_time and len(early):
+        one = "/".join(map(str, early.select(dataset.identity(problem, early)).row(0)))
+        what = f"{len(early)} labels of {problem.labels.name} are known before their row is predicted, as that of {one}"
+        raise Refused(f"{what}: correct the rows, or the column with Known() in shared/contract.py")
+    history = dataset.known(problem, workspace.lake, as_of=as_of, versions=tables)
+    if leaking := dataset.leaks(problem, rows, history):
         names = ", ".join(leaking)
         msg = f"features know what was not known yet: {names} change without the future and without the row itself"
         raise Refused(msg)

@@ -107,8 +107,7 @@ class Experiment:
             if min(len(before), len(held)) >= need:
                 yield before, held
             elif number == 0:
-                few = f"{len(before)} labelled rows before the newest window and {len(held)} in it are too few"
-                raise Refused(f"{few} (at least {need} each): wait for more, see [window] in config/acceptance.toml")
+                raise dataset.too_few(self.problem, before, held, need)
 
     def answers(self, problem: Problem, before: pl.DataFrame, held: pl.DataFrame) -> Answers:
         """What a problem's model, fitted on some rows as it is in training, says of others."""

@@ -11,7 +11,7 @@ from datetime import date, datetime
 import narwhals as nw
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Known, Nulls, Schema
+from {{cookiecutter.__package_name}}.shared.schema import AT, Category, Column, Known, Nulls, Schema
 from {{cookiecutter.__package_name}}.shared.usual import ENOUGH, one_answer, unlike
 
 RULES = "_rules"  # beside a rejected row: the rules it breaks
@@ -130,6 +130,7 @@ def accept(
     *,
     stored: pl.DataFrame,
     days: Sequence[pl.DataFrame] = (),
+    subject: pl.DataFrame | None = None,
     now: datetime | None = None,
 ) -> BatchReport:
     """Split a batch into rows that keep the contract and rows that break it.
@@ -139,6 +140,8 @@ def accept(
         schema: The table's schema.
         stored: The table's rows that may share a key with the batch; a row that equals its stored one is a repeat.
         days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
+        subject: Of labels in a table of their own: the keys of their rows that are in the lake, and in `_at` when each
+            is predicted.
         now: When the batch arrived; without it, nothing is known of the future.
 
     Returns:
@@ -149,7 +152,7 @@ def accept(
     """
     rows = conform(batch, schema)
     fresh = _without_repeats(rows, schema, stored)
-    judged = _with_times(_with_clashes(marked(fresh, schema), schema, stored), schema, now)
+    judged = _with_times(_with_clashes(marked(fresh, schema), schema, stored), schema, subject, now)
     kept = judged[RULES].list.len() == 0
     rejected = judged.filter(~kept)
     return BatchReport(
@@ -191,24 +194,32 @@ def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> p
         return rows
     taken = stored.select(schema.key).unique().with_columns(_taken=True)
     clash = pl.col("_taken").fill_null(value=False) | pl.struct(schema.key).is_duplicated()
-    rules = pl.when(clash).then(pl.col(RULES).list.concat(pl.lit([UNIQUE]))).otherwise(pl.col(RULES))
     joined = rows.join(taken, on=schema.key, how="left", nulls_equal=True, maintain_order="left")
-    return joined.with_columns(rules.alias(RULES)).drop("_taken")
+    return joined.with_columns(_and(UNIQUE, clash)).drop("_taken")
 
 
-def _with_times(rows: pl.DataFrame, schema: Schema, now: datetime | None) -> pl.DataFrame:
-    """Add the rules of time to marked rows: nothing is known before it happens, or comes long after the others."""
+def _with_times(rows: pl.DataFrame, schema: Schema, subject: pl.DataFrame | None, now: datetime | None) -> pl.DataFrame:
+    """Add the rules of time to marked rows.
+
+    Nothing is known before it happens, no label before its row is predicted, and nothing comes long after the others.
+    """
     if (time := schema.time) is None:
         return rows
-    rules = pl.col(RULES)
     if now and schema.only(Known):
-        future = pl.col(time) > now
-        rules = pl.when(future).then(rules.list.concat(pl.lit([f"{time} is not in the future"]))).otherwise(rules)
+        rows = rows.with_columns(_and(f"{time} is not in the future", pl.col(time) > now))
+    if subject is not None:
+        early = (pl.col(time) < pl.col(AT)) & pl.col(schema.target or "").is_not_null()
+        joined = rows.join(subject, on=subject.drop(AT).columns, how="left", maintain_order="left")
+        rows = joined.with_columns(_and(f"{time} is not before its row is predicted", early)).drop(AT)
     if span := schema.model.span:
         overdue = pl.col(time) < pl.col(time).max() - span
-        name = f"{time} is within {span.days} days of the batch's newest"
-        rules = pl.when(overdue).then(rules.list.concat(pl.lit([name]))).otherwise(rules)
-    return rows.with_columns(rules)
+        rows = rows.with_columns(_and(f"{time} is within {span.days} days of the batch's newest", overdue))
+    return rows
+
+
+def _and(rule: str, broken: pl.Expr) -> pl.Expr:
+    """The rules that a marked row breaks, and one more where it is broken."""
+    return pl.when(broken).then(pl.col(RULES).list.concat(pl.lit([rule]))).otherwise(pl.col(RULES))
 
 
 def _breaches(rows: pl.DataFrame, schema: Schema, rejected: int) -> Iterator[str]:

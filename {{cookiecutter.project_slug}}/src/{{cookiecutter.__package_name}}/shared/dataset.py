@@ -150,6 +150,15 @@ def split(
     return rows.filter(~held), rows.filter(held)
 
 
+def too_few(problem: Problem, before: pl.DataFrame, held: pl.DataFrame, need: int) -> Refused:
+    """Why a split can't be used, and the way out: the data may have ended long before the clock."""
+    few = f"{len(before)} labelled rows before the newest window and {len(held)} in it are too few"
+    way, newest = "wait for more, or change [window] in config/acceptance.toml", before[KNOWN].max()
+    if problem.schema.event_time and held.is_empty() and isinstance(newest, datetime):
+        way = f'the newest label is of {newest:%Y-%m-%d %H:%M}: set clock = "data" in config/settings.toml, or --now'
+    return Refused(f"{few} (at least {need} each): {way}")
+
+
 def within(rows: pl.DataFrame, days: int) -> pl.DataFrame:
     """The rows whose label became known in the newest days of them; all of them for 0 days."""
     newest = rows[KNOWN].max()

@@ -11,6 +11,7 @@ MORE_NULLS = 0.7  # missing values than in any week before are not usual,
 VALUES = 5  # nor is one value where each week before had at least so many.
 ENOUGH = 12  # rows: fewer tell nothing of shares,
 WHOLE = timedelta(hours=12)  # and less than half a day nothing of volume
+ASTRAY = 0.05  # of a batch's labels without their row: single ones may come before it, more are of other keys
 CHANCE = 1e-6  # that all targets of a batch are the same, by their share in the weeks before: too small to be one
 
 
@@ -47,10 +48,20 @@ def one_answer(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame])
     """
     for name in schema.having(Target):
         given = rows[name].drop_nulls()
-        shares = [(week[name] == given[0]).mean() for week in days[1:] if len(week) and given.n_unique() == 1]
+        shares = [(week[name] == given[0]).mean() for week in days[1:] if min(len(week), len(given)) >= ENOUGH]
         most = max((share for share in shares if isinstance(share, float)), default=1.0)
-        if most ** len(given) < CHANCE:
+        if given.n_unique() == 1 and most ** len(given) < CHANCE:
             yield f"{name} is {given[0]!r} in all {len(given)} rows, in the weeks before in at most {most:.0%}"
+
+
+def astray(labels: pl.DataFrame, subject: Schema, found: pl.DataFrame) -> Iterator[str]:
+    """What to look at: more than one in 20 keys of labels are of no row, as where a key is shifted by a day.
+
+    It does not breach the batch, since rows may come after their labels; found are the keys that are in the lake.
+    """
+    keys = labels.select(subject.key).unique()
+    if (n := len(keys.join(found, on=subject.key, how="anti"))) > ASTRAY * len(keys):
+        yield f"{n} of {len(keys)} keys are of no row in {subject.name}"
 
 
 def _hours(rows: pl.DataFrame, schema: Schema) -> timedelta:
