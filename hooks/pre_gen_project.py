@@ -32,31 +32,38 @@ DEPENDENCIES = frozenset(
     """
 activate activate-global-python-argcomplete adbc-driver-duckdb aiohappyeyeballs aiohttp aiosignal alembic annotated-doc
 annotated-types anyio appnope argcomplete arro3 arro3-core arrow ast-serialize asttokens attr attrs backend-test-tools
-binaryornot blinker cachetools certifi cffi cffi-gen-src cfgv charset-normalizer check-model check-node click
-cloudpickle codespell codespell-lib colorama colorlog comm contourpy cookiecutter coverage coverage3 cruft cryptography
-cycler databricks databricks-sdk dateutil debugpy debugpy-adapter deltalake dependency-groups deprecated deptry distlib
-dmypy docker docutils dotenv duckdb execnet executing f2py fastapi fastjsonschema filelock flask flask-cors flatbuffers
-fonttools frozenlist git gitdb gitpython google google-auth graphene graphql graphql-core graphql-relay grimp gunicorn
-gunicornc h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch huey huey-consumer humanize hypothesis
-hypothesis-graphql identify identify-cli idna import-linter importlib-metadata importlinter iniconfig ipykernel
-ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2 joblib jsonschema jsonschema-rs
-jsonschema-specifications jupyter jupyter-client jupyter-core jupyter-execute jupyter-kernel jupyter-kernelspec
-jupyter-migrate jupyter-run jupyter-troubleshoot jupyter-trust kiwisolver librt lint-dependency-groups lint-imports loro
-mako mako-render marimo markdown markdown-it markdown-it-py markdown-py markupsafe matplotlib matplotlib-inline mdformat
-mdformat-gfm mdit-py-plugins mdurl ml-dtypes mlflow mlflow-skinny mlflow-tracing mpl-toolkits msgspec multidict
-multipart mypy mypy-extensions mypyc narwhals nbclient nbformat nbstripout nest-asyncio2 nodeenv normalizer nox numpy
-numpy-config onnx onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
+binaryornot blinker cachetools certifi cffi cffi-gen-src cfgv charset-normalizer check-added-large-files check-ast
+check-builtin-literals check-case-conflict check-docstring-first check-executables-have-shebangs check-json
+check-merge-conflict check-model check-node check-shebang-scripts-are-executable check-symlinks check-toml
+check-vcs-permalinks check-xml check-yaml click cloudpickle codespell codespell-lib colorama colorlog comm contourpy
+cookiecutter coverage coverage3 cruft cryptography cycler databricks databricks-sdk dateutil debug-statement-hook
+debugpy debugpy-adapter deltalake dependency-groups deprecated deptry destroyed-symlinks detect-aws-credentials
+detect-private-key distlib dmypy docker docutils dotenv double-quote-string-fixer duckdb end-of-file-fixer execnet
+executing f2py fastapi fastjsonschema file-contents-sorter filelock fix-byte-order-marker flask flask-cors flatbuffers
+fonttools forbid-new-submodules frozenlist git gitdb gitpython google google-auth graphene graphql graphql-core
+graphql-relay grimp gunicorn gunicornc h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch huey huey-consumer humanize
+hypothesis hypothesis-graphql identify identify-cli idna import-linter importlib-metadata importlinter iniconfig
+ipykernel ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2 joblib jsonschema
+jsonschema-rs jsonschema-specifications jupyter jupyter-client jupyter-core jupyter-execute jupyter-kernel
+jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot jupyter-trust kiwisolver librt
+lint-dependency-groups lint-imports loro mako mako-render marimo markdown markdown-it markdown-it-py markdown-py
+markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl mixed-line-ending ml-dtypes mlflow
+mlflow-skinny mlflow-tracing mpl-toolkits msgspec multidict multipart mypy mypy-extensions mypyc name-tests-test
+narwhals nbclient nbformat nbstripout nest-asyncio2 no-commit-to-branch nodeenv normalizer nox numpy numpy-config onnx
+onnxruntime onnxruntime-test opentelemetry opentelemetry-api opentelemetry-proto opentelemetry-sdk
 opentelemetry-semantic-conventions optuna packaging pandas parso pathspec pexpect pillow pip-install-dependency-groups
-platformdirs pluggy polars polars-runtime-32 pre-commit prettytable prometheus-client prompt-toolkit propcache protobuf
-psutil ptyprocess pure-eval py pyarrow pyasn1 pyasn1-modules pycparser pydantic pydantic-core pydantic-settings
-pyftmerge pyftsubset pygmentize pygments pylab pymdown-extensions pymdownx pyparsing pyrate-limiter pytest pytest-cov
-pytest-xdist python python-dateutil python-discovery python-dotenv python-multipart python-slugify python3 pywin32
-pyyaml pyzmq referencing register-python-argcomplete requests requirements requirements-parser rich rpds rpds-py
-rst2html rst2html4 rst2html5 rst2latex rst2man rst2odt rst2pseudoxml rst2s5 rst2xetex rst2xml ruff schemathesis
-scikit-learn scipy shellingham skl2onnx sklearn skops slugify smmap sortedcontainers sqlalchemy sqlformat sqlparse st
-stack-data starlette stubgen stubtest text-unidecode threadpoolctl tomli tomlkit tornado tox-to-nox tqdm traitlets
-truststore ttx typer typing-extensions typing-inspection tzdata urllib3 uvicorn uvloop validate-pyproject virtualenv
-waitress wcwidth websockets werkzeug wrapt wrapt-stubs xdist yaml yarl zipp zizmor zmq
+platformdirs pluggy polars polars-runtime-32 pre-commit pre-commit-hooks pre-commit-hooks-removed pretty-format-json
+prettytable prometheus-client prompt-toolkit propcache protobuf psutil ptyprocess pure-eval py pyarrow pyasn1
+pyasn1-modules pycparser pydantic pydantic-core pydantic-settings pyftmerge pyftsubset pygmentize pygments pylab
+pymdown-extensions pymdownx pyparsing pyrate-limiter pytest pytest-cov pytest-xdist python python-dateutil
+python-discovery python-dotenv python-multipart python-slugify python3 pywin32 pyyaml pyzmq referencing
+register-python-argcomplete requests requirements requirements-parser requirements-txt-fixer rich rpds rpds-py rst2html
+rst2html4 rst2html5 rst2latex rst2man rst2odt rst2pseudoxml rst2s5 rst2xetex rst2xml ruamel ruamel-yaml ruff
+schemathesis scikit-learn scipy shellingham skl2onnx sklearn skops slugify smmap sort-simple-yaml sortedcontainers
+sqlalchemy sqlformat sqlparse st stack-data starlette stubgen stubtest text-unidecode threadpoolctl tomli tomlkit
+tornado tox-to-nox tqdm trailing-whitespace-fixer traitlets truststore ttx typer typing-extensions typing-inspection
+tzdata urllib3 uvicorn uvloop validate-pyproject virtualenv waitress wcwidth websockets werkzeug wrapt wrapt-stubs xdist
+yaml yarl zipp zizmor zmq
 """.split()
 )
 
@@ -92,6 +99,8 @@ def problems(answers: Mapping[str, str]) -> Iterator[str]:
             yield f"{question} {problem}; please leave it out"
     if not answers["project_name"].strip():
         yield "project_name is empty; give the project a name"
+    if not answers["author_name"].strip():
+        yield "author_name is empty; name who holds the copyright"
     if not OWNER.fullmatch(answers["owner"]):
         yield f"owner {answers['owner']!r} is no name of an organisation or user; write it as in the address, without @"
     if problem := slug_problem(answers["project_slug"]):

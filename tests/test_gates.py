@@ -44,6 +44,19 @@ def test_a_new_project_is_green(bake: Bake, environment: Path, slug: str, name: 
     gate(name, bake(project_slug=slug), environment)
 
 
+ODD = {
+    "project_name": "Ans \\ Größe <5",  # codespell:ignore ans
+    "description": 'Rabatt oder Preis, d\'une \\ modèle <b> x < y, C:\\teh "q"\n日本',  # codespell:ignore ans,teh,oder
+    "author_name": "Ans de Boer",  # codespell:ignore ans
+    "owner": "gruppe/unter",  # codespell:ignore unter
+}
+
+
+@pytest.mark.parametrize("name", ["mdformat", "codespell", "validate-pyproject"])
+def test_a_new_project_is_green_whatever_its_free_text(bake: Bake, environment: Path, name: str) -> None:
+    gate(name, bake(**ODD, project_slug="odd"), environment)
+
+
 @pytest.mark.parametrize("slug", [SHORTEST, LONGEST, "zz-9", "a-b-c-d", "numpy-fan"])
 def test_the_lock_fits_every_name_without_a_network(bake: Bake, slug: str) -> None:
     run("uv", "lock", "--check", "--offline", cwd=bake(project_slug=slug).root)
@@ -109,10 +122,61 @@ def test_a_planted_fault_turns_the_gate_red(  # noqa: PLR0913, PLR0917 - a row o
     assert complaint in gate(name, spoilt, environment, check=False)
 
 
+def hooked(spoilt: Project, environment: Path, *hooks: str, check: bool = True) -> str:
+    """What hooks say of all that a project would commit, run by pre-commit from the shared environment."""
+    config = spoilt.root / ".pre-commit-config.yaml"
+    config.write_text(spoilt.read(config.name).replace("uv run --frozen ", ""), encoding="utf-8", newline="\n")
+    run("git", "init", "--quiet", cwd=spoilt.root)
+    run("git", "add", "--all", cwd=spoilt.root)
+    here = {
+        "PATH": f"{environment}{os.pathsep}{os.environ['PATH']}",
+        "PRE_COMMIT_HOME": str(spoilt.root.parent / "pre-commit"),
+        "SKIP": ",".join({hook["id"] for hook in hooks_of(spoilt)} - set(hooks)),
+    }
+    result = run(environment / "pre-commit", "run", "--all-files", cwd=spoilt.root, env=here, check=check)
+    assert check or result.returncode, f"{hooks} should be red, and say:\n{result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
+
+
+def hooks_of(project: Project) -> list[dict[str, str]]:
+    """The hooks that a project runs at a commit."""
+    hooks: list[dict[str, str]] = yaml.safe_load(project.read(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    return hooks
+
+
+PLANTED = {
+    "check-added-large-files": ("data/example/random.bin", "0" * 6_000_000, "exceeds 1000 KB"),
+    "detect-private-key": ("deploy.pem", "-----BEGIN RSA " + "PRIVATE KEY-----", "Private key found"),
+    "check-merge-conflict": ("notes.txt", "<<<<<<< " + "HEAD", "Merge conflict"),
+    "check-yaml": ("x.yaml", "a: [1", "x.yaml"),
+    "check-json": ("x.json", '{"a": 1,}', "x.json"),
+    "check-toml": ("config/x.toml", "a = ", "config/x.toml"),
+    "import-by-statement": ("src/x.py", 'y = __import__("z")', "src/x.py:1"),
+}
+
+
+def test_a_new_project_passes_the_hooks_that_look_at_files(spoilt: Project, environment: Path) -> None:
+    assert hooked(spoilt, environment, *PLANTED).count("Passed") == len(PLANTED)
+
+
+@pytest.mark.parametrize("hook", PLANTED)
+def test_a_hook_stops_a_planted_file(spoilt: Project, environment: Path, hook: str) -> None:
+    path, text, complaint = PLANTED[hook]
+    (spoilt.root / path).write_text(f"{text}\n", encoding="utf-8")
+    said = hooked(spoilt, environment, hook, check=False)
+    assert complaint in said
+
+
+@pytest.mark.parametrize("name", [".env", ".env.local", "prod.env", "config/prod.env"])
+def test_a_file_of_secrets_is_not_committed(spoilt: Project, name: str) -> None:
+    (spoilt.root / name).write_text("PASSWORD=x\n", encoding="utf-8")
+    run("git", "init", "--quiet", cwd=spoilt.root)
+    assert run("git", "check-ignore", name, cwd=spoilt.root).stdout == f"{name}\n"
+
+
 def test_a_notebook_loses_its_outputs_at_a_commit(spoilt: Project, environment: Path) -> None:
     """As pre-commit has it: a hook that changes a file stops the commit."""
-    hooks = yaml.safe_load(spoilt.read(".pre-commit-config.yaml"))["repos"][0]["hooks"]
-    (entry,) = [hook["entry"].split() for hook in hooks if hook["id"] == "nbstripout"]
+    (entry,) = [hook["entry"].split() for hook in hooks_of(spoilt) if hook["id"] == "nbstripout"]
     assert entry[:3] == ["uv", "run", "--frozen"]
     notebook = spoilt.root / "planted.ipynb"
     output = {"output_type": "stream", "name": "stdout", "text": "secret"}

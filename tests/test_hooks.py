@@ -106,6 +106,10 @@ def test_an_empty_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "give the project a name" in refusal(capsys, project_name=" ")
 
 
+def test_an_empty_author_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "author_name is empty" in refusal(capsys, author_name=" ")
+
+
 @pytest.mark.parametrize(
     ("name", "slug"),
     [

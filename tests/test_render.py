@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yml": yaml.safe_load,
 }
 MOST_FILES, MOST_LINES, LONGEST_PATH = 70, 3_000, 150
-MOST_LINES_FOR_PARTS = 120  # rows of parts in the core's own files, and what says no in one line
+MOST_LINES_FOR_PARTS = 140  # rows of parts in the core's own files, and what says no in one line
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 
@@ -90,6 +90,11 @@ def test_code_owners_are_there_when_there_is_an_owner(bake: Bake) -> None:
     assert "CODEOWNERS" not in bake(owner="").files
 
 
+@pytest.mark.parametrize("host", CHOICES["ci"])
+def test_the_rules_for_people_speak_of_ci_where_there_is_one(bake: Bake, host: str) -> None:
+    assert bool(re.search(r"\bCI\b", bake(ci=host).read("CONTRIBUTING.md"))) == (host != "none")
+
+
 @pytest.mark.parametrize("license_id", CHOICES["license"])
 def test_the_licence_is_the_chosen_one(bake: Bake, license_id: str) -> None:
     words = {"MIT": "MIT License", "Apache-2.0": "Apache License", "BSD-3-Clause": "BSD 3-Clause"}
@@ -104,7 +109,8 @@ def test_free_text_is_harmless_everywhere(bake: Bake) -> None:
     once = " ".join(NASTY.split())
     assert project.pyproject["project"]["description"] == once
     assert project.pyproject["project"]["authors"] == [{"name": once}]
-    assert project.read("README.md").splitlines()[0] == f"# {once}"
+    shown = once.replace("\\", "\\\\").replace("<", "\\<")  # as Markdown takes a backslash and a tag for text
+    assert project.read("README.md").splitlines()[0] == f"# {shown}"
     assert {n: t for n, t in project.texts.items() if n.endswith(".py")} == {
         n: t for n, t in bake(project_slug="nasty").texts.items() if n.endswith(".py")
     }
@@ -144,7 +150,7 @@ PARTS = {
             r"production/(decide|monitor|findings|simulate)\.py|shared/(decisions|drift|live|usual)|tools/|workflows/update"
             r"|test_(decide|monitor|drift|simulate|faults|crashes)"
         ),
-        (17, 630),
+        (17, 640),
     ),
     "labels": (re.compile(r"research/labels/|test_labels|test_digits|docs/labels"), (10, 520)),
     "erasure": (re.compile(r"production/(test_)?erase|shared/erasures"), (3, 180)),

@@ -120,7 +120,7 @@ def found_in(source: Path, words: Iterable[str]) -> list[str]:
     names, codes = (pattern(word for word in sought if word.islower() == named) for named in (True, False))
     for path in machinery(source):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            said = line.replace(PACKAGE, "")  # the package's own name may have a word of the problem
+            said = unnamed(line, PACKAGE)
             apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", said).lower()
             if names.search(apart) or codes.search(said):
                 place = f"{path.relative_to(source / PACKAGE).as_posix()}:{number}"
@@ -129,10 +129,30 @@ def found_in(source: Path, words: Iterable[str]) -> list[str]:
     return found
 
 
+def unnamed(line: str, package: str) -> str:
+    """A line without the package's name where it names a module: it may have a word of the problem."""
+    module = rf"\b{package}(?=\.(?:cli|production|research|shared)\b)"
+    return re.sub(rf"{module}|(?<=\bfrom ){package}(?= import )|(?<= -m ){package}\b", "", line)
+
+
 def pattern(words: Iterable[str]) -> re.Pattern[str]:
     """Finds any of the words between blanks, signs or underscores."""
     any_of = "|".join(r"[\W_]+".join(map(re.escape, word.split("_"))) for word in words)
     return re.compile(rf"(?<![^\W_])(?:{any_of or '(?!)'})(?![^\W_])")
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("from flights.shared.lake import Lake", "from .shared.lake import Lake"),
+        ("from flights import research", "from  import research"),
+        ("It is `python -m flights run`.", "It is `python -m  run`."),
+        ("flights = flights.collect()  # from flights", "flights = flights.collect()  # from flights"),
+        ("late_flights.shared, of all flights", "late_flights.shared, of all flights"),
+    ],
+)
+def test_a_package_is_no_word_of_the_problem_where_it_is_a_module(line: str, left: str) -> None:
+    assert unnamed(line, "flights") == left
 
 
 def test_the_machinery_names_nothing_of_the_problem() -> None:

@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -31,16 +31,21 @@ def run(notebook: Path, folder: Path) -> None:
 
 
 def imported(source: str) -> Iterator[str]:
-    """The packages that some code imports."""
+    """What some code imports, by its full names."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(names: Iterable[str]) -> set[str]:
+    """The first parts of names."""
+    return {name.partition(".")[0] for name in names}
 
 
 def imported_by(notebook: Path) -> set[str]:
-    """The packages that a notebook imports; cells of another language are left out."""
+    """What a notebook imports, by its full names; cells of another language are left out."""
     cells = [cell["source"] for cell in nbformat.read(notebook, as_version=4)["cells"] if cell["cell_type"] == "code"]
     python = [TransformerManager().transform_cell(cell) for cell in cells if not cell.lstrip().startswith("%%")]
     return set(imported("\n".join(python)))
@@ -49,8 +54,13 @@ def imported_by(notebook: Path) -> set[str]:
 def standing_on_notebooks(folder: Path) -> list[str]:
     """The modules that import a notebook, and those that stand among notebooks, where one could import them."""
     paths = [path for name in ("src", "tests", "tools") for path in sorted((folder / name).rglob("*.py"))]
-    importing = [path for path in paths if LOADERS & set(imported(path.read_text(encoding="utf-8")))]
+    importing = [path for path in paths if LOADERS & packages(imported(path.read_text(encoding="utf-8")))]
     return [path.name for path in (*importing, *sorted((folder / "notebooks").rglob("*.py")))]
+
+
+def of_production(names: Iterable[str]) -> list[str]:
+    """The names that belong to production."""
+    return sorted(name for name in names if f"{name}.".startswith(f"{PACKAGE}.production."))
 
 
 def started(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +84,13 @@ def test_a_notebook_runs(path: Path | None, notebook: Path, trained: Workspace) 
 
 @each
 def test_a_notebook_stands_on_the_package(path: Path | None, notebook: Path) -> None:
-    assert PACKAGE in imported_by(path or notebook), f"{path} writes anew what {PACKAGE} has: import it"
+    assert PACKAGE in packages(imported_by(path or notebook)), f"{path} writes anew what {PACKAGE} has: import it"
+
+
+@each
+def test_a_notebook_is_research_and_imports_nothing_of_production(path: Path | None, notebook: Path) -> None:
+    found = of_production(imported_by(path or notebook))
+    assert not found, f"{path} imports {', '.join(found)}: what both need goes to {PACKAGE}.shared"
 
 
 def test_nothing_stands_on_a_notebook() -> None:
@@ -95,6 +111,21 @@ def test_a_notebook_that_writes_the_package_anew_is_seen(notebook: Path) -> None
     read["cells"] = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(read, notebook)
     assert imported_by(notebook) == {"polars"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"from {PACKAGE}.production.gate import judge",
+        f"import {PACKAGE}.production",
+        f"from {PACKAGE} import production",
+    ],
+)
+def test_a_notebook_that_imports_production_is_seen(notebook: Path, source: str) -> None:
+    read = nbformat.read(notebook, as_version=4)
+    read["cells"].append(nbformat.v4.new_code_cell(source))
+    nbformat.write(read, notebook)
+    assert len(of_production(imported_by(notebook))) == 1
 
 
 @pytest.mark.parametrize(
