@@ -477,6 +477,37 @@ def test_columns_and_features_are_not_named_like_answers(name: str) -> None:
         dataclasses.replace(LENDING, subject=named, tables=(named, Repayment))
 
 
+class Unlabelled(Table):
+    """A loan of which nothing is asked."""
+
+    table: ClassVar = "loans"
+
+    loan: Annotated[int, Key()]
+
+
+class Keyless(Table):
+    """A loan that no repayment can be of."""
+
+    table: ClassVar = "loans"
+
+    loan: int
+
+
+@pytest.mark.parametrize(
+    ("tables", "line"),
+    [
+        ((Unlabelled,), "no column of shared/contract.py is a Target(): mark one column"),
+        ((Loaf, Repayment), "weight, repaid of shared/contract.py is a Target(): mark one column"),
+        ((Keyless, Repayment), "labels are in repayments, which must have the key of the rows in loans: mark it"),
+    ],
+)
+def test_tables_without_one_target_or_the_key_of_its_rows_are_refused(
+    tables: tuple[type[Table], ...], line: str
+) -> None:
+    with pytest.raises(BadInput, match=f"^{re.escape(line)}"):
+        dataclasses.replace(LENDING, subject=tables[0], tables=tables)
+
+
 def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
     explained = explain(bank, "7", now=NOW)
     asked, ended = loans()

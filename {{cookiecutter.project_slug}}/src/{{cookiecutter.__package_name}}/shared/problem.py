@@ -16,6 +16,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Frame,
     Schema,
     Table,
+    Target,
     Task,
     schema_of,
     task_of,
@@ -69,7 +70,15 @@ class Problem:
     recipe: Callable[[], Recipe]
 
     def __post_init__(self) -> None:
-        """Refuse names that the machinery needs, and features that must not be used."""
+        """Refuse tables that can't be joined, names that the machinery needs, and features that must not be used."""
+        targets = [name for schema in self.schemas.values() for name in schema.having(Target)]
+        if len(targets) != 1:
+            raise BadInput(f"{', '.join(targets) or 'no column'} of shared/contract.py is a Target(): mark one column")
+        if self.labels.name != self.schema.name and (
+            not self.schema.key or set(self.schema.key) - set(self.labels.names)
+        ):
+            msg = f"labels are in {self.labels.name}, which must have the key of the rows in {self.schema.name}"
+            raise BadInput(f"{msg}: mark it with Key() there, and add its columns in shared/contract.py")
         tables, columns = {table.table for table in self.tables}, {*self.schema.names, *self.features}
         for what, taken in (("table", RESERVED & tables), ("column", ANSWERS & columns)):
             if taken:

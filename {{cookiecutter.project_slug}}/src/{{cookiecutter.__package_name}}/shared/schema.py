@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from types import NoneType
-from typing import Any, ClassVar, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import annotated_types as at
 import narwhals as nw
@@ -17,6 +17,8 @@ import polars as pl
 from narwhals.exceptions import ColumnNotFoundError
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
+
+from {{cookiecutter.__package_name}}.shared import BadInput
 
 Frame = nw.LazyFrame[Any]
 
@@ -286,19 +288,19 @@ def schema_of(table: type[Table]) -> Schema:
     """The schema that a table's class declares.
 
     Raises:
-        TypeError: A column has a type that the lake does not store.
+        BadInput: A column has a type that the lake does not store.
     """
     return Schema(table, tuple(_column(name, field) for name, field in table.model_fields.items()))
 
 
 def _column(name: str, field: FieldInfo) -> Column:
-    kinds = set(get_args(field.annotation)) or {field.annotation}
-    optional = NoneType in kinds
-    (kind,) = kinds - {NoneType}
-    if kind not in DTYPES:
-        msg = f"column {name} has type {kind}; a table's columns are {', '.join(known.__name__ for known in DTYPES)}"
-        raise TypeError(msg)
-    return Column(name, kind, optional, field)
+    union = get_origin(field.annotation) in {Union, UnionType}
+    kinds = set(get_args(field.annotation)) if union else {field.annotation}
+    kind = next((kind for kind in DTYPES if kinds - {NoneType} == {kind}), None)
+    if kind is None:
+        known = ", ".join(kind.__name__ for kind in DTYPES)
+        raise BadInput(f"column {name} of shared/contract.py is of {field.annotation}: it must be of one of {known}")
+    return Column(name, kind, NoneType in kinds, field)
 
 
 def task_of(column: Column) -> Task:
