@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -155,6 +156,14 @@ def life(figures: dict[str, dict[str, float]]) -> list[Row]:
     ]
 
 
+def told(rows: Iterator[Row]) -> Iterator[tuple[Row, float]]:
+    """Each row with the machine's pace after it, said as it is measured: a failure loses none of those before it."""
+    for row in rows:
+        seconds = pace()
+        print(f"{row.what}: {row.measured} ({row.bar}; pace {seconds:.1f} s)", file=sys.stderr, flush=True)
+        yield row, seconds
+
+
 def page(rows: list[tuple[Row, float]]) -> str:
     """The page, whole, of rows and the machine's pace after each."""
     machine = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
@@ -183,6 +192,6 @@ def page(rows: list[tuple[Row, float]]) -> str:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        text = page([(row, pace()) for row in measure(Path(temporary))])
+        text = page(list(told(measure(Path(temporary)))))
     PAGE.write_text(text, encoding="utf-8", newline="\n")
     print(text)

@@ -274,6 +274,7 @@ def test_a_model_grows_old_where_the_world_turns_and_not_where_it_stays(
     table = result(turning, "age")
     assert table["age in days"].to_list() == [30 * n for n in range(1, len(table) + 1)]
     assert table["rows"].is_sorted(descending=True)
+    assert table["rows"][-1] >= turning.acceptance.window.rows
     assert (table["old loss"] - table["fresh loss"]).to_list() == pytest.approx(table["worse by"].to_list())
     staying = tmp_path_factory.mktemp("staying")
     (staying / "mlruns").mkdir()

@@ -43,6 +43,8 @@ for number, time in experiment.each(list(enumerate(times))):
 found = []
 for age in range(1, len(times)):
     mine = np.flatnonzero(period >= age)
+    if len(mine) < acceptance.window.rows:
+        break  # so few tell nothing, and of older models there are fewer still
     fresh, old = (losses[period[mine] - back, mine] for back in (0, age))
     dearer = costs[period[mine] - age, mine] - costs[period[mine], mine]
     worse = experiment.effect(fresh, old, later[mine])
