@@ -650,9 +650,9 @@ def test_a_table_that_is_named_comes_before_the_folder(shop: Workspace, tmp_path
 
 
 def test_the_only_table_takes_every_file(shop: Workspace, tmp_path: Path) -> None:
-    one = dataclasses.replace(shop, problem=dataclasses.replace(SHOP, tables=(Order,)))
-    file = write(tmp_path / "may.parquet", orders().drop("note"))
-    assert check(one, file).breaches == ("column note is missing",)
+    problem = dataclasses.replace(SHOP, subject=Delivery, tables=(Delivery,))
+    file = write(tmp_path / "may.parquet", deliveries(1, 3).drop("late"))
+    assert check(dataclasses.replace(shop, problem=problem), file).breaches == ("column late is missing",)
 
 
 def test_a_table_that_there_is_not_is_bad_input(shop: Workspace, tmp_path: Path) -> None:

@@ -552,13 +552,13 @@ def test_outside_of_a_project_the_message_says_so(tmp_path: Path, monkeypatch: p
 def test_a_workspace_puts_relative_paths_into_the_projects_folder_and_leaves_addresses(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = open_workspace(made(Guest), root=root)
+    local = open_workspace(made(Guest, Bill), root=root)
     assert local.path(local.settings.reports) == root / "reports"
     assert local.lake.url == str(root / "data" / "lake")
     assert (local.registry.address, local.registry.model) == (str(root / "mlruns"), PACKAGE)
     monkeypatch.setenv("ML_LAKE", "s3://bucket/lake")
     monkeypatch.setenv("ML_TRACKING", "https://mlflow.example")
-    remote = open_workspace(made(Guest), root=root)
+    remote = open_workspace(made(Guest, Bill), root=root)
     assert (remote.lake.url, remote.registry.address) == ("s3://bucket/lake", "https://mlflow.example")
 
 
@@ -570,14 +570,14 @@ def test_a_workspace_is_the_projects_own_unless_told_otherwise(root: Path, monke
 
 def test_a_workspace_reads_what_the_project_configures(root: Path) -> None:
     (root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 0.7\n")
-    workspace = open_workspace(made(Guest), root=root)
+    workspace = open_workspace(made(Guest, Bill), root=root)
     assert workspace.parameters == Parameters(depth=5)
     assert workspace.acceptance == Acceptance(at_least={"auc": 0.7})
     assert workspace.releases.champion() is None
 
 
 def test_two_commands_that_write_do_not_work_at_the_same_time(root: Path) -> None:
-    first, second = (open_workspace(made(Guest), root=root) for _ in range(2))
+    first, second = (open_workspace(made(Guest, Bill), root=root) for _ in range(2))
     with first.alone():
         with pytest.raises(BadInput, match=r"^another command .* at work and holds .*\.lock: try"), second.alone():
             pytest.fail("both are at work")
@@ -588,7 +588,7 @@ def test_two_commands_that_write_do_not_work_at_the_same_time(root: Path) -> Non
 
 
 def test_a_command_that_fails_lets_the_next_one_work(root: Path) -> None:
-    workspace = open_workspace(made(Guest), root=root)
+    workspace = open_workspace(made(Guest, Bill), root=root)
     with pytest.raises(Refused), workspace.alone():
         raise Refused("no")
     with workspace.alone():
@@ -596,7 +596,7 @@ def test_a_command_that_fails_lets_the_next_one_work(root: Path) -> None:
 
 
 def test_reading_alone_leaves_no_trace(root: Path) -> None:
-    with open_workspace(made(Guest), root=root).alone(needed=False):
+    with open_workspace(made(Guest, Bill), root=root).alone(needed=False):
         assert not (root / "data").exists()
 
 
