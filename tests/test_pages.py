@@ -50,9 +50,14 @@ def test_the_readme_has_a_row_for_every_setting_with_its_default(project: Projec
     assert [list(row) for row in rows] == code["settings"]
 
 
-def test_every_message_in_the_runbook_is_one_that_the_code_says(project: Project) -> None:
+def source_of(project: Project) -> str:
+    """The project's code, strings over two lines as one."""
     source = "\n".join(text for name, text in project.texts.items() if re.fullmatch(r"src/.*\.py", name))
-    said = re.sub(r'"\s*\n\s*f?"', "", source)  # strings over two lines
+    return re.sub(r'"\s*\n\s*f?"', "", source)
+
+
+def test_every_message_in_the_runbook_is_one_that_the_code_says(project: Project) -> None:
+    said = source_of(project)
     prose = re.sub(r"^```.*?^```$", "", project.read("docs/runbook.md"), flags=re.DOTALL | re.MULTILINE)
     messages = [" ".join(quoted.split()) for quoted in re.findall(r"`([^`]+)`", prose) if " " in quoted]
     parts = [part.strip(" ;:,.") for message in messages for part in re.split(r"\.\.\.|\bN\b|\bNAME\b", message)]
@@ -60,7 +65,12 @@ def test_every_message_in_the_runbook_is_one_that_the_code_says(project: Project
     assert [part for part in parts if part.removesuffix(" data/quarantine/") not in said] == []
 
 
-def test_what_the_readme_shows_of_the_tree_is_most_of_it(project: Project) -> None:
-    tree = re.search(r"^```text\n(src/.*?)^```$", project.read("README.md"), re.DOTALL | re.MULTILINE)
-    assert tree
-    assert len([line for line in tree[1].splitlines() if line.split()[0] != "..."]) == 16
+def test_what_pages_show_in_brackets_of_a_verdict_is_what_the_code_says(project: Project) -> None:
+    """A project's own tests, which follow its pages, leave out what is in brackets."""
+    said = source_of(project)
+    pages = [text for name, text in project.texts.items() if re.fullmatch(r"README\.md|docs/.*\.md", name)]
+    shown = [block for page in pages for block in re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
+    brackets = {words for block in shown if "better than" in block for words in re.findall(r"\(([^()]*)\)", block)}
+    shapes = {r"\{[^{}]*\}".join(map(re.escape, re.split(r"[-+]?\d[\d.:-]*", words))) for words in brackets}
+    assert len(shapes) > 1
+    assert {shape for shape in shapes if not re.search(rf"\({shape}\)", said)} == set()

@@ -309,6 +309,7 @@ def test_every_file_that_the_readme_shows_is_there() -> None:
         name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
         folders = [*folders[:depth], name]
         shown += [] if name == "..." else ["".join(folders)]
+    assert shown
     assert [path for path in shown if not (PROJECT / path).exists()] == []
 
 
