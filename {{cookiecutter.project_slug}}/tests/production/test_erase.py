@@ -1,11 +1,14 @@
 """Erasing rows: gone from tables, their past, files, examples and evidence, and they don't come back."""
 
+import os
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from {{cookiecutter.__package_name}}.production import erase as erasing
 from {{cookiecutter.__package_name}}.production import ingest, lifecycle, promote
@@ -94,6 +97,46 @@ def test_what_was_erased_does_not_come_back_into_the_archive(trained: Workspace,
     assert holding(archive, examples) == []
     assert kept["both"].sort(schema.key).equals(other.sort(schema.key))
     assert kept["gone"].is_empty()
+
+
+def test_no_byte_of_it_is_left_below_the_lake_and_others_go_on(tmp_path: Path) -> None:
+    lake, other = Lake(str(tmp_path)), Lake(str(tmp_path))
+    for batch, name in enumerate(("Alice", "Bob")):
+        lake.append("people", pl.DataFrame({"name": [name]}), batch=str(batch))
+        assert other.version("people") >= 0
+    (tmp_path / "people" / "left.parquet").write_bytes(b"Alice, by a killed append")
+    os.utime(tmp_path / "people" / "left.parquet", (0, 0))
+    assert erasures.delete(lake, "people", pl.DataFrame({"name": ["Alice"]})) == 1
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if b"Alice" in path.read_bytes()] == []
+    assert not other.append("people", pl.DataFrame({"name": ["Bob"]}), batch="1"), "batches are still known"
+    assert other.append("people", pl.DataFrame({"name": ["Dora"]}), batch="2")
+    assert sorted(lake.read("people", {}).collect()["name"]) == ["Bob", "Dora"]
+
+
+def test_replays_and_drafts_are_gone_too(trained: Workspace, examples: pl.DataFrame) -> None:
+    replay = trained.path("data/simulations/2013-03-01T0000-abc/archive/weather")
+    replay.mkdir(parents=True)
+    draft = trained.path(trained.settings.reports) / "predicted.part"
+    examples.write_parquet(draft)
+    assert "reports/predicted.part" in erasing.erase(trained, written(examples)).files
+    assert not trained.path("data/simulations").exists()
+    assert pl.read_parquet(draft).is_empty()
+
+
+def test_evidence_of_runs_beyond_the_first_thousand_is_found(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    search = MlflowClient.search_runs
+
+    def watched(*given: Any, **named: Any) -> Any:
+        asked.append(named["max_results"])
+        return search(*given, **named)
+
+    monkeypatch.setattr(MlflowClient, "search_runs", watched)
+    assert len(trained.registry.runs()) == 1
+    assert asked == [50_000], "as many as MLflow gives at once"
 
 
 def test_erasing_twice_is_erasing_once(trained: Workspace, examples: pl.DataFrame) -> None:

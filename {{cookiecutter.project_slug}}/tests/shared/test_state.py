@@ -21,7 +21,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures
 from {{cookiecutter.__package_name}}.shared import registry as registry_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
@@ -134,6 +134,11 @@ def test_a_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
     lake = Lake(str(tmp_path / folder / "lake"))
     lake.append("numbers", numbers(1), batch="first")
     assert (stored(lake), stored(Lake(lake.url), 0)) == ([1], [1])
+    lake.append("numbers", numbers(2).with_columns(gained=pl.lit("x")), batch="second", gains=True)
+    both = lake.read("numbers", {}).sort("n").collect()
+    assert both["gained"].to_list() == [None, "x"], "a column that came later is missing before"
+    erasures.delete(lake, "numbers", numbers(1, 2))
+    assert lake.read("numbers", {}).collect().schema == both.schema
 
 
 def test_a_table_that_does_not_exist_has_its_columns_and_no_rows(lake: Lake) -> None:
@@ -421,6 +426,17 @@ def test_the_environment_comes_before_dotenv_before_the_file_before_the_default(
     monkeypatch.setenv("ML_LAKE", "from the environment")
     settings = load_settings(root)
     assert (settings.lake, settings.tracking, settings.clock) == ("from the environment", "from dotenv", "data")
+
+
+def test_what_else_dotenv_has_is_found_in_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("AWS_SECRET_ACCESS_KEY", "OF_NOBODY")
+    for name in names:
+        monkeypatch.setenv(name, "ours")  # so that it is as it was after the test
+    monkeypatch.delenv(names[1])
+    (root / ".env").write_text("AWS_SECRET_ACCESS_KEY=theirs\nOF_NOBODY=theirs\nML_LAKE=lake\n")
+    assert load_settings(root).lake == "lake"
+    assert [os.environ[name] for name in names] == ["ours", "theirs"], "the environment comes first"
+    assert "ML_LAKE" not in os.environ
 
 
 def test_settings_are_those_of_the_project_wherever_one_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -780,7 +796,7 @@ def test_an_alias_names_the_version_that_it_was_moved_to_last(registry: Registry
 def test_a_verdict_is_kept_with_its_version(registry: Registry) -> None:
     first, second = registered(registry), registered(registry)
     registry.tag(first, {"verdict": "refused", "reasons": "auc"})
-    assert (registry.verdict(first), registry.verdict(second)) == ("refused", None)
+    assert (registry.said(first).get("verdict"), registry.said(second).get("verdict")) == ("refused", None)
 
 
 @pytest.mark.parametrize(
@@ -904,21 +920,45 @@ def test_without_git_there_is_no_commit(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_many_small_files_become_few_and_old_versions_can_still_be_read(lake: Lake) -> None:
-    for n in range(14):
+    for n in range(15):
         lake.append("orders", pl.DataFrame({"id": [n]}), batch=str(n))
-    lake.tidy(keep=timedelta(days=7))
+    left = Path(lake.url, "orders", "left.parquet")  # by a killed append, and no commit tells of it
+    pl.DataFrame({"id": [99]}).write_parquet(left)
+    os.utime(left, (0, 0))
+    lake.tidy()
     table = deltalake.DeltaTable(f"{lake.url}/orders")
     assert len(table.file_uris()) == 1
-    assert sorted(lake.read("orders", {}).collect()["id"]) == list(range(14))
+    assert not left.exists()
+    assert table.metadata().configuration == {"delta.logRetentionDuration": "interval 365 days"}, "as the files"
+    assert sorted(lake.read("orders", {}).collect()["id"]) == list(range(15))
     assert sorted(lake.read("orders", {}, version=2).collect()["id"]) == [0, 1, 2]
     assert lake.has("orders", "3"), "batches are still known"
     version = lake.version("orders")
-    lake.tidy(keep=timedelta(days=7))
+    lake.tidy()
     assert lake.version("orders") == version, "nothing is left to do"
 
 
 def test_a_few_files_stay_as_they_are(lake: Lake) -> None:
-    for n in range(11):
+    for n in range(14):
         lake.append("orders", pl.DataFrame({"id": [n]}), batch=str(n))
-    lake.tidy(keep=timedelta(days=7))
-    assert lake.version("orders") == 10
+    lake.tidy()
+    assert lake.version("orders") == 13
+
+
+def test_commits_are_kept_as_long_as_is_said_and_of_busy_tables_for_a_week(lake: Lake) -> None:
+    deltalake.write_deltalake(f"{lake.url}/old", numbers(1))  # of a lake from before
+    lake.append("numbers", numbers(1), batch="first")
+    brief = dataclasses.replace(lake, keep=timedelta(days=40), _opened={})
+    for table in ("old", "numbers"):
+        brief.version(table)
+    brief.tidy(others=["old"])
+    kept = {t: deltalake.DeltaTable(f"{lake.url}/{t}").metadata().configuration for t in ("old", "numbers")}
+    assert [days["delta.logRetentionDuration"] for days in kept.values()] == ["interval 7 days", "interval 40 days"]
+
+
+def test_files_become_few_however_many_batches_come_at_once(lake: Lake) -> None:
+    for n in range(60):
+        lake.append("orders", pl.DataFrame({"id": [n]}), batch=str(n))
+        if n % 5 == 0:
+            lake.tidy()
+    assert len(deltalake.DeltaTable(f"{lake.url}/orders").file_uris()) < 20

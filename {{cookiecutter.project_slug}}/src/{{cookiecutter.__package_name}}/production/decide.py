@@ -73,4 +73,4 @@ def _left(workspace: Workspace, newest: Version, tags: dict[str, str], *, dirty:
     """Whether the newest challenger is of this code, and was not judged or not released: a run was killed."""
     if newest.number in workspace.releases.versions() or tags["code"] != code_hash():
         return False
-    return workspace.registry.verdict(newest) != "refused" and (dirty or tags["dirty"] == "false")
+    return workspace.registry.said(newest).get("verdict") != "refused" and (dirty or tags["dirty"] == "false")

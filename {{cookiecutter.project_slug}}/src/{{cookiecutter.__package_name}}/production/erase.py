@@ -1,26 +1,26 @@
 """Rows of the subject taken out for good: recorded first, then deleted wherever the project keeps rows.
 
 What is deleted: rows with the key in every table, from their past too; in files of the inbox, the archive, quarantine
-and reports; in what releases and runs keep as examples. What can't be: a model that has learnt from them, and what
-was copied elsewhere.
+and reports; in what releases and runs keep as examples; replays as a whole, which can be made again. What can't be: a
+model that has learnt from them, and what was copied elsewhere.
 """
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.explain import keys_of
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
-from {{cookiecutter.__package_name}}.shared.checks import ContractBreach
+from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
 from {{cookiecutter.__package_name}}.shared.release import CARD, TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import Schema
 from {{cookiecutter.__package_name}}.shared.training import EVIDENCE, evidence_rows
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
     tables = {name: erasures.delete(lake, name, gone) for name in names}
     champion = workspace.releases.champion()
     _forget_examples(workspace, gone)
+    shutil.rmtree(workspace.path(REPLAYS), ignore_errors=True)
     return Erased(
         keys=len(gone),
         tables={name: rows for name, rows in tables.items() if rows},
@@ -130,6 +131,6 @@ def _rewritten(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> Iter
     settings = workspace.settings
     for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports):
         for path in sorted(workspace.path(folder).rglob("*")):
-            if path.suffix.lower() in {".parquet", ".csv"} and erasures.purge(path, schema, gone):
+            if path.suffix.lower() in {".parquet", ".csv", ".part"} and erasures.purge(path, schema, gone):
                 inside = path.is_relative_to(workspace.root)
                 yield (path.relative_to(workspace.root) if inside else path).as_posix()

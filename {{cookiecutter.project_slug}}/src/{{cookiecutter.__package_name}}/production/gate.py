@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Task
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
+CANARY = "canary"  # the tag of a version that says why it was refused there, empty where it was not
 SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values
 
 
@@ -82,29 +83,34 @@ def challenger(workspace: Workspace, version: int | None = None) -> Version:
 
 
 def judge(workspace: Workspace, *, version: int | None = None) -> Verdict:
-    """Ask every question about a challenger, from the evidence of its run; the answers are kept with the version.
+    """Ask every question about a challenger, and recall what the canary said; the answers are kept with the version.
 
     Raises:
         BadInput: There is no challenger, or no such version.
     """
     found = challenger(workspace, version)
-    champion = workspace.releases.champion()
-    rows = training.evidence_rows(workspace.registry, found.run_id)
-    classes = json.loads(workspace.registry.tags(found.run_id)["classes"])
-    verdict = Verdict(
-        found.number,
-        champion.version if champion else None,
-        tuple(_checks(workspace, rows, classes, champion, seed=found.number)),
-    )
-    if found.number not in workspace.releases.versions():  # what served keeps the verdict that let it
-        keep(workspace, found, verdict)
+    verdict = asked(workspace, found)
+    if refused := workspace.registry.said(found).get(CANARY, ""):
+        said = Check("canary, when promote asked it", passed=False, detail=refused)
+        verdict = replace(verdict, checks=(*verdict.checks, said))
+    keep(workspace, found, verdict, canary=refused)
     return verdict
 
 
-def keep(workspace: Workspace, version: Version, verdict: Verdict) -> None:
-    """Keep a verdict with its version."""
-    answer, reasons = "passed" if verdict.ok else "refused", "\n".join(map(str, verdict.checks))
-    workspace.registry.tag(version, {"verdict": answer, "reasons": reasons})
+def asked(workspace: Workspace, found: Version) -> Verdict:
+    """The answers for one challenger, from the evidence of its run."""
+    champion = workspace.releases.champion()
+    rows = training.evidence_rows(workspace.registry, found.run_id)
+    classes = json.loads(workspace.registry.tags(found.run_id)["classes"])
+    checks = tuple(_checks(workspace, rows, classes, champion, seed=found.number))
+    return Verdict(found.number, champion.version if champion else None, checks)
+
+
+def keep(workspace: Workspace, version: Version, verdict: Verdict, *, canary: str = "") -> None:
+    """Keep a verdict with its version, and why the canary refuses it, if so; what served keeps the one that let it."""
+    if version.number not in workspace.releases.versions():
+        answer, reasons = "passed" if verdict.ok else "refused", "\n".join(map(str, verdict.checks))
+        workspace.registry.tag(version, {"verdict": answer, "reasons": reasons, CANARY: canary})
 
 
 def _checks(

@@ -1,7 +1,7 @@
 """Whatever is due now, in one idempotent command: collect, ingest, monitor, decide, train, gate, promote, predict."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -13,7 +13,7 @@ from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
 from {{cookiecutter.__package_name}}.production.train import Trained, train
-from {{cookiecutter.__package_name}}.shared import dataset, decisions
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, decisions
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES
@@ -93,7 +93,13 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
     health = monitor(workspace, now=moment, deep=False)
     decision = decide(workspace, health, dirty=dirty)
     log.info("decide    %s", decision.reason)
-    trained, promoted, picture = _retrain(workspace, moment, decision, dirty=dirty, draws=answers)
+    trained, promoted, picture = None, None, None
+    try:
+        trained, promoted, picture = _retrain(workspace, moment, decision, dirty=dirty, draws=answers)
+    except Refused as refused:  # as where labels stop: what serves goes on answering
+        if workspace.releases.champion() is None:
+            raise
+        decision = replace(decision, reason=f"{decision.reason}, but {refused}", person=True)
     if promoted and promoted.ok:
         health = monitor(workspace, now=moment, deep=False)
     champion = workspace.releases.champion()
@@ -103,7 +109,7 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
     version, due = champion.version if champion else None, last + every if champion and last else None
     done = Done(moment, ingested, decision, trained, promoted, picture, predicted, version, due, health)
     _record(workspace, done)
-    workspace.lake.tidy(keep=timedelta(days=workspace.settings.keep_days), others=[REQUESTS])
+    workspace.lake.tidy(others=[REQUESTS])
     return done
 
 

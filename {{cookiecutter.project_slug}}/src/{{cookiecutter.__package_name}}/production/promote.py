@@ -8,7 +8,7 @@ from datetime import datetime
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import canary, cards
-from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, judge, keep
+from {{cookiecutter.__package_name}}.production.gate import Verdict, asked, challenger, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
@@ -64,10 +64,11 @@ def promote(
         Refused: It was trained from files that differ from the last commit, the code is no longer the challenger's, or
             the refitted model fails its own checks.
     """
-    verdict = judge(workspace, version=version)
+    judged = challenger(workspace, version)
+    verdict = asked(workspace, judged)
     if not verdict.ok:
+        keep(workspace, judged, verdict)
         return Promoted(verdict, None)
-    judged = challenger(workspace, verdict.version)
     if workspace.registry.tags(judged.run_id)["dirty"] == "true":
         if not dirty:
             msg = f"version {judged.number} was trained from files that differ from the last commit"
@@ -75,12 +76,11 @@ def promote(
         workspace.registry.tag(judged, {"dirty": "true"})
     release, rows = _refitted(workspace, judged, now=workspace.now(now))
     release.check()
-    if serves:
-        tried = canary.checks(workspace, release, now=release.trained_until)
-        verdict = replace(verdict, checks=verdict.checks + tried)
-        keep(workspace, judged, verdict)
-        if not verdict.ok:
-            return Promoted(verdict, None)
+    tried = canary.checks(workspace, release, now=release.trained_until) if serves else ()
+    verdict = replace(verdict, checks=verdict.checks + tried)
+    keep(workspace, judged, verdict, canary="; ".join(f"{no.name}: {no.detail}" for no in tried if not no.passed))
+    if not verdict.ok:
+        return Promoted(verdict, None)
     with workspace.registry.resumed(judged.run_id) as run:
         run.keep(MODEL, release.onnx)
         run.keep(CARD, release.model_dump_json().encode())

@@ -4,6 +4,7 @@ The replay has a workspace and a clock of its own, and takes its batches from th
 """
 
 import base64
+import hashlib
 import json
 import logging
 import sys
@@ -13,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from string import Template
 
@@ -21,11 +21,9 @@ import click
 import narwhals as nw
 import numpy as np
 import polars as pl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, decisions, training
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, decisions, figures, training, whole
 from {{cookiecutter.__package_name}}.shared.evaluation import (
     Answers,
     Gain,
@@ -35,8 +33,9 @@ from {{cookiecutter.__package_name}}.shared.evaluation import (
     metrics,
 )
 from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
+from {{cookiecutter.__package_name}}.shared.registry import code_hash
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +176,9 @@ def _day(moment: datetime) -> datetime:
 
 
 def _workspace(workspace: Workspace, start: datetime) -> Workspace:
-    """A workspace beside the project's own, that is fed from its lake."""
-    folder = Path("data") / "simulations" / f"{start:%Y-%m-%dT%H%M}"
+    """A workspace beside the project's own, that is fed from its lake; another code or configuration has another."""
+    made = (code_hash(), workspace.parameters.model_dump_json(), workspace.acceptance.model_dump_json())
+    folder = REPLAYS / f"{start:%Y-%m-%dT%H%M}-{hashlib.sha256(repr(made).encode()).hexdigest()[:8]}"
     names = ("lake", "inbox", "archive", "quarantine", "tracking")
     places = {name: (folder / name).as_posix() for name in names}
     settings = type(workspace.settings).model_validate(workspace.settings.model_dump() | places)
@@ -203,10 +203,9 @@ def _deliver(rows: pl.DataFrame, since: datetime | None, until: datetime, folder
     due = due.filter(pl.col(KNOWN) > since) if since else due
     for (month,), part in due.group_by(pl.col(KNOWN).dt.strftime("%Y-%m"), maintain_order=True):
         path = folder / f"{month}-until-{until:%Y%m%dT%H%M%S}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        part.drop(KNOWN).write_parquet(draft)
-        yield draft.replace(path)
+        with whole(path) as draft:
+            part.drop(KNOWN).write_parquet(draft)
+        yield path
 
 
 def _replay(own: Workspace, start: datetime, end: datetime) -> None:
@@ -299,11 +298,11 @@ def _stale_after(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers]
     """The first age, in intervals of retraining, from which the static model loses surely to one of that interval."""
     every = own.acceptance.retrain.every_days
     age = ((rows[AT] - start) / timedelta(days=every)).floor().to_numpy()
-    for n in range(1, int(age.max()) + 1):
+    for n in sorted(set(age[age >= 1])):
         mine = age == n
         fresh, old = (losses(answers[policy][mine]) for policy in ("periodic", "static"))
         days = training.days(own.problem, rows.filter(mine))
-        loses = gain(fresh, old, days, confidence=own.acceptance.confidence, rng=np.random.default_rng(n))
+        loses = gain(fresh, old, days, confidence=own.acceptance.confidence, rng=np.random.default_rng(int(n)))
         if loses.lower > 0:
             return int(n * every)
     return None
@@ -311,9 +310,7 @@ def _stale_after(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers]
 
 def _picture(found: Simulated, name: str, changes: list[datetime]) -> bytes:
     """The policies' quality by month, with the months in which the gate let a version serve."""
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, (axes,) = figures.panels((9, 4.5))
     names = [month.month for month in found.months]
     for policy in POLICIES:
         axes.plot(names, [month.metrics[policy][name] for month in found.months], marker="o", label=policy)
@@ -322,9 +319,7 @@ def _picture(found: Simulated, name: str, changes: list[datetime]) -> bytes:
             axes.axvline(names.index(f"{since:%Y-%m}") + (since.day - 15) / 30, color="grey", linewidth=0.8, ls=":")
     axes.set(title=f"{name} by month (dotted: the gate let a new version serve)", ylabel=name)
     axes.legend()
-    content = BytesIO()
-    figure.savefig(content, dpi=100, metadata={"Software": None})
-    return content.getvalue()
+    return figures.png(figure)
 
 
 def _page(found: Simulated, picture: bytes, tried: pl.DataFrame) -> str:

@@ -1,7 +1,12 @@
 """What research and production both use: the problem, once, and the machinery that works from it.
 
-Here is only how anything says no: one line that names the thing, the value and the way out.
+Here is only how anything says no, in one line that names the thing, the value and the way out, and how files are
+written.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class BadInput(Exception):
@@ -15,3 +20,12 @@ class Refused(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says, in one line: its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft beside a file, which takes its place once it is written: who is killed meanwhile leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    yield draft
+    draft.replace(path)

@@ -5,7 +5,7 @@ Deleting them is `production/erase.py`; what arrives later is held against the t
 
 import dataclasses
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.shared import first_line
+from {{cookiecutter.__package_name}}.shared import first_line, whole
 from {{cookiecutter.__package_name}}.shared.checks import from_text
-from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.lake import HISTORY, Lake, days
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Schema
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
     equal = " AND ".join(f'was."{name}" = gone."{name}"' for name in keys.columns)
     try:
         merged = opened.merge(keys, equal, source_alias="gone", target_alias="was").when_matched_delete().execute()
-        _forget_past(opened)
+        _forget_past(lake, opened)
     except (DeltaError, OSError) as error:
         raise lake.unreadable(table, error) from error
     return int(merged["num_target_rows_deleted"])
@@ -88,7 +88,7 @@ def replace(lake: Lake, table: str, rows: pl.DataFrame) -> None:
     """
     try:
         deltalake.write_deltalake(lake.address(table), rows, mode="overwrite")
-        _forget_past(deltalake.DeltaTable(lake.address(table)))
+        _forget_past(lake, deltalake.DeltaTable(lake.address(table)))
     except (DeltaError, OSError) as error:
         raise lake.unreadable(table, error) from error
 
@@ -115,10 +115,9 @@ def purge(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
         return False
     if len(left) == len(rows):
         return False
-    draft = path.with_name(f".{path.name}.part")
     left = left.drop("_nth")
-    left.write_csv(draft) if text else left.write_parquet(draft)
-    draft.replace(path)
+    with whole(path) as draft:
+        left.write_csv(draft) if text else left.write_parquet(draft)
     return True
 
 
@@ -133,8 +132,14 @@ def _typed(keys: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     )
 
 
-def _forget_past(table: deltalake.DeltaTable) -> None:
+def _forget_past(lake: Lake, table: deltalake.DeltaTable) -> None:
+    """Remove files and commits from before: a commit has the least and the most of its rows' values."""
     table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    table.vacuum(retention_hours=1, dry_run=False, enforce_retention_duration=False, full=True)  # what kills left
+    table.alter.set_table_properties({HISTORY: days(timedelta(0))})
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    table.alter.set_table_properties({HISTORY: days(lake.keep)})
 
 
 def _recorded(lake: Lake, schema: Schema) -> pl.DataFrame:

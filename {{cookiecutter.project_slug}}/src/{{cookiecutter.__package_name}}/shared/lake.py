@@ -16,7 +16,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from {{cookiecutter.__package_name}}.shared import BadInput, first_line
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
 
-FILES = 14  # commits, after which a table's files are looked at, and joined where they are many
+FILES = 14  # of a table; more are joined
+HISTORY = "delta.logRetentionDuration"  # for which commits are kept; where nothing is said, Delta takes 30 days
+BRIEF = timedelta(days=7)  # for tables that take a commit every few seconds, and that nobody reads as they were
 ATTEMPTS = 20  # at a commit, when others append at the same moment
 
 Version = int | datetime | None
@@ -29,10 +31,12 @@ class Lake:
     Attributes:
         url: A folder or an object storage address; credentials come from the environment.
         versions: Tables that are read in these versions, and can't be appended to.
+        keep: So long every version can be read.
     """
 
     url: str
     versions: Mapping[str, int] = field(default_factory=dict)
+    keep: timedelta = timedelta(days=365)
     _opened: dict[str, deltalake.DeltaTable] = field(default_factory=dict, repr=False, compare=False)
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False) -> bool:
@@ -56,22 +60,25 @@ class Lake:
             )
         opened = self._opened.get(table) or self.open(table)
         for _ in range(ATTEMPTS):
-            if opened is not None and opened.transaction_version(batch) is not None:
-                return False
+            seen = opened.version() if opened else -1
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
+                if opened is not None and opened.transaction_version(batch) is not None:
+                    return False
                 deltalake.write_deltalake(
                     opened or self.address(table),
                     rows,
                     mode="append",
                     schema_mode="merge" if gains else None,
+                    configuration=None if opened else {HISTORY: days(self.keep)},
                     commit_properties=once,
                 )
-            except CommitFailedError:  # others have committed since the table was opened
-                opened = self.open(table)
-                continue
             except (DeltaError, OSError) as error:
-                raise self.unreadable(table, error) from error
+                opened = self.open(table)  # others may have committed since it was opened
+                moved = seen != (opened.version() if opened else -1)
+                if not moved and not isinstance(error, CommitFailedError):
+                    raise self.unreadable(table, error) from error
+                continue
             return True
         raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
 
@@ -107,12 +114,11 @@ class Lake:
         opened = self.open(table)
         return opened is not None and opened.transaction_version(batch) is not None
 
-    def tidy(self, *, keep: timedelta, others: Sequence[str] = ()) -> None:
-        """Join the many small files of tables into few, and remove files that no version needs since `keep`.
+    def tidy(self, *, others: Sequence[str] = ()) -> None:
+        """Join the many small files of tables into few, and remove what no version needs that can be read.
 
         Args:
-            keep: So long every version can be read.
-            others: Tables that another process appends to, often.
+            others: Tables that another process appends to, often; their versions are kept for `BRIEF`.
 
         Raises:
             BadInput: A table can't be read or written.
@@ -120,11 +126,13 @@ class Lake:
         for table in others:
             self.open(table)
         for table, opened in self._opened.items():
+            keep = BRIEF if table in others else self.keep
             try:
-                due = table in others or opened.version() % FILES >= FILES - 3
-                if due and len(opened.file_uris()) > FILES // 2:
+                if opened.metadata().configuration.get(HISTORY) != days(keep):  # a table from before, or a new setting
+                    opened.alter.set_table_properties({HISTORY: days(keep)})
+                if len(opened.file_uris()) > FILES:
                     opened.optimize.compact()
-                    opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False)
+                    opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False, full=True)
             except (DeltaError, OSError) as error:
                 raise self.unreadable(table, error) from error
 
@@ -163,8 +171,14 @@ class Lake:
         return BadInput(f"table {table} in the lake {self.url} can't be used: {first_line(error)}")
 
 
+def days(time: timedelta) -> str:
+    """A time as Delta writes it."""
+    return f"interval {time.days} days"
+
+
 def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:
     if "%" not in table.table_uri:
         return pl.scan_delta(table)
     # Polars does not find folders with blanks and the like by the quoted names that Delta has for them.
-    return pl.scan_parquet([unquote(file) for file in table.file_uris()])
+    schema = pl.Schema(table.schema().to_arrow())
+    return pl.scan_parquet(list(map(unquote, table.file_uris())), schema=schema, missing_columns="insert")

@@ -35,6 +35,7 @@ PLACES = (  # in which MLflow keeps where files are
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+MOST_RUNS = 50_000  # at a time, as MLflow lets one ask for; it gives 1,000 where nothing is said
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says to another name of model, of alias
 QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -156,7 +157,8 @@ class Registry:
     def runs(self) -> list[Tracked]:
         """All tracked runs, the newest first."""
         with self._client() as client:
-            found = client.search_runs([self._experiment(client)], order_by=["attributes.start_time DESC"])
+            newest = ["attributes.start_time DESC"]
+            found = client.search_runs([self._experiment(client)], order_by=newest, max_results=MOST_RUNS)
             return [
                 Tracked(
                     run.info.run_id,
@@ -190,10 +192,10 @@ class Registry:
             for name, value in tags.items():
                 client.set_model_version_tag(self.model, str(version.number), name, value)
 
-    def verdict(self, version: Version) -> str | None:
-        """What the gate said of a version; none where it was not asked."""
+    def said(self, version: Version) -> dict[str, str]:
+        """What gate and canary said of a version, its tags: `verdict` and others; none where they were not asked."""
         with self._client() as client:
-            return client.get_model_version(self.model, str(version.number)).tags.get("verdict")
+            return dict(client.get_model_version(self.model, str(version.number)).tags)
 
     def tags(self, run_id: str) -> dict[str, str]:
         """The tags of a run."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from {{cookiecutter.__package_name}}.shared.settings import (
 )
 
 MODEL = __name__.partition(".")[0]  # named like the package, in MLflow
+REPLAYS = Path("data", "simulations")  # a folder for each, with a lake of its own
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Workspace:
     @cached_property
     def lake(self) -> Lake:
         """The tables."""
-        return Lake(self._address(self.settings.lake), self.settings.tables)
+        settings = self.settings
+        return Lake(self._address(settings.lake), settings.tables, timedelta(days=settings.keep_days))
 
     @cached_property
     def releases(self) -> Releases:
