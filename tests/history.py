@@ -32,7 +32,7 @@ def next_release(root: Path) -> None:
     project, package = root / PROJECT, root / PROJECT / "src" / PACKAGE
     pyproject = project / "pyproject.toml"
     change(pyproject, '  "ruff>=0.16",\n', '  "ruff>=0.16.0",\n')  # a tool bumped
-    change(pyproject, '  "pydantic-settings>=2.12",\n', '  "packaging>=24",\n  "pydantic-settings>=2.12.0",\n')
+    change(pyproject, '  "pydantic-settings>=2.14",\n', '  "packaging>=24",\n  "pydantic-settings>=2.14.0",\n')
     (project / "tools" / "added.py").write_text('"""A new file."""\n', encoding="utf-8", newline="\n")
     (package / RENAMED[0]).rename(package / RENAMED[1])
     (project / "tests" / "production" / "test_gate.py").unlink()

@@ -412,7 +412,7 @@ def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
     assert asked("run", "--now", "2013-04-01").exit_code == 0
     judged = trained.registry.aliased(CHALLENGER)
     assert judged is not None
-    assert trained.registry.verdict(judged) == "refused"
+    assert trained.registry.said(judged).get("verdict") == "refused"
     assert asked("gate").exit_code == 1
     assert gate.challenger(trained).number == 2
 

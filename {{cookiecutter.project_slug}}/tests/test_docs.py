@@ -209,7 +209,7 @@ def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
     tests = ["tests/shared/test_problem.py", "tests/test_architecture.py", "-k", "age or room or machinery or imports"]
     status, told = apart(f"uv run pytest -q -p no:cacheprovider {' '.join(map(shlex.quote, tests))}", copy)
     assert status == 0, told
-    assert "4 passed" in told, told
+    assert int(re.findall(r"(\d+) passed", told)[-1]) >= 4, told
     monkeypatch.chdir(copy)
     champion = open_workspace(root=copy).releases.champion()
     assert champion is not None

@@ -275,6 +275,6 @@ def main() -> None:
         cli(prog_name=NAME, standalone_mode=False)
     except click.UsageError as error:
         asked = error.ctx.command_path if error.ctx else NAME
-        fail(f"{error.format_message()} See {asked} --help", BAD, as_json=False)
+        fail(f"{error.format_message()} See {asked} --help", BAD, as_json="--json" in sys.argv)
     except click.Abort:
         fail(STOPPED, NO, as_json=False)

@@ -188,7 +188,7 @@ def test_a_challenger_that_passed_before_its_run_was_killed_is_still_released(
 ) -> None:
     version = trained.registry.aliased(CHALLENGER)
     assert version is not None
-    assert trained.registry.verdict(version) == "passed"
+    assert trained.registry.said(version).get("verdict") == "passed"
     shutil.rmtree(trained.root / "data" / "lake" / "releases")
     monkeypatch.setattr(lifecycle, "repair", lambda *_, **__: None)  # as if the alias had not moved yet
     monkeypatch.setattr(lifecycle, "train", lambda *_, **__: pytest.fail("it is there already"))
@@ -228,7 +228,7 @@ def test_a_version_from_files_that_differ_is_released_by_name_only(
     small_models(committed)
     version = train(committed, as_of=START + timedelta(hours=1)).version
     passes = Verdict(version, 1, ())
-    monkeypatch.setattr(promote_module, "judge", lambda *_, **__: passes)
+    monkeypatch.setattr(promote_module, "asked", lambda *_, **__: passes)
     with pytest.raises(Refused, match=f"^version {version} was trained from files that differ from the last commit: "):
         promote_module.promote(committed, version=version)
     assert champion(committed).version == 1

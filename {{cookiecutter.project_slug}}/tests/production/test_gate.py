@@ -95,7 +95,7 @@ def test_a_convincing_challenger_passes_and_every_question_is_answered(trained: 
     ]
     parts = [check for check in verdict.checks if check.part]
     assert {check.name.split()[0].strip(":") for check in parts} == {"carrier"}
-    assert trained.registry.verdict(version) == "passed"
+    assert trained.registry.said(version).get("verdict") == "passed"
     assert judge(trained) == verdict, "asked again, it answers the same"
     assert judge(trained, version=2) == verdict
 
@@ -104,7 +104,7 @@ def test_the_answers_are_kept_with_the_version(trained: Workspace, rows: pl.Data
     ask(trained, "[at_least]\nauc = 1.5\n")
     version = challenge(trained, rows)
     verdict = judge(trained)
-    assert trained.registry.verdict(version) == "refused"
+    assert trained.registry.said(version).get("verdict") == "refused"
     with sqlite3.connect(trained.root / "mlruns" / "mlflow.db") as db:
         sought = "SELECT value FROM model_version_tags WHERE key = 'reasons' AND version = '2'"
         ((reasons,),) = db.execute(sought).fetchall()
@@ -145,7 +145,7 @@ def test_a_prediction_that_is_no_number_is_refused(trained: Workspace, rows: pl.
     spoilt = rows.with_columns(_model=pl.when(pl.int_range(pl.len()) == 7).then(value).otherwise("_model"))
     version = challenge(trained, spoilt)
     assert "predictions are numbers" in refusals(judge(trained))
-    assert trained.registry.verdict(version) == "refused"
+    assert trained.registry.said(version).get("verdict") == "refused"
 
 
 @pytest.mark.parametrize("baseline", ["dummy", "linear"])

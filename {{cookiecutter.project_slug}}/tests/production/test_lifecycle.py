@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.production import explain as explain_module
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.explain import explain, keys_of, status
+from {{cookiecutter.__package_name}}.production.explain import explain, status
 from {{cookiecutter.__package_name}}.production.predict import (
     champion,
     features_for,
@@ -25,6 +25,7 @@ from {{cookiecutter.__package_name}}.production.predict import (
     predict_rows,
 )
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared.checks import keys_of
 from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, collect
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION
@@ -183,6 +184,24 @@ def test_a_run_shows_the_notes_of_what_it_took(trained: Workspace) -> None:
 
 
 # predict
+
+
+def test_where_no_challenger_can_be_trained_the_champion_goes_on_predicting(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise Refused("too few labels")
+
+    monkeypatch.setattr(lifecycle, "train", refuse)
+    done = lifecycle.run(trained, now=DUE)
+    assert (done.champion, done.trained, done.ok) == (1, None, False)
+    assert done.predicted > 0
+    assert "challenger: due, 28 days after the last, but too few labels" in str(done).splitlines()
+    shutil.rmtree(trained.root / "data" / "lake" / "releases")
+    for name, instead in (("repair", lambda *_, **__: None), ("_retrain", refuse)):
+        monkeypatch.setattr(lifecycle, name, instead)
+    with pytest.raises(Refused, match="too few labels"):
+        lifecycle.run(dataclasses.replace(trained), now=DUE + timedelta(days=1))
 
 
 def test_there_is_nothing_to_predict_or_explain_by_without_a_champion(empty: Workspace) -> None:
@@ -613,6 +632,9 @@ def test_before_the_first_run_the_status_says_to_run(empty: Workspace) -> None:
 
 
 def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> None:
+    weather = trained.lake.open("weather")
+    assert weather is not None
+    weather.optimize.compact()  # a commit that is no batch
     release, now = champion(trained), status(trained)
     labels = example(trained.root, "outcomes").filter(pl.col("known") <= START)["known"].max()
     assert isinstance(labels, datetime)

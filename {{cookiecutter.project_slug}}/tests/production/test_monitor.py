@@ -153,6 +153,18 @@ def test_a_breached_batch_is_an_alarm_until_its_folder_is_deleted(trained: Works
     assert monitor(trained, now=START, deep=False).ok
 
 
+def test_a_breached_batch_is_an_alarm_also_where_the_clock_is_that_of_the_data(trained: Workspace) -> None:
+    file = trained.path("bad.parquet")
+    pl.DataFrame({"leg": [1]}).write_parquet(file)
+    ingest_file(trained, file, now=datetime.now(UTC), table="outcomes")
+    assert "batch outcomes/bad.parquet" in found(monitor(trained, now=START, deep=False))
+
+
+def test_before_the_first_labels_there_is_no_drift(trained: Workspace) -> None:
+    drift = found(monitor(trained, now=datetime(2012, 12, 1, tzinfo=UTC)))["drift"]
+    assert (drift.state, drift.detail) == (State.FINE, "too few labels since the champion's training")
+
+
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
 def test_reasons_that_can_not_be_read_are_an_alarm_that_names_the_folder(trained: Workspace, content: str) -> None:
     folder = trained.path(trained.settings.quarantine) / "weather" / "half"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 
 import numpy as np
 import onnx
@@ -9,13 +10,14 @@ import polars as pl
 import pytest
 from onnx import TensorProto, helper
 
-from {{cookiecutter.__package_name}}.production import canary, lifecycle, promote, served
+from {{cookiecutter.__package_name}}.production import canary, gate, lifecycle, promote, served
 from {{cookiecutter.__package_name}}.production.canary import checks
 from {{cookiecutter.__package_name}}.production.findings import Finding, State
-from {{cookiecutter.__package_name}}.production.gate import Check, judge
+from {{cookiecutter.__package_name}}.production.gate import Check
 from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.production.service.online import Prepared
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
+from {{cookiecutter.__package_name}}.shared import live, training
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
@@ -153,6 +155,14 @@ def test_what_was_answered_is_held_against_labels_that_came_later(asked: Workspa
     assert finding.detail.startswith("NO   auc at least 0.99: 0.")
 
 
+def test_answers_of_a_version_that_serves_no_more_are_not_the_champions(asked: Workspace) -> None:
+    rewritten(asked, pl.lit(9, dtype=pl.Int64).alias("_version"))
+    rows = logged(asked, now=START + 2 * DAY, back=3 * DAY)
+    own = live.served(asked, champion(asked), rows).collect()
+    assert set(own["_version"]) == {1}
+    assert len(own) == len(rows) / 2
+
+
 def test_an_answer_that_was_turned_round_shows_in_the_quality(asked: Workspace) -> None:
     def auc() -> float:
         unlimited = asking(asked, at_least={}, at_most={})
@@ -199,6 +209,17 @@ def test_a_candidate_that_is_slow_or_answers_otherwise_than_its_record_is_refuse
     assert answers["canary: shadow"].detail == "nothing was asked lately"
 
 
+def test_requests_that_were_late_when_they_were_asked_are_answered_by_a_candidate_too(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_SERVE_ROWS", "5")
+    rows = flights(trained, since=START - 6 * DAY, until=START - 5 * DAY)
+    serve(trained, rows, now=START)
+    answers = by_name(checks(trained, champion(trained), now=START + 6 * DAY))
+    assert answers["canary: shadow"].detail.startswith(f"{len(rows)} recent requests answered")
+    assert all(check.passed for check in answers.values()), answers
+
+
 def without_numbers(release: Release) -> bytes:
     """A model with the release's inputs that answers with nothing but NaN."""
     kinds = {True: TensorProto.STRING, False: TensorProto.FLOAT}
@@ -233,8 +254,15 @@ def test_what_the_canary_refuses_is_not_released_and_not_tried_again(
 ) -> None:
     refused = Check("canary: latency", passed=False, detail="1000 ms a request (at most 250)")
     monkeypatch.setattr(canary, "checks", lambda *_, **__: (refused,))
-    monkeypatch.setattr(promote, "judge", lambda workspace, **_: dataclasses.replace(judge(workspace), checks=()))
-    monkeypatch.setattr(promote, "challenger", lambda workspace, _: workspace.registry.aliased("challenger"))
+    rows = training.evidence_rows(trained.registry, champion(trained).run_id)
+    with trained.registry.run("train", {}, trained.registry.tags(champion(trained).run_id)) as run:
+        content = BytesIO()
+        rows.write_parquet(content)
+        run.keep(training.EVIDENCE, content.getvalue())
+        run.keep("model.onnx", b"")
+        run.log(champion(trained).metrics)
+        trained.registry.move("challenger", trained.registry.register(run, "model.onnx").number)
+    monkeypatch.setattr(gate, "_checks", lambda *_, **__: ())
     before = champion(trained)
     done = promote.promote(trained, now=START + DAY)
     assert not done.ok
@@ -242,4 +270,12 @@ def test_what_the_canary_refuses_is_not_released_and_not_tried_again(
     assert champion(trained) == before
     newest = trained.registry.newest()
     assert newest is not None
-    assert trained.registry.verdict(newest) == "refused"
+    assert trained.registry.said(newest)["verdict"] == "refused"
+    again = gate.judge(trained)
+    assert str(again) == (
+        "version 2 is refused\n  NO   canary, when promote asked it: canary: latency: 1000 ms a request (at most 250)"
+    )
+    assert trained.registry.said(newest)["verdict"] == "refused", "no run takes it up"
+    monkeypatch.setattr(canary, "checks", lambda *_, **__: ())
+    assert promote.promote(trained, now=START + DAY).ok, "asked again, it may pass"
+    assert gate.judge(trained).ok

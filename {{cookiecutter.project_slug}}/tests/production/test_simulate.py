@@ -1,5 +1,6 @@
 """The past played again: three policies on the same rows, in a workspace of their own."""
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle, simulate
 from {{cookiecutter.__package_name}}.production.simulate import Simulated
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, training
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -79,6 +80,24 @@ def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Work
     expected = np.where(rows[AT].to_numpy() > np.datetime64(second.replace(tzinfo=None)), 0.2, 0.1)
     assert answers.prediction.tolist() == expected.tolist()
     assert 0 < (expected == 0.2).sum() < 20
+
+
+def test_another_configuration_is_replayed_anew(quick: Workspace) -> None:
+    before = simulate._workspace(quick, FROM).settings.lake
+    assert simulate._workspace(quick, FROM).settings.lake == before
+    (quick.root / "config" / "params.toml").write_text("max_iter = 11\n")
+    assert simulate._workspace(dataclasses.replace(quick), FROM).settings.lake != before
+
+
+def test_an_age_of_which_there_are_no_rows_says_nothing(quick: Workspace) -> None:
+    rows = training.evidence_rows(quick.registry, quick.registry.runs()[0].id)
+    start = rows[AT].min()
+    assert isinstance(start, datetime)
+    day = (pl.col(AT) - start).dt.total_days()
+    rows = rows.filter((day == 0) | (day == 7))
+    release = quick.releases.newest(1)[0]
+    same = training.answers(quick.problem, rows, release.predictor.predict(rows), release.classes)
+    assert simulate._stale_after(quick, rows, dict.fromkeys(simulate.POLICIES, same), start) is None
 
 
 def test_without_labels_there_is_nothing_to_replay(empty: Workspace) -> None:

@@ -36,6 +36,7 @@ from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.service.serve import Service
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.research.report import programs, rendered
+from {{cookiecutter.__package_name}}.research.views import model
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -401,6 +402,11 @@ def test_a_key_may_hold_the_time_of_the_event(tmp_path: Path) -> None:
     assert 15 <= done.predicted <= 20
     predicted = workspace.lake.read("predictions", {}).collect()
     assert predicted.columns[:2] == ["loan", "begins"]
+    found = model.by_champion(workspace)
+    first = found.rows.row(0, named=True)
+    key = f"{first['loan']}/{first['begins']:%Y-%m-%dT%H:%M:%SZ}"
+    explain(workspace, key, now=NOW)
+    assert not isinstance(model.case(workspace, found, key), str), "the report finds what explain finds"
 
 
 def test_a_label_that_is_known_before_its_row_is_named_by_train(tmp_path: Path) -> None:
@@ -624,3 +630,44 @@ def test_a_class_that_the_champion_never_learnt_is_named_by_the_monitor(tmp_path
     assert line in str(monitor(workspace, now=later)).splitlines()
     told = explain(workspace, "7", now=later)
     assert f" (to probability_{told.answer['prediction']})\n" in str(told), "of which class contributions are"
+
+
+class Asked(Table):
+    """A loaf that is to be baked."""
+
+    table: ClassVar = "asked"
+
+    number: Annotated[int, Key()]
+    baked: Annotated[datetime, EventTime()]
+    flour: Annotated[float, Field(gt=0)]
+    oven: Annotated[str, Category(OVENS)]
+
+
+class Judged(Table):
+    """What it was."""
+
+    table: ClassVar = "judged"
+
+    number: Annotated[int, Key()]
+    tasted: Annotated[datetime, Known()]
+    kind: Annotated[str, Target()]
+
+
+def test_a_champion_with_other_classes_goes_on_predicting_ahead(tmp_path: Path) -> None:
+    problem = dataclasses.replace(BREADS, subject=Asked, tables=(Asked, Judged))
+    limits = "[window]\ndays = 4\nrows = 30\n[retrain]\nevery_days = 8\n[canary]\non = false"
+    workspace = opened(tmp_path, problem, limits)
+    numbered = pl.int_range(pl.len(), dtype=pl.Int64)
+    rows = breads(1000).with_columns(number=numbered, baked=NOW + timedelta(hours=1) * (numbered - 299))
+    new = pl.when((pl.col("number") < 300) | (pl.col("oven") != "gas")).then("kind").otherwise(pl.lit("oat"))
+    told = rows.with_columns(kind=new).select("number", "kind", tasted=pl.col("baked") + timedelta(minutes=1))
+    ingested(workspace, rows.drop("kind"), "asked")
+    ingested(workspace, told.filter(pl.col("tasted") <= NOW), "judged")
+    assert (first := lifecycle.run(workspace, now=NOW)).champion == 1
+    later = NOW + timedelta(hours=600)
+    ingested(workspace, told.filter(pl.col("tasted").is_between(NOW, later, closed="right")), "judged", later)
+    second = lifecycle.run(workspace, now=later)
+    assert (second.champion, first.predicted > second.predicted > 0) == (2, True), str(second)
+    made = workspace.lake.read("predictions", {}).collect()
+    assert (made["probability_oat"].is_null() == (made["version"] == 1)).all()
+    assert made["probability_rye"].null_count() == 0

@@ -16,7 +16,10 @@ def test_the_stability_index_is_as_by_hand() -> None:
     upper = same.filter(same >= 50)
     halves = 5 * (0.2 - 0.1) * np.log(2) + 5 * (1e-4 - 0.1) * np.log(1e-4 / 0.1)
     assert stability(same, upper) == pytest.approx(halves, rel=0.01)
-    assert stability(same, pl.Series([None] * 100, dtype=pl.Float64)) > 1, "missing values are the last tenth"
+    missing = pl.Series([None] * 100, dtype=pl.Float64)
+    assert stability(same, missing) > 1, "missing values are the last tenth"
+    assert stability(missing, missing) == pytest.approx(0)
+    assert stability(missing, same) > 1, "what is there now, and never was before, has moved"
 
 
 def test_the_index_of_a_day_is_that_of_the_days_up_to_it() -> None:

@@ -205,6 +205,15 @@ def test_a_type_that_the_lake_does_not_store_is_named(kind: Any) -> None:
         schema_of(odd)
 
 
+@pytest.mark.parametrize(
+    ("kind", "limit"), [(str, {"min_length": 3}), (str, {"pattern": "^a"}), (int, {"multiple_of": 5})]
+)
+def test_a_limit_that_no_row_is_held_to_is_named(kind: Any, limit: dict[str, Any]) -> None:
+    odd = create_model("Odd", __base__=Table, code=(kind, Field(**limit)))
+    with pytest.raises(BadInput, match=r"^column code of shared/contract\.py has [^\n]+, which no row is held to: "):
+        schema_of(odd)
+
+
 @pytest.mark.parametrize("kind", [int | None, Optional[int]])  # noqa: UP045 - as people write it
 def test_a_column_that_may_be_missing_is_of_the_type_that_is_left(kind: Any) -> None:
     (column,) = schema_of(create_model("Even", __base__=Table, count=(kind, ...))).columns

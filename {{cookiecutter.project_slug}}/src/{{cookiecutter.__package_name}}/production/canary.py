@@ -29,6 +29,7 @@ PACKAGE = __name__.partition(".")[0]
 START = 60  # seconds in which the process must listen
 ANSWERS = 30  # and in which a request must be answered
 RECENT = timedelta(days=7)
+LIMITS = dict.fromkeys(("ML_SERVE_ROWS", "ML_SERVE_BYTES", "ML_SERVE_WAITING"), "1000000000")  # none is asked for
 
 Row = dict[str, Any]
 
@@ -78,8 +79,9 @@ def checks(workspace: Workspace, release: Release, *, now: datetime) -> tuple[Ch
     if not workspace.acceptance.canary.on:
         return ()
     asking = [*_shadowed(workspace, now)]
+    back = _past_days(workspace, [*release.golden.requests, *(row for row, _ in asking)], now)
     try:
-        with _running(workspace, release, now=now) as server:
+        with _running(workspace, release, now=now, back=back) as server:
             return (
                 _golden(server, release),
                 _latency(server, release, workspace.acceptance.canary.latency_ms),
@@ -152,17 +154,14 @@ def _same(first: object, second: object) -> bool:
 
 
 @contextmanager
-def _running(workspace: Workspace, release: Release, *, now: datetime) -> Iterator[Server]:
+def _running(workspace: Workspace, release: Release, *, now: datetime, back: float) -> Iterator[Server]:
     """The candidate in a process of its own, on a free port."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / CARD).write_bytes(release.model_dump_json().encode())
         (folder / MODEL).write_bytes(release.onnx)
         line = [sys.executable, "-m", PACKAGE, "serve", "--port", "0", "--candidate", name, "--now", f"{now:{TIME}}"]
-        env = os.environ | {
-            "ML_LAKE": workspace.lake.url,
-            "ML_SERVE_PAST_DAYS": str(_past_days(workspace, release, now)),
-        }
+        env = os.environ | {"ML_LAKE": workspace.lake.url, "ML_SERVE_PAST_DAYS": str(back), **LIMITS}
         process = subprocess.Popen(  # noqa: S603 - this project's own command
             line,
             cwd=workspace.root,
@@ -182,12 +181,11 @@ def _running(workspace: Workspace, release: Release, *, now: datetime) -> Iterat
 TIME = "%Y-%m-%dT%H:%M:%S.%f"
 
 
-def _past_days(workspace: Workspace, release: Release, now: datetime) -> float:
-    """How far back history is needed for the golden requests, and for those of the shadow."""
+def _past_days(workspace: Workspace, rows: list[Row], now: datetime) -> float:
+    """How far back history is needed for these requests."""
     event = workspace.problem.schema.event_time
-    times = [datetime.fromisoformat(row[event]) for row in release.golden.requests] if event else []
-    lead = workspace.problem.schema.lead
-    return max([now - time + lead for time in times] + [RECENT + lead]) / timedelta(days=1) + 1
+    times = [datetime.fromisoformat(row[event]) for row in rows] if event else [now]
+    return max(now - min(times) + workspace.problem.schema.lead, timedelta(0)) / timedelta(days=1) + 1
 
 
 def _port(process: "subprocess.Popen[str]") -> int:

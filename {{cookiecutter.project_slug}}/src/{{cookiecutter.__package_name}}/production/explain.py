@@ -1,8 +1,6 @@
 """What people ask to see: where the project stands, and one row through every stage."""
 
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,12 +9,10 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
-from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
+from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, keys_of, marked
 from {{cookiecutter.__package_name}}.shared.release import contributions
-from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
+from {{cookiecutter.__package_name}}.shared.schema import AT, BATCH, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
-
-PARTS = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def status(workspace: Workspace) -> Status:
         predicts=f"{problem.labels.name}.{problem.target.name}",
         task=problem.task,
         labels_until=dataset.newest(problem, workspace.lake),
-        batches={name: workspace.lake.version(name) + 1 for name in problem.schemas},
+        batches={name: _batches(workspace, schema) for name, schema in problem.schemas.items()},
         champion=champion.version if champion else None,
         trained_until=champion.trained_until if champion else None,
         metrics={name: champion.metrics[name] for name in names if name in champion.metrics} if champion else {},
@@ -85,6 +81,10 @@ def status(workspace: Workspace) -> Status:
         tracking=workspace.settings.tracking,
         next=f"run again when batches have arrived; {asks}" if champion else "run",
     )
+
+
+def _batches(workspace: Workspace, schema: Schema) -> int:
+    return int(workspace.lake.scan(schema).select(pl.col(BATCH).n_unique()).collect().item())
 
 
 Row = dict[str, Any]  # a row as JSON has it
@@ -159,24 +159,6 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
         outcome=_outcome(workspace, rows),
         version=release.version,
     )
-
-
-def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
-    r"""Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
-
-    Where a key has several columns, a `/` within a value is written `\/`.
-
-    Raises:
-        BadInput: The table has no key, or another number of columns in it.
-        ContractBreach: A value is none of its column's type.
-    """
-    if not schema.key:
-        raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
-    one = len(schema.key) == 1
-    values = [[key] if one else [part.replace(r"\/", "/") for part in PARTS.split(key)] for key in keys]
-    if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
-        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
-    return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
 
 
 def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures, first_line
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures, first_line, whole
 from {{cookiecutter.__package_name}}.shared.checks import (
     BatchReport,
     ContractBreach,
@@ -334,19 +334,11 @@ def _days(schema: Schema, rows: pl.DataFrame) -> list[pl.Expr]:
 
 
 def _batch(schema: Schema, path: Path, content: bytes, judged: BatchReport | ContractBreach) -> Batch:
+    batch = Batch(schema.name, path.name, _id(content))
     if isinstance(judged, ContractBreach):
-        return Batch(schema.name, path.name, _id(content), breaches=judged.reasons)
-    return Batch(
-        schema.name,
-        path.name,
-        _id(content),
-        accepted=len(judged.accepted),
-        rejected=len(judged.rejected),
-        repeats=judged.repeats,
-        counts=judged.counts,
-        breaches=judged.breaches,
-        notes=judged.notes,
-    )
+        return replace(batch, breaches=judged.reasons)
+    batch = replace(batch, accepted=len(judged.accepted), rejected=len(judged.rejected), repeats=judged.repeats)
+    return replace(batch, counts=judged.counts, breaches=judged.breaches, notes=judged.notes)
 
 
 def _quarantined(
@@ -360,9 +352,8 @@ def _quarantined(
         judged.rejected.write_parquet(target / OURS[0])
     kept = replace(batch, quarantine=folder.as_posix())
     reasons = json.dumps(asdict(kept) | {"arrived": now.isoformat()}, indent=2)
-    draft = target / f"{OURS[1]}.part"
-    draft.write_text(reasons, encoding="utf-8", newline="\n")
-    draft.replace(target / OURS[1])
+    with whole(target / OURS[1]) as draft:
+        draft.write_text(reasons, encoding="utf-8", newline="\n")
     return kept
 
 

@@ -18,7 +18,7 @@ from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.live import labelled_since
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
+from {{cookiecutter.__package_name}}.shared.schema import DTYPES, KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 RECENT = timedelta(days=28)
@@ -139,7 +139,7 @@ def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
     for path in sorted(folder.glob("*/*/reasons.json")):
         try:
             batch = json.loads(path.read_text(encoding="utf-8"))
-            new = moment - RECENT < datetime.fromisoformat(batch["arrived"]) <= moment
+            new = datetime.fromisoformat(batch["arrived"]) > moment - RECENT
             detail = f"{'; '.join(batch['breaches'])}: mend it, then delete {batch['quarantine']}"
             found = Finding(f"batch {batch['table']}/{batch['name']}", State.ALARM, detail)
         except (ValueError, KeyError, TypeError):
@@ -224,7 +224,10 @@ def _drift(workspace: Workspace, champion: Release, moment: datetime) -> Iterato
     problem, limit = workspace.problem, workspace.acceptance.monitor.drift
     if not problem.schema.event_time:
         return
-    rows = dataset.training_set(problem, workspace.lake, as_of=moment, since=champion.trained_until - RECENT)
+    try:
+        rows = dataset.training_set(problem, workspace.lake, as_of=moment, since=champion.trained_until - RECENT)
+    except Refused:  # no label
+        rows = pl.DataFrame(schema={KNOWN: DTYPES[datetime]})
     new = rows[KNOWN] > champion.trained_until
     before, after = rows.filter(~new), rows.filter(new)
     if min(len(before), len(after)) < workspace.acceptance.window.rows:

@@ -1,7 +1,6 @@
 """A challenger on one page, for people."""
 
 import json
-from io import BytesIO
 
 from {{cookiecutter.__package_name}}.production.train import CANDIDATE
 from {{cookiecutter.__package_name}}.shared import effects, figures, training
@@ -24,11 +23,10 @@ def draw(workspace: Workspace, version: Version) -> str:
     answers = {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
     figure = figures.overview(importance, answers, workspace.acceptance.decision)
     figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
-    content = BytesIO()
-    figure.savefig(content, dpi=100, metadata={"Software": None})
+    content = figures.png(figure)
     path = workspace.settings.reports / f"version-{version.number}.png"
     workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
-    workspace.path(path).write_bytes(content.getvalue())
+    workspace.path(path).write_bytes(content)
     with registry.resumed(version.run_id) as run:
-        run.keep("picture.png", content.getvalue())
+        run.keep("picture.png", content)
     return path.as_posix()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import narwhals as nw
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.checkpoint import Checkpoint, Job
@@ -17,7 +16,7 @@ from {{cookiecutter.__package_name}}.shared.dataset import History
 from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
 from {{cookiecutter.__package_name}}.shared.registry import code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import AT, Personal, Schema
+from {{cookiecutter.__package_name}}.shared.schema import Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -74,12 +73,8 @@ def features_for(
     workspace: Workspace, rows: pl.DataFrame, *, now: datetime, history: History | None = None
 ) -> pl.DataFrame:
     """Rows of the subject, in their order, with their features: from what is known, as far as they look back."""
-    problem = workspace.problem
-    asked = dataset.requests(problem, rows.with_row_index(ROW), now=now)
-    since = asked.select(nw.col(AT).min()).collect().item()
-    history = history or dataset.known(problem, workspace.lake, as_of=now)
-    recent = dataset.recent(problem, history, since=since or now)
-    return dataset.with_features(problem, asked, recent).sort(ROW).drop(ROW)
+    history = history or dataset.known(workspace.problem, workspace.lake, as_of=now)
+    return dataset.to_predict(workspace.problem, rows.with_row_index(ROW), history, now=now).sort(ROW).drop(ROW)
 
 
 def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: datetime | None = None) -> Predicted:
@@ -181,5 +176,5 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
     keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
     batch = f"{release.number}-{now.isoformat()}-{keys}"
-    lake.append(PREDICTIONS, predicted.select(*kept, made), batch=batch)
+    lake.append(PREDICTIONS, predicted.select(*kept, made), batch=batch, gains=True)  # a class is a column
     return len(rows)

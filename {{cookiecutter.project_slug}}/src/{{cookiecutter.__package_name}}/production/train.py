@@ -121,11 +121,7 @@ def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, 
         one = "/".join(map(str, early.select(dataset.identity(problem, early)).row(0)))
         what = f"{len(early)} labels of {problem.labels.name} are known before their row is predicted, as that of {one}"
         raise Refused(f"{what}: correct the rows, or the column with Known() in shared/contract.py")
-    history = dataset.known(problem, workspace.lake, as_of=as_of, versions=tables)
-    if leaking := dataset.leaks(problem, rows, history):
-        names = ", ".join(leaking)
-        msg = f"features know what was not known yet: {names} change without the future and without the row itself"
-        raise Refused(msg)
+    dataset.require_no_leak(problem, rows, dataset.known(problem, workspace.lake, as_of=as_of, versions=tables))
 
 
 def _evidence(held: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> bytes:

@@ -8,7 +8,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -19,7 +18,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, figures, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, gain
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import provenance
@@ -84,9 +83,8 @@ class Experiment:
         """
         lake, asked = self.workspace.lake, problem or self.problem
         rows = dataset.training_set(asked, lake, as_of=self.as_of)
-        if problem and (leaking := dataset.leaks(problem, rows, dataset.known(problem, lake, as_of=self.as_of))):
-            names = ", ".join(leaking)
-            raise Refused(f"features know what was not known yet: {names} change without the future and the row itself")
+        if problem:
+            dataset.require_no_leak(problem, rows, dataset.known(problem, lake, as_of=self.as_of))
         return rows.gather_every(-(-len(rows) // FAST_ROWS)) if self.fast else rows
 
     def split(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -157,7 +155,7 @@ class Experiment:
         made_of = provenance(self.workspace.root, tables=dataset.versions(self.problem, lake), as_of=self.as_of)
         about = {"finding": finding, "fast": str(self.fast).lower(), "seconds": seconds} | dict(tags or {})
         name = self.kind.replace(" ", "-") + ("-fast" if self.fast else "")
-        files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": png(figure)} if figure else {})
+        files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": figures.png(figure)} if figure else {})
         folder = self.workspace.path(self.workspace.settings.reports)
         folder.mkdir(parents=True, exist_ok=True)
         with self.workspace.registry.run(self.kind, self.workspace.parameters.model_dump(), made_of | about) as run:
@@ -206,10 +204,3 @@ def show(table: pl.DataFrame) -> None:
         float_precision=4,
     ):
         print(table)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a picture; the same figure gives the same bytes."""
-    content = BytesIO()
-    figure.savefig(content, dpi=100, metadata={"Software": None})
-    return content.getvalue()

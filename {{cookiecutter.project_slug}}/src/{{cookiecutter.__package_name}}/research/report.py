@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from {{cookiecutter.__package_name}}.shared import BadInput, first_line
+from {{cookiecutter.__package_name}}.shared import BadInput, first_line, whole
 from {{cookiecutter.__package_name}}.shared.listening import answer, listen
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -87,11 +87,9 @@ def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) 
         return _serve(port)
     now = workspace.pinned()
     pages = {html / f"{name}.html": rendered(name, now) for name in programs()}
-    html.mkdir(parents=True, exist_ok=True)
     for path, page in pages.items():
-        draft = path.with_suffix(".part")
-        draft.write_text(page, encoding="utf-8", newline="\n")
-        draft.replace(path)
+        with whole(path) as draft:
+            draft.write_text(page, encoding="utf-8", newline="\n")
     return Written(tuple(path.as_posix() for path in pages), now.settings.tables)
 
 

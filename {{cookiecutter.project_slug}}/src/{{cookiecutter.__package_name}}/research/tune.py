@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from {{cookiecutter.__package_name}}.research.study import Plan
 from {{cookiecutter.__package_name}}.research.trials import Tried, search
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, whole
 from {{cookiecutter.__package_name}}.shared.folds import folds
 from {{cookiecutter.__package_name}}.shared.registry import provenance
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET
@@ -188,10 +188,9 @@ def write(path: Path, values: dict[str, Any], run_id: str | None) -> None:
     text = tomlkit.dumps(document)
     start = re.match(r"(#.*\n)*", text)
     at = start.end() if start else 0
-    draft = path.with_suffix(".part")
     mark = f"{MARK.format(run=run_id, digest=_digest(text))}\n" if run_id else ""
-    draft.write_text(f"{text[:at]}{mark}{text[at:]}", encoding="utf-8", newline="\n")
-    draft.replace(path)
+    with whole(path) as draft:
+        draft.write_text(f"{text[:at]}{mark}{text[at:]}", encoding="utf-8", newline="\n")
 
 
 def _unmark(workspace: Workspace) -> bool:

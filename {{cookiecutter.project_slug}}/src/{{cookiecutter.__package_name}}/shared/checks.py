@@ -4,6 +4,7 @@ Pure functions over frames. A batch whose columns or types are wrong, with too m
 is breached as a whole; else its bad rows are set apart, each with the rules that it breaks.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,11 +12,13 @@ from datetime import date, datetime
 import narwhals as nw
 import polars as pl
 
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.schema import AT, Category, Column, Known, Nulls, Schema
 from {{cookiecutter.__package_name}}.shared.usual import ENOUGH, one_answer, unlike
 
 RULES = "_rules"  # beside a rejected row: the rules it breaks
 UNIQUE = "key is unique"
+PARTS = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
 TOLERANCE = 0.01  # a batch with a larger share of bad rows is breached as a whole
 GROWTH = 0.05  # so is one with a larger share of new categories
 
@@ -122,6 +125,24 @@ def from_text(column: Column) -> pl.Expr:
     if column.kind is date:
         return dated.str.to_date(strict=False)
     return value.cast(column.dtype, strict=False)
+
+
+def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
+    r"""Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
+
+    Where a key has several columns, a `/` within a value is written `\/`.
+
+    Raises:
+        BadInput: The table has no key, or another number of columns in it.
+        ContractBreach: A value is none of its column's type.
+    """
+    if not schema.key:
+        raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
+    one = len(schema.key) == 1
+    values = [[key] if one else [part.replace(r"\/", "/") for part in PARTS.split(key)] for key in keys]
+    if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
+        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
+    return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
 
 
 def accept(

@@ -129,6 +129,17 @@ def requests(problem: Problem, rows: pl.DataFrame | pl.LazyFrame, *, now: dateti
     return frame.with_columns(nw.when(at > moment).then(moment).otherwise(at).alias(AT))
 
 
+def to_predict(problem: Problem, rows: pl.DataFrame, history: History, *, now: datetime) -> pl.DataFrame:
+    """Rows of the subject with their features and `_at`: from what is known, as far as they look back.
+
+    Raises:
+        Refused: As `with_features`.
+    """
+    asked = requests(problem, rows, now=now)
+    since = asked.select(nw.col(AT).min()).collect().item()
+    return with_features(problem, asked, recent(problem, history, since=since or now))
+
+
 def recent(problem: Problem, history: History, *, since: datetime) -> History:
     """The history that features of rows predicted since a time can look back to."""
     start = since - problem.lookback
@@ -169,6 +180,17 @@ def share(row: tuple[object, ...]) -> float:
     """A number in [0, 1) that is always the same for the same row."""
     digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
     return float(int.from_bytes(digest) / 2**64)
+
+
+def require_no_leak(problem: Problem, rows: pl.DataFrame, history: History) -> None:
+    """Hold features to what was known.
+
+    Raises:
+        Refused: Some know more.
+    """
+    if leaking := leaks(problem, rows, history):
+        what = f"{', '.join(leaking)} change without the future and the row itself"
+        raise Refused(f"features know what was not known yet: {what}")
 
 
 def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: int = 5) -> list[str]:

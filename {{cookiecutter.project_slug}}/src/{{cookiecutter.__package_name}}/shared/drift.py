@@ -44,7 +44,9 @@ def binned(reference: pl.Series, values: pl.Series) -> NDArray[np.int64]:
         names = reference.unique().sort()
         places = values.replace_strict(names, pl.int_range(len(names), eager=True), default=len(names))
         return places.to_numpy().astype(np.int64)
-    cuts = np.unique(np.quantile(reference.drop_nulls().to_numpy(), np.linspace(0, 1, BINS + 1)[1:-1]))
+    known = reference.drop_nulls().to_numpy()
+    parts = np.linspace(0, 1, BINS + 1)[1:-1]
+    cuts = np.unique(np.quantile(known, parts)) if len(known) else np.array([np.finfo(np.float64).max])
     return np.searchsorted(cuts, values.fill_null(np.inf).to_numpy())
 
 

@@ -1,6 +1,7 @@
 """How a model does, drawn: what it looks at, calibration, receiver operating characteristic, cost, errors."""
 
 from collections.abc import Iterable
+from io import BytesIO
 
 import numpy as np
 from matplotlib import rcParams
@@ -27,6 +28,13 @@ def figure(width: float, height: float) -> Figure:
     empty = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(empty)
     return empty
+
+
+def png(drawn: Figure) -> bytes:
+    """A figure as a picture; the same figure gives the same bytes."""
+    content = BytesIO()
+    drawn.savefig(content, dpi=100, metadata={"Software": None})
+    return content.getvalue()
 
 
 def panels(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from {{cookiecutter.__package_name}}.shared import Refused, dataset
 from {{cookiecutter.__package_name}}.shared.release import Predictor, Release
-from {{cookiecutter.__package_name}}.shared.requests import ANSWER, SERVED
+from {{cookiecutter.__package_name}}.shared.requests import ANSWER, SERVED, VERSION
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -34,9 +34,10 @@ def ahead(workspace: Workspace, release: Release) -> pl.LazyFrame:
 
 
 def served(workspace: Workspace, release: Release, rows: pl.DataFrame) -> pl.LazyFrame:
-    """The newest answer to each row that the service was asked for; rows that have their key are known again."""
+    """The newest answer of a release to each row that the service was asked for, by its key."""
     key = workspace.problem.schema.key
-    newest = rows.filter(pl.col(ANSWER).is_not_null()).sort(SERVED).unique(key, keep="last")
+    own = rows.filter(pl.col(VERSION) == release.version, pl.col(ANSWER).is_not_null())
+    newest = own.sort(SERVED).unique(key, keep="last")
     return newest.with_columns(pl.col(ANSWER).str.json_decode(_answer_type(release))).unnest(ANSWER).lazy()
 
 

@@ -87,6 +87,7 @@ class Unit:
 
 
 R = TypeVar("R")
+MEANT = (at.Gt, at.Ge, at.Lt, at.Le, Key, EventTime, Known, Target, Personal, Forbidden, Category, Nulls, Unit)
 
 
 class Table(BaseModel):
@@ -288,7 +289,7 @@ def schema_of(table: type[Table]) -> Schema:
     """The schema that a table's class declares.
 
     Raises:
-        BadInput: A column has a type that the lake does not store.
+        BadInput: A column has a type that the lake does not store, or a limit that rows are not held to.
     """
     return Schema(table, tuple(_column(name, field) for name, field in table.model_fields.items()))
 
@@ -300,6 +301,9 @@ def _column(name: str, field: FieldInfo) -> Column:
     if kind is None:
         known = ", ".join(kind.__name__ for kind in DTYPES)
         raise BadInput(f"column {name} of shared/contract.py is of {field.annotation}: it must be of one of {known}")
+    if other := [limit for limit in field.metadata if not isinstance(limit, MEANT)]:
+        held = "rows are held to gt, ge, lt, le, Category and the rules of their table"
+        raise BadInput(f"column {name} of shared/contract.py has {other[0]}, which no row is held to: {held}")
     return Column(name, kind, NoneType in kinds, field)
 
 

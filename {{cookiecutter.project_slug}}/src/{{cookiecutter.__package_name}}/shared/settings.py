@@ -1,13 +1,16 @@
 """One place for settings: where the project's state lives, and what its gate asks for.
 
 Settings come from the environment (`ML_LAKE=s3://bucket/lake`), from `.env`, or from `config/settings.toml`, in this
-order. What a model must reach stands in `config/acceptance.toml`.
+order. What else `.env` has, as secrets, libraries find in the environment. What a model must reach stands in
+`config/acceptance.toml`.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
+from dotenv import dotenv_values
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
@@ -172,11 +175,15 @@ def load_settings(root: Path) -> Settings:
     Raises:
         BadInput: A setting is unknown or has a value that it can't have.
     """
+    secrets, file = root / ".env", root / "config" / "settings.toml"
 
     class _Here(Settings):
-        model_config = SettingsConfigDict(env_file=root / ".env", toml_file=root / "config" / "settings.toml")
+        model_config = SettingsConfigDict(env_file=secrets, dotenv_filtering="match_prefix", toml_file=file)
 
     try:
+        for name, value in dotenv_values(secrets, encoding="utf-8").items():
+            if value and not name.upper().startswith("ML_"):
+                os.environ.setdefault(name, value)
         return _Here()
     except (ValidationError, SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}") from error

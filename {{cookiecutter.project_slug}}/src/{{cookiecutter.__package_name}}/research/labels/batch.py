@@ -17,7 +17,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.research.labels import labelstudio, table
 from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, Decision, decide
 from {{cookiecutter.__package_name}}.research.labels.labelstudio import Given
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures
+from {{cookiecutter.__package_name}}.shared import BadInput, erasures, whole
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
 from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, KNOWN, Category, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -199,10 +199,8 @@ def _folder(workspace: Workspace, labels: Schema) -> Path:
 def _written(workspace: Workspace, labels: Schema, rows: pl.DataFrame) -> str:
     """Write a batch into the inbox, as a whole; its name is a hash of what it holds."""
     folder, name = _folder(workspace, labels), f"{PREFIX}{_hash(rows)[:16]}.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{name}.part"  # the inbox leaves drafts where they are
-    rows.write_parquet(part)
-    part.replace(folder / name)
+    with whole(folder / name) as draft:  # the inbox leaves drafts where they are
+        rows.write_parquet(draft)
     return (workspace.settings.inbox / labels.name / name).as_posix()
 
 

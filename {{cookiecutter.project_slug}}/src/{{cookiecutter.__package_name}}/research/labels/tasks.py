@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.research.labels import labelstudio, sampling, table
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, whole
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import AT, Forbidden, Personal, Task
+from {{cookiecutter.__package_name}}.shared.schema import Forbidden, Personal, Task
 from {{cookiecutter.__package_name}}.shared.workspace import MODEL, Workspace
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,11 @@ def export(
     ]
     interface = target.with_suffix(".xml")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write(interface, labelstudio.interface(classes))
-    _write(target, json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    texts = {interface: labelstudio.interface(classes)}
+    texts[target] = json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    for path, text in texts.items():
+        with whole(path) as draft:
+            draft.write_text(text, encoding="utf-8", newline="\n")
     return Exported(len(tasks), len(rows), strategy, target.as_posix(), interface.as_posix())
 
 
@@ -108,9 +111,7 @@ def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime)
         raise Refused(f"no row of {schema.name} waits for its {problem.target.name}: ingest more of them first")
     if release is None:
         return pool
-    asked = dataset.requests(problem, pool, now=now)
-    since = asked.select(nw.col(AT).min()).collect().item()
-    built = dataset.with_features(problem, asked, dataset.recent(problem, history, since=since))
+    built = dataset.to_predict(problem, pool, history, now=now)
     if missing := [name for name in release.features if name not in built.columns]:
         raise BadInput(f"features.build no longer gives the champion {', '.join(missing)}: keep them, or promote first")
     return built.sort(schema.key)
@@ -154,10 +155,3 @@ def _shown(workspace: Workspace, rows: pl.DataFrame) -> list[dict[str, Any]]:
     shown = [name for name in schema.request.names if name not in hidden and name in rows.columns]
     found: list[dict[str, Any]] = json.loads(rows.select(shown).write_json())
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file as a whole, or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)

@@ -1,6 +1,7 @@
 """The model on rows whose labels are known: quality over time, what its answers were worth, and single rows."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
@@ -10,7 +11,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.research.views.kept import kept
-from {{cookiecutter.__package_name}}.shared import live, training
+from {{cookiecutter.__package_name}}.shared import BadInput, live, training
+from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
 from {{cookiecutter.__package_name}}.shared.figures import panels, wide
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions
@@ -165,17 +167,15 @@ def case(workspace: Workspace, found: Answered, key: str = "") -> pl.DataFrame |
         found: The answered rows.
         key: The key's values, joined by `/` where it has several columns.
     """
-    names = [name for name in workspace.problem.schema.key if name in found.rows.columns]
-    if key and not names:
+    names = workspace.problem.schema.key
+    row = found.rows.clear() if key else found.rows[int(losses(found.answers).argmax())]
+    if key and not (names and set(names) <= set(found.rows.columns)):
         return "Rows have no key by which one could be found."
     if key:
-        keys = found.rows.select(pl.concat_str(pl.col(names).cast(pl.String), separator="/")).to_series()
-        if not (keys == key).any():
+        with suppress(BadInput, ContractBreach):  # no row can have it
+            row = found.rows.join(keys_of(workspace.problem.schema, (key,)), on=names, how="semi")
+        if row.is_empty():
             return f"No row with `{escape('/'.join(names))}` `{escape(key)}` was answered and has its label."
-        place = int((keys == key).arg_max() or 0)
-    else:
-        place = int(losses(found.answers).argmax())
-    row = found.rows[place]
     moved = sorted(contributions(found.champion, row).items(), key=lambda item: -abs(item[1]))
     return pl.DataFrame(
         {
