@@ -226,7 +226,7 @@ def annotated(answer: object, *, by: object = 1, hours: float = 1, number: int =
         "id": number,
         "completed_by": by,
         "created_at": (NOW + hours * HOUR).isoformat().replace("+00:00", "Z"),
-        "updated_at": NOW.isoformat(),
+        "updated_at": (NOW + hours * HOUR).isoformat(),
         "was_cancelled": cancelled,
         "ground_truth": False,
         "result": [] if answer is None else [result],
@@ -333,7 +333,8 @@ def test_the_interface_beside_the_tasks_has_the_classes(ready: Ready, kind: str,
     workspace = ready(kind)
     tasks_of(workspace, n=1)
     view = ET.parse(workspace.root / "labels.xml").getroot()  # noqa: S314 - written by us
-    table, control = view
+    question, table, control = view
+    assert question.get("value", "").startswith(workspace.problem.target.name)
     assert (table.tag, table.get("value")) == ("Table", "$row")
     assert (control.tag, control.get("name"), control.get("toName")) == (
         "Choices" if classes else "Number",
@@ -440,6 +441,31 @@ def test_a_committee_knows_every_class_though_one_is_rare(ready: Ready) -> None:
 # --- import
 
 
+@pytest.mark.parametrize("form", [as_json, as_json_min], ids=["JSON", "JSON-MIN"])
+def test_corrected_answers_are_as_new_as_that_and_people_whose_accounts_are_deleted_stay_apart(
+    ready: Ready, form: Callable[..., list[Made]]
+) -> None:
+    workspace = ready("binary")
+    tasks = tasks_of(workspace, n=2)
+    corrected = annotated("false", hours=1) | {"updated_at": (NOW + 5 * HOUR).isoformat()}
+    gone = [annotated("true", by=None, number=number) for number in (7, 8)]
+    said = as_json(tasks, [corrected], [annotated("false", by=2), *gone])
+    exported = said if form is as_json else [*as_json_min(said), {"id": 9, **tasks[0]["data"]}]  # one was not answered
+    done = brought(workspace, exported)
+    assert (done.labels, done.annotations) == (2, 4)
+    rows = {(str(row["number"]), row["annotator"]): row for row in kept(workspace).to_dicts()}
+    first, second = (task["data"]["key"]["number"] for task in tasks)
+    assert rows[first, "1"]["created"] == NOW + 5 * HOUR
+    assert {who for number, who in rows if number == second} == {
+        "2",
+        "deleted, of annotation 7",
+        "deleted, of annotation 8",
+    }
+    assert rows[second, "2"]["agreement"] == pytest.approx(2 / 3), "of the label that three chose"
+    more = as_json(tasks, [corrected], [annotated("false", by=2), *gone, annotated("false", by=4, hours=6)])
+    assert brought(workspace, more).annotations == 1, "a longer file adds what is new alone"
+
+
 @pytest.mark.parametrize("kind", PROBLEMS)
 @pytest.mark.parametrize("form", [as_json, as_json_min], ids=["JSON", "JSON-MIN"])
 def test_answers_become_labels_with_annotator_time_and_agreement(
@@ -501,7 +527,7 @@ def test_an_import_is_idempotent_before_and_after_the_batch_is_taken_in(ready: R
         tasks, [annotated("true"), annotated("true", by=2, hours=5)], [annotated("false")], [annotated("true")]
     )
     grown = brought(workspace, more)
-    assert (grown.labels, grown.there, grown.otherwise, grown.annotations) == (1, 2, 0, 3)
+    assert (grown.labels, grown.there, grown.otherwise, grown.annotations) == (1, 2, 0, 2)
     assert ingest(workspace, now=NOW + 24 * HOUR).ok
     assert len(labels(workspace)) == len(taken) + 1
     assert labels(workspace).join(taken, on=taken.columns, how="semi", nulls_equal=True).equals(taken)

@@ -527,6 +527,11 @@ def test_a_search_with_nothing_to_try_is_one_line(kind: type, where: Search | Ch
         space_of(parameters)
 
 
+def test_a_port_that_is_no_number_is_one_line_without_the_password(river: Workspace) -> None:
+    with pytest.raises(BadInput, match=r"^--storage postgresql://u:\*\*\*@host:abc/tune can't be an address: [^\n]+$"):
+        module._plan(river, levels(), {}, trials=2, storage="postgresql://u:pw@host:abc/tune")
+
+
 @pytest.mark.parametrize(
     "storage",
     [

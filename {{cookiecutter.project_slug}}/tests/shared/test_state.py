@@ -21,7 +21,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures, masked
 from {{cookiecutter.__package_name}}.shared import registry as registry_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
@@ -819,6 +819,26 @@ def test_a_file_that_was_not_kept_is_named_in_one_line(registry: Registry) -> No
         pass
     with pytest.raises(BadInput, match=r"^MLflow at [^\n]+ does not do it: [^\n]*none\.txt[^\n]*$"):
         registry.read(run.id, "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://user:pass@host:5432/runs", "postgresql://user:***@host:5432/runs"),
+        ("http://user:p@ss:w0rd@host", "http://user:***@host"),
+        ("user:pw@host/db", "user:***@host/db"),
+        ("s3://bucket/a:b, http://host:5000", "s3://bucket/a:b, http://host:5000"),
+        ("C:\\mlruns", "C:\\mlruns"),
+    ],
+)
+def test_passwords_in_addresses_are_not_shown(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_a_port_that_is_no_number_is_named_in_one_line() -> None:
+    line = r"^ML_TRACKING http://user:\*\*\*@host:abc can't be an address: Port could not be cast [^\n]+'abc'$"
+    with pytest.raises(BadInput, match=line):
+        Registry("http://user:pass@host:abc", "nothing").newest()
 
 
 def test_a_server_that_does_not_answer_is_named_in_one_line() -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken
-from {{cookiecutter.__package_name}}.shared import dataset
+from {{cookiecutter.__package_name}}.shared import dataset, masked
 from {{cookiecutter.__package_name}}.shared.registry import Version, changed_files, code_hash
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -43,7 +43,7 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Deci
         reason = f"version {newest.number} was trained and not judged: it is taken up"
         return Decision(due=False, reason=reason, last=last, left=newest)
     if last is None and (champion := workspace.releases.champion()):
-        lost = f"version {champion.version} serves, and MLflow at {workspace.registry.address} knows no version"
+        lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
         return Decision(due=False, reason=f"{lost}: restore it, or train and promote to begin anew", person=True)
     reason, due = _due(workspace, health, last)
     changed = changed_files(workspace.root) if due and not dirty else []

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, masked
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, keys_of, marked
 from {{cookiecutter.__package_name}}.shared.release import contributions
 from {{cookiecutter.__package_name}}.shared.schema import AT, BATCH, Personal, Schema
@@ -78,7 +78,7 @@ def status(workspace: Workspace) -> Status:
         trained_until=champion.trained_until if champion else None,
         metrics={name: champion.metrics[name] for name in names if name in champion.metrics} if champion else {},
         lake=workspace.settings.lake,
-        tracking=workspace.settings.tracking,
+        tracking=masked(workspace.settings.tracking),
         next=f"run again when batches have arrived; {asks}" if champion else "run",
     )
 

@@ -111,7 +111,9 @@ def opened(plan: Plan) -> Iterator[optuna.Study]:
             storage.remove_session()
             storage.engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        raise BadInput(f"the database of --storage can't be used: {first_line(error)}") from error
+        way = "; its driver may be missing: uv add --dev 'psycopg[binary]' for PostgreSQL"
+        missing = isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError)
+        raise BadInput(f"the database of --storage can't be used: {first_line(error)}{way * missing}") from error
 
 
 def _journal(path: str) -> JournalStorage:

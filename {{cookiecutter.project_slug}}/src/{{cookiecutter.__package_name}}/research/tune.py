@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from {{cookiecutter.__package_name}}.research.study import Plan
 from {{cookiecutter.__package_name}}.research.trials import Tried, search
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, whole
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, masked, require_port, whole
 from {{cookiecutter.__package_name}}.shared.folds import folds
 from {{cookiecutter.__package_name}}.shared.registry import provenance
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET
@@ -177,7 +177,9 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     tracking = workspace.settings.tracking
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
     if storage is not None and ("://" not in storage or IN_MEMORY.match(storage)):
-        raise BadInput(f"--storage {storage} is no address of a database that many can share, as sqlite:///tune.db is")
+        where = masked(storage)
+        raise BadInput(f"--storage {where} is no address of a database that many can share, as sqlite:///tune.db is")
+    require_port(storage or "", "--storage")
     return Plan(name, storage or str(folder / f"{name}.journal"), trials, FOLDS, current)
 
 

@@ -4,9 +4,11 @@ Here is only how anything says no, in one line that names the thing, the value a
 written.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 class BadInput(Exception):
@@ -29,3 +31,20 @@ def whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.part")
     yield draft
     draft.replace(path)
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of addresses in it."""
+    return re.sub(r"(?<=[^/:\s]):[^/\s]+@", ":***@", text)
+
+
+def require_port(address: str, name: str) -> None:
+    """Hold an address to a port that is a number, for which libraries give a traceback.
+
+    Raises:
+        BadInput: It is none.
+    """
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        raise BadInput(f"{name} {masked(address)} can't be an address: {error}") from error

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared import BadInput, masked, require_port
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +43,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -248,11 +249,13 @@ class Registry:
         ) as error:
             lines = (line for line in str(error).splitlines() if line and not line.startswith("(raised as a result of"))
             reason = next(lines, type(error).__name__)[:200]
-            raise BadInput(f"MLflow at {self.address} does not do it: {reason}; see the setting ML_TRACKING") from error
+            what = masked(f"MLflow at {self.address} does not do it: {reason}")
+            raise BadInput(f"{what}; see the setting ML_TRACKING") from error
 
     @cached_property
     def _uri(self) -> str:
         if "://" in self.address:
+            require_port(self.address, "ML_TRACKING")
             return self.address
         try:
             Path(self.address).mkdir(parents=True, exist_ok=True)

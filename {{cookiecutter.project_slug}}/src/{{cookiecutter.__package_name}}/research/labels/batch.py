@@ -205,7 +205,7 @@ def _written(workspace: Workspace, labels: Schema, rows: pl.DataFrame) -> str:
 
 
 def _kept(workspace: Workspace, labels: Schema, decisions: Sequence[Decision]) -> int:
-    """Keep each annotation that counts, with the agreement on its row, once: how many are new."""
+    """Keep each annotation that counts, once, with the agreement on its row by then: how many are new."""
     key = {name: labels.dtypes[name] for name in labels.key}
     dtypes = key | {
         "label": pl.String(),
@@ -220,7 +220,8 @@ def _kept(workspace: Workspace, labels: Schema, decisions: Sequence[Decision]) -
         for given in one.counted
     ]
     said = pl.DataFrame(rows, schema=dtypes, orient="row")
-    new = said.join(workspace.lake.read(TABLE, dtypes).collect(), on=list(dtypes), how="anti")
+    same = [*labels.key, "label", "annotator", "created"]
+    new = said.join(workspace.lake.read(TABLE, dtypes).collect(), on=same, how="anti")
     if len(new):
         workspace.lake.append(TABLE, new, batch=_hash(new))
     return len(new)

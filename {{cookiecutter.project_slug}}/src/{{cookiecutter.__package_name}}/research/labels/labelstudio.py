@@ -24,9 +24,10 @@ WAY_OUT = "export it again from Label Studio, as JSON or JSON-MIN"
 Row = dict[str, Any]  # as JSON has it
 
 
-def interface(classes: Sequence[str]) -> str:
-    """The labelling interface: a row as a table, and its classes to choose from; without classes, a number to write."""
+def interface(classes: Sequence[str], question: str) -> str:
+    """The labelling interface: a question, a row, and classes to choose from; without classes, a number to write."""
     view = ET.Element("View")
+    ET.SubElement(view, "Header", value=question)
     ET.SubElement(view, "Table", name=ROW, value=f"${ROW}")
     if classes:
         choices = ET.SubElement(view, "Choices", name=LABEL, toName=ROW, choice="single", showInLine="true")
@@ -64,7 +65,7 @@ class Given:
         task: The number of its task, for messages.
         key: The row's key, by column.
         annotator: Who.
-        created: When.
+        created: When, of an answer that was corrected the last time.
         answer: Nothing where there is none.
         cancelled: Whether it was cancelled, which is how Label Studio keeps a skipped task.
         id: Of the annotation.
@@ -90,8 +91,9 @@ class _Result(BaseModel):
 
 class _Annotation(BaseModel):
     id: int | str = 0
-    completed_by: int | str | dict[str, Any]
+    completed_by: int | str | dict[str, Any] | None
     created_at: datetime
+    updated_at: datetime | None = None
     was_cancelled: bool = False
     result: list[_Result] = []
 
@@ -105,9 +107,10 @@ class _Task(BaseModel):
 class _Minimal(BaseModel):
     id: int | str = ""
     key: dict[str, str]
-    annotator: int | str | dict[str, Any]
+    annotator: int | str | dict[str, Any] | None = None
     annotation_id: int | str = 0
-    created_at: datetime
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
     label: Any = None
 
 
@@ -133,7 +136,7 @@ def _read(file: Path, number: int, entry: object) -> Iterator[Given]:
         if isinstance(entry, dict) and "annotations" in entry:
             yield from _of_task(file, _Task.model_validate(entry))
         else:
-            yield _of_minimal(file, _Minimal.model_validate(entry))
+            yield from _of_minimal(file, _Minimal.model_validate(entry))
     except ValidationError as error:
         part = error.errors()[0]
         where = ".".join(map(str, part["loc"])) or "it"
@@ -151,27 +154,31 @@ def _of_task(file: Path, found: _Task) -> Iterator[Given]:
         yield Given(
             str(found.id),
             found.data.key,
-            _who(made.completed_by),
-            _utc(made.created_at),
+            _who(made.completed_by, made.id),
+            _newest(made.created_at, made.updated_at),
             _answer(file, found.id, ours),
             made.was_cancelled,
             str(made.id),
         )
 
 
-def _of_minimal(file: Path, found: _Minimal) -> Given:
-    who, when, answer = _who(found.annotator), _utc(found.created_at), _answer(file, found.id, found.label)
-    return Given(str(found.id), found.key, who, when, answer, cancelled=False, id=str(found.annotation_id))
+def _of_minimal(file: Path, found: _Minimal) -> Iterator[Given]:
+    if found.created_at is None:  # a task without an annotation
+        return
+    made = _newest(found.created_at, found.updated_at)
+    who, answer = _who(found.annotator, found.annotation_id), _answer(file, found.id, found.label)
+    yield Given(str(found.id), found.key, who, made, answer, cancelled=False, id=str(found.annotation_id))
 
 
-def _who(annotator: int | str | dict[str, Any]) -> str:
-    """The annotator's number where there is one, not the address."""
+def _who(annotator: int | str | dict[str, Any] | None, annotation: int | str) -> str:
+    """The annotator's number where there is one, not the address; whose account is deleted is known by the answer."""
     found = annotator.get("id", annotator.get("email", "")) if isinstance(annotator, dict) else annotator
-    return str(found)
+    return f"deleted, of annotation {annotation}" if found in {None, "None"} else str(found)
 
 
-def _utc(created: datetime) -> datetime:
-    return created.astimezone(UTC) if created.tzinfo else created.replace(tzinfo=UTC)
+def _newest(created: datetime, updated: datetime | None) -> datetime:
+    moments = (moment for moment in (created, updated) if moment)
+    return max(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments)
 
 
 def _answer(file: Path, task: int | str, value: object) -> str | None:

@@ -82,7 +82,9 @@ def export(
     ]
     interface = target.with_suffix(".xml")
     target.parent.mkdir(parents=True, exist_ok=True)
-    texts = {interface: labelstudio.interface(classes)}
+    labelled = workspace.problem.target
+    question = f"{labelled.name}: {labelled.field.description}" if labelled.field.description else labelled.name
+    texts = {interface: labelstudio.interface(classes, question)}
     texts[target] = json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     for path, text in texts.items():
         with whole(path) as draft:
