@@ -184,8 +184,8 @@ TIME = "%Y-%m-%dT%H:%M:%S.%f"
 def _past_days(workspace: Workspace, rows: list[Row], now: datetime) -> float:
     """How far back history is needed for these requests."""
     event = workspace.problem.schema.event_time
-    times = [datetime.fromisoformat(row[event]) for row in rows] if event else [now]
-    return max(now - min(times) + workspace.problem.schema.lead, timedelta(0)) / timedelta(days=1) + 1
+    times = [datetime.fromisoformat(row[event]) for row in rows] if event else []
+    return max(now - min(times, default=now) + workspace.problem.schema.lead, timedelta(0)) / timedelta(days=1) + 1
 
 
 def _port(process: "subprocess.Popen[str]") -> int:

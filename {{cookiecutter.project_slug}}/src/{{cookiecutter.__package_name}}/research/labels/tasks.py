@@ -81,7 +81,6 @@ def export(
         )
     ]
     interface = target.with_suffix(".xml")
-    target.parent.mkdir(parents=True, exist_ok=True)
     labelled = workspace.problem.target
     question = f"{labelled.name}: {labelled.field.description}" if labelled.field.description else labelled.name
     texts = {interface: labelstudio.interface(classes, question)}
