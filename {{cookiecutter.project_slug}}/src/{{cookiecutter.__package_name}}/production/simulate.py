@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, decisions, figures, training, whole
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, decisions, figures, training
 from {{cookiecutter.__package_name}}.shared.evaluation import (
     Answers,
     Gain,
@@ -203,9 +203,10 @@ def _deliver(rows: pl.DataFrame, since: datetime | None, until: datetime, folder
     due = due.filter(pl.col(KNOWN) > since) if since else due
     for (month,), part in due.group_by(pl.col(KNOWN).dt.strftime("%Y-%m"), maintain_order=True):
         path = folder / f"{month}-until-{until:%Y%m%dT%H%M%S}.parquet"
-        with whole(path) as draft:
-            part.drop(KNOWN).write_parquet(draft)
-        yield path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".part")
+        part.drop(KNOWN).write_parquet(draft)
+        yield draft.replace(path)
 
 
 def _replay(own: Workspace, start: datetime, end: datetime) -> None:
