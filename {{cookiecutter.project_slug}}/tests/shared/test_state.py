@@ -828,7 +828,7 @@ def test_a_file_that_was_not_kept_is_named_in_one_line(registry: Registry) -> No
         ("http://user:p@ss:w0rd@host", "http://user:***@host"),
         ("user:pw@host/db", "user:***@host/db"),
         ("s3://bucket/a:b, http://host:5000", "s3://bucket/a:b, http://host:5000"),
-        ("C:\\mlruns", "C:\\mlruns"),
+        ("C:\\me@work\\mlruns", "C:\\me@work\\mlruns"),
     ],
 )
 def test_passwords_in_addresses_are_not_shown(text: str, shown: str) -> None:

@@ -35,7 +35,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def masked(text: str) -> str:
     """A text without the passwords of addresses in it."""
-    return re.sub(r"(?<=[^/:\s]):[^/\s]+@", ":***@", text)
+    return re.sub(r"(?<=[^/:\s]):[^/\\\s]+@", ":***@", text)
 
 
 def require_port(address: str, name: str) -> None:
