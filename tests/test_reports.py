@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from baking import Project, copied, run
 
-from tools.browser import app, browser, open_report
+from tools.browser import app, browser, open_report, program
 
 NAMES = ("data", "lifecycle", "model")
 MONTHS = ("2013-01", "2013-02", "2013-03")
@@ -45,17 +45,21 @@ def test_the_app_answers_in_a_browser(lively: tuple[Project, list[str], dict[str
             assert "Versions of the tables: flights 2," in text
             assert "Traceback" not in text
         page = context.pages[-1]
-        before = cost_of(page.inner_text("body"))
-        page.get_by_role("slider").focus()
+        page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
+        live = program(page)
+        assert live.evaluate("document.getElementById('App').scrollTop") > 0, "it is read on where one was"
+        before = cost_of(live.inner_text("body"))
+        live.get_by_role("slider").focus()
         for _ in range(20):
             page.keyboard.press("ArrowRight")
-        page.wait_for_function(f"!document.body.innerText.includes('From {before[0]:.2f} on')")
-        page.wait_for_function(f"document.body.innerText.includes('From {before[0] + 0.2:.2f} on')")
-        after = cost_of(page.inner_text("body"))
+        live.wait_for_function(f"!document.body.innerText.includes('From {before[0]:.2f} on')")
+        live.wait_for_function(f"document.body.innerText.includes('From {before[0] + 0.2:.2f} on')")
+        after = cost_of(live.inner_text("body"))
         assert after[1] != before[1]
         run(*start, "ingest", *planted(made), cwd=made.root, env=env)
         page.reload()
-        page.wait_for_function("document.body.innerText.includes('weather 3')")
+        assert " weather 3," in page.inner_text("main")
+        assert " weather 3," in program(page).inner_text("body")
     assert [
         url for url in asked if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
     ] == []

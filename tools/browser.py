@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Frame, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
@@ -21,6 +21,7 @@ DRAWN = """
 count => document.querySelectorAll('img[alt]').length >= count
     && [...document.querySelectorAll('img[alt]')].every(image => image.complete)
 """
+REPLACED = "() => document.querySelector('main').hidden"
 PICTURES = {"data": 3, "lifecycle": 1, "model": 5}  # of each report of the example
 
 
@@ -59,22 +60,35 @@ def app(start: list[str], folder: Path, env: dict[str, str]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """A report that was opened.
+
+    Attributes:
+        page: In the browser.
+        pictures: Seconds from the page's address to its last picture.
+        controls: The same until the program with its controls stands in the page's place.
+    """
+
+    page: Page
+    pictures: float
+    controls: float
+
+
+@dataclass(frozen=True)
 class Opened:
-    """A report that was opened in an app of its own.
+    """A report in an app of its own.
 
     Attributes:
         name: The report's.
-        page: In the browser.
-        cold: Seconds from the app's command to the last picture.
-        first: The same from the page's address, once the app has said it.
-        warm: The same of one more page of it, in the app that runs now.
+        started: Seconds from the app's command until it said its address.
+        first: The first page that it was asked for.
+        again: One more of the same.
     """
 
     name: str
-    page: Page
-    cold: float
-    first: float
-    warm: float
+    started: float
+    first: Opening
+    again: Opening
 
 
 def opened(context: BrowserContext, start: list[str], folder: Path) -> Iterator[Opened]:
@@ -89,12 +103,20 @@ def opened(context: BrowserContext, start: list[str], folder: Path) -> Iterator[
     for name in PICTURES:
         began = time.perf_counter()
         with app(start, folder, env) as address:
-            said = time.perf_counter()
-            page = open_report(context, f"{address}/{name}/", name)
-            shown = time.perf_counter()
-            open_report(context, f"{address}/{name}/", name).close()
-            yield Opened(name, page, shown - began, shown - said, time.perf_counter() - shown)
-            page.close()
+            started = time.perf_counter() - began
+            first, again = (opening(context, f"{address}/{name}/", name) for _ in range(2))
+            yield Opened(name, started, first, again)
+            first.page.close()
+            again.page.close()
+
+
+def opening(context: BrowserContext, address: str, name: str) -> Opening:
+    """Open a report of an app, and wait for its pictures and then for its controls."""
+    began = time.perf_counter()
+    page = open_report(context, address, name)
+    pictures = time.perf_counter() - began
+    program(page)
+    return Opening(page, pictures, time.perf_counter() - began)
 
 
 def open_report(context: BrowserContext, address: str, name: str, saw: Callable[[str], None] | None = None) -> Page:
@@ -112,3 +134,9 @@ def open_report(context: BrowserContext, address: str, name: str, saw: Callable[
     page.goto(address)
     page.wait_for_function(DRAWN, arg=PICTURES[name], timeout=120_000)
     return page
+
+
+def program(page: Page) -> Frame:
+    """The program of a report in an app, once it stands in the place of the page that was shown first."""
+    page.wait_for_function(REPLACED, timeout=120_000)
+    return page.frames[1]

@@ -7,11 +7,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from queue import Queue
 from threading import Barrier
 from typing import Annotated, Any
 
-import marimo
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -244,23 +242,31 @@ def test_what_was_asked_last_is_kept_and_a_failure_never(monkeypatch: pytest.Mon
 # --- the app
 
 
-def test_a_page_is_begun_when_it_is_asked_for_and_shows_the_tables_as_they_are(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: Queue[tuple[str, Workspace]] = Queue()
-    monkeypatch.setattr(module_of_report, "rendered", lambda name, workspace: begun.put((name, workspace)))
+def test_a_report_is_a_page_first_and_shows_the_tables_as_they_are_each_time(trained: Workspace) -> None:
     with TestClient(application(), base_url="http://127.0.0.1") as client:
-        client.get("/")
-        client.get("/data/")
-        name, workspace = begun.get(timeout=60)
-        assert (name, begun.empty()) == ("data", True)
-        assert page.opened() is workspace
-        assert page.opened().settings.tables == trained.pinned().settings.tables
-        new = a_week_on(trained)
-        assert page.opened() is not workspace
-        assert page.opened().settings.tables == new.settings.tables
+        before = client.get("/data/").text
+        assert says_its_tables(before, trained)
+        assert pictures(before) == pictures(rendered("data", trained.pinned()))
+        held = page.opened()
+        assert page.opened() is held
+        a_week_on(trained)
+        after = client.get("/data/").text
+        assert says_its_tables(after, trained)
+        assert pictures(after) != pictures(before)
+        assert page.opened() is not held
         (trained.root / "config" / "acceptance.toml").write_text("[monitor]\ndrift = 0.5\n", encoding="utf-8")
         assert page.opened().acceptance.monitor.drift == 0.5
+
+
+def test_a_cell_that_fails_is_named_on_the_page_until_the_program_tells_it(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trained.root == Path.cwd()
+    monkeypatch.setattr(data, "volume", lambda _: 1 / 0)
+    with TestClient(application(), base_url="http://127.0.0.1") as client:
+        told = client.get("/data/").text
+    assert "<main>report data: cell volume fails: division by zero</main>" in told
+    assert "<iframe " in told
 
 
 def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Workspace) -> None:
@@ -269,18 +275,5 @@ def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Wo
         front = client.get("/").text
         for name in NAMES:
             assert f'href="/{name}/"' in front
-            assert "<marimo-" in client.get(f"/{name}/").text
+            assert "<marimo-" in client.get(f"/{name}/app/").text
         assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 400
-
-
-def test_parts_of_a_page_come_whole_and_are_asked_for_once(trained: Workspace) -> None:
-    assert trained.root == Path.cwd()
-    with TestClient(application(), base_url="http://127.0.0.1") as client:
-        parts = re.findall(r"\./(assets/[^\"]+)", client.get("/data/").text)
-        assert len(parts) > 100
-        for part in parts:
-            answer = client.get(f"/data/{part}")
-            assert answer.content == (Path(marimo.__file__).parent / "_static" / part).read_bytes()
-            assert "immutable" in answer.headers["cache-control"]
-            assert not part.endswith(".js") or answer.headers["content-type"].startswith("text/javascript")
-        assert client.get("/data/assets/none.js").status_code == 404

@@ -1,15 +1,15 @@
 """Reports: the programs of `reports/`, as an app for follow-up questions or as pages that need nothing else."""
 
 import ast
+import asyncio
 import re
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
-from mimetypes import guess_type
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -20,9 +20,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from {{cookiecutter.__package_name}}.shared import BadInput, first_line, whole
 from {{cookiecutter.__package_name}}.shared.listening import answer, listen
@@ -32,7 +31,6 @@ PROGRAMS = Path(__file__).parent / "reports"
 PACKAGE = f"{__name__.rpartition('.')[0]}.{PROGRAMS.name}"
 VIEWS = f"{__name__.rpartition('.')[0]}.views.model"  # with all the libraries that reports need
 HOST = "127.0.0.1"
-ASSETS = {path.name: path for path in Path(mo.__file__).parent.glob("_static/assets/*")}  # named by their content
 LIVE = re.compile(r"<marimo-ui-element.*?</marimo-ui-element>", re.DOTALL)  # needs the app
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title</title>
@@ -44,9 +42,26 @@ td, th { padding: .15rem .8rem .15rem 0; vertical-align: top; border-bottom: 1px
 span.paragraph { display: block; margin: .6rem 0 }
 img { max-width: 100% }
 </style></head><body>
-$body
+<main>$body</main>
+$after
 </body></html>
 """)
+CONTROLS = """<iframe id="app" title="the same with controls"
+style="position: fixed; inset: 0; width: 100%; height: 100%; border: 0; background: #fff; clip-path: inset(50%)"></iframe>
+<script>
+const page = document.querySelector("main"), app = document.getElementById("app")
+const parts = shown => shown.querySelectorAll("h1, h2, h3, table, img").length
+addEventListener("load", () => { app.src = "app/" + location.search })
+const watch = setInterval(() => {
+  const live = app.contentDocument?.getElementById("App")
+  if (!live || parts(live) < parts(page)) return
+  clearInterval(watch)
+  live.scrollTop = live.scrollHeight * scrollY / document.documentElement.scrollHeight
+  page.hidden = true
+  app.style.clipPath = "none"
+  app.contentWindow.focus()
+}, 100)
+</script>"""
 
 
 @dataclass(frozen=True)
@@ -98,8 +113,13 @@ def programs() -> list[str]:
     return sorted(path.stem for path in PROGRAMS.glob("*.py") if path.stem != "__init__")
 
 
-def rendered(name: str, workspace: Workspace) -> str:
+def rendered(name: str, workspace: Workspace, *, after: str = "") -> str:
     """A program's page: its cells are run, and what they show stands below each other.
+
+    Args:
+        name: The program's.
+        workspace: What it shows.
+        after: What else the page has, in HTML.
 
     Raises:
         BadInput: A cell fails.
@@ -109,13 +129,9 @@ def rendered(name: str, workspace: Workspace) -> str:
         outputs, _ = app.run(defs={"workspace": workspace})
     except Exception as error:
         raise BadInput(f"report {name}: cell {_failed(name, error)} fails: {first_line(error)}") from error
-    return PAGE.substitute(title=escape(name), body=_still(outputs))
-
-
-def _still(outputs: Sequence[Any]) -> str:
-    """What cells show, but for what needs the app."""
     shown = (mo.as_html(output).text for output in outputs if output is not None)
-    return "\n".join(filter(None, (LIVE.sub("", text).strip() for text in shown)))
+    body = "\n".join(filter(None, (LIVE.sub("", text).strip() for text in shown)))
+    return PAGE.substitute(title=escape(name), body=body, after=after)
 
 
 def _failed(name: str, error: Exception) -> str:
@@ -128,57 +144,45 @@ def _failed(name: str, error: Exception) -> str:
 
 
 def application() -> Starlette:
-    """The programs as an app, each at its name, and a page that leads to them."""
+    """The programs as an app, each at its name, first as a page, and a page that leads to them."""
     builder = mo.create_asgi_app(quiet=True)
     names = programs()
     for name in names:
-        builder = builder.with_app(path=f"/{name}", root=str(PROGRAMS / f"{name}.py"))
+        builder = builder.with_app(path=f"/{name}/app", root=str(PROGRAMS / f"{name}.py"))
     apps: Any = builder.build()
     links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in names)
-    front = PAGE.substitute(title="Reports", body=f"<h1>Reports</h1><ul>{links}</ul>")
-
-    ahead = ThreadPoolExecutor(1)  # works while a browser loads its own part
+    front = PAGE.substitute(title="Reports", body=f"<h1>Reports</h1><ul>{links}</ul>", after="")
+    one = ThreadPoolExecutor(1)  # a program runs once at a time
 
     async def index(_: Request) -> HTMLResponse:
         return HTMLResponse(front)
 
+    async def first(request: Request) -> HTMLResponse:
+        name = request.url.path.strip("/")
+        return HTMLResponse(await asyncio.get_running_loop().run_in_executor(one, _first, name))
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        ahead.submit(import_module, VIEWS)
+        one.submit(import_module, VIEWS)
         yield
-        ahead.shutdown(wait=False, cancel_futures=True)  # what has begun is waited for when the process ends
+        one.shutdown(wait=False, cancel_futures=True)  # what has begun is waited for when the process ends
         mounted: list[Any] = [route.app for route in apps.routes if isinstance(route, Mount)]
         for each in mounted:
             await each.state.session_manager.shutdown()  # the process would wait for what open pages run
 
-    def sooner(app: ASGIApp) -> ASGIApp:
-        async def ask(scope: Scope, receive: Receive, send: Send) -> None:
-            path = scope.get("path", "").strip("/")
-            if scope["type"] == "http" and path in names:
-                ahead.submit(_begin, path)
-            asset = ASSETS.get(path.rpartition("/assets/")[2])
-            await (_unchanging(asset) if asset else app)(scope, receive, send)
-
-        return ask
-
+    pages = [Route(f"/{name}/", first) for name in names]
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return Starlette(
-        routes=[Route("/", index), Mount("/", apps)], middleware=[here, Middleware(sooner)], lifespan=lifespan
-    )
+    return Starlette(routes=[Route("/", index), *pages, Mount("/", apps)], middleware=[here], lifespan=lifespan)
 
 
-def _unchanging(asset: Path) -> Response:
-    """A part of marimo's page, read at once: by threads, as marimo does, some 200 wait for programs that run."""
-    kind = {".js": "text/javascript"}.get(asset.suffix) or guess_type(asset.name)[0]  # Windows may say text/plain
-    return Response(asset.read_bytes(), media_type=kind, headers={"Cache-Control": "max-age=31536000, immutable"})
-
-
-def _begin(name: str) -> None:
-    """Run a program, for what its views keep: it is there when the page asks for it."""
+def _first(name: str) -> str:
+    """What a browser shows at once: a program's page, until the program itself is ready in its place."""
     from {{cookiecutter.__package_name}}.research.views import page  # noqa: PLC0415 - with all the libraries that reports need
 
-    with suppress(Exception):  # the page says which cell fails
-        rendered(name, page.opened())
+    try:
+        return rendered(name, page.opened(), after=CONTROLS)
+    except BadInput as error:  # the program tells it beside what can be shown
+        return PAGE.substitute(title=escape(name), body=escape(str(error)), after=CONTROLS)
 
 
 def _serve(port: int) -> Closed:

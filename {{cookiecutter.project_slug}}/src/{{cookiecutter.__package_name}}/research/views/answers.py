@@ -5,16 +5,8 @@ from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.research.views.model import Answered
-from {{cookiecutter.__package_name}}.shared import effects
+from {{cookiecutter.__package_name}}.shared import effects, figures
 from {{cookiecutter.__package_name}}.shared.evaluation import cost
-from {{cookiecutter.__package_name}}.shared.figures import (
-    draw_calibration,
-    draw_errors,
-    draw_importance,
-    draw_threshold,
-    panels,
-    wide,
-)
 from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -28,11 +20,11 @@ NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it d
 @kept
 def calibration(found: Answered) -> Figure:
     """Observed over predicted rate and how often what is predicted; errors, for a task that is not binary."""
-    drawn, (first, second) = panels((11, 3.6), (1, 2))
+    drawn, (first, second) = figures.panels((11, 3.6), (1, 2))
     if found.answers.task is not Task.BINARY:
-        draw_errors(first, second, found.answers)
+        figures.draw_errors(first, second, found.answers)
         return drawn
-    draw_calibration(first, found.answers)
+    figures.draw_calibration(first, found.answers)
     second.hist(found.answers.prediction, bins=40, range=(0, 1))
     second.set(title="predictions", xlabel="predicted probability", ylabel="rows")
     return drawn
@@ -43,8 +35,8 @@ def costs(workspace: Workspace, found: Answered) -> Figure | str:
     """What decisions cost by their threshold."""
     if found.answers.task is not Task.BINARY:
         return NONE.format(task=found.answers.task)
-    drawn, (axes,) = panels((11, 3.2))
-    draw_threshold(axes, found.answers, workspace.acceptance.decision)
+    drawn, (axes,) = figures.panels((11, 3.2))
+    figures.draw_threshold(axes, found.answers, workspace.acceptance.decision)
     return drawn
 
 
@@ -92,8 +84,8 @@ def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
 @kept
 def matters(values: dict[str, float]) -> Figure:
     """The features that matter most."""
-    drawn, (axes,) = panels((11, 1 + 0.28 * min(len(values), 12)), left=0.2 + wide(values))
-    draw_importance(axes, values)
+    drawn, (axes,) = figures.panels((11, 1 + 0.28 * min(len(values), 12)), left=0.2 + figures.wide(values))
+    figures.draw_importance(axes, values)
     return drawn
 
 
@@ -103,7 +95,7 @@ def moves(found: Answered, values: dict[str, float]) -> Figure:
     champion = found.champion
     effect = {name: effects.dependence(champion.predictor, found.rows, name) for name in list(values)[:SHOWN]}
     words = [str(value) for name, (at, _) in effect.items() if champion.features[name] for value in at]
-    drawn, beside = panels((11, 2.8), (1, len(effect)), below=0.5 + wide(words), share=True)
+    drawn, beside = figures.panels((11, 2.8), (1, len(effect)), below=0.5 + figures.wide(words), share=True)
     for axes, (name, (at, predicted)) in zip(beside, effect.items(), strict=True):
         lines = predicted.reshape(len(at), -1).T
         for label, line in zip(champion.classes or [""], lines, strict=True):
