@@ -13,7 +13,7 @@ from tools.mutate import make_project
 
 HERE = Path(__file__).parents[1]
 IMAGES = HERE / "docs" / "images"
-COLOURS = 128
+COLOURS = 256
 HEIGHT = 3300  # of a picture, at most
 
 
@@ -23,7 +23,7 @@ def picture(page: Page, path: Path) -> None:
     page.set_viewport_size({"width": 1100, "height": min(int(program(page).evaluate(height)), HEIGHT)})
     page.wait_for_function("document.fonts.ready.then(() => true)")
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.relative_to(HERE)}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -46,8 +46,8 @@ img { max-width: 100% }
 $after
 </body></html>
 """)
-CONTROLS = """<iframe id="app" title="the same with controls"
-style="position: fixed; inset: 0; width: 100%; height: 100%; border: 0; background: #fff; clip-path: inset(50%)"></iframe>
+CONTROLS = """<iframe id="app" title="the same with controls" style="position: fixed; inset: 0; border: 0;
+width: 100%; height: 100%; background: white; clip-path: inset(50%)"></iframe>
 <script>
 const page = document.querySelector("main"), app = document.getElementById("app")
 const parts = shown => shown.querySelectorAll("h1, h2, h3, table, img").length
