@@ -258,15 +258,16 @@ def test_a_report_is_a_page_first_and_shows_the_tables_as_they_are_each_time(tra
         assert page.opened().acceptance.monitor.drift == 0.5
 
 
-def test_a_cell_that_fails_is_named_on_the_page_until_the_program_tells_it(
+def test_a_cell_that_fails_is_named_on_the_page_which_leads_to_the_rest(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert trained.root == Path.cwd()
     monkeypatch.setattr(data, "volume", lambda _: 1 / 0)
     with TestClient(application(), base_url="http://127.0.0.1") as client:
         told = client.get("/data/").text
-    assert "<main>report data: cell volume fails: division by zero</main>" in told
-    assert "<iframe " in told
+    assert "<p>report data: cell volume fails: division by zero</p>" in told
+    assert 'href="app/"' in told
+    assert "<iframe " not in told, "marimo says that something went wrong, and not what"
 
 
 def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Workspace) -> None:
@@ -275,5 +276,7 @@ def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Wo
         front = client.get("/").text
         for name in NAMES:
             assert f'href="/{name}/"' in front
+            assert "<iframe " in client.get(f"/{name}").text
             assert "<marimo-" in client.get(f"/{name}/app/").text
+        assert client.get("/nothing/").status_code == 404
         assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 400

@@ -172,7 +172,7 @@ def application() -> Starlette:
 
     pages = [Route(f"/{name}/", first) for name in names]
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return Starlette(routes=[Route("/", index), *pages, Mount("/", apps)], middleware=[here], lifespan=lifespan)
+    return Starlette(routes=[Route("/", index), *pages, *apps.routes], middleware=[here], lifespan=lifespan)
 
 
 def _first(name: str) -> str:
@@ -181,8 +181,9 @@ def _first(name: str) -> str:
 
     try:
         return rendered(name, page.opened(), after=CONTROLS)
-    except BadInput as error:  # the program tells it beside what can be shown
-        return PAGE.substitute(title=escape(name), body=escape(str(error)), after=CONTROLS)
+    except BadInput as error:
+        body = f'<p>{escape(str(error))}</p><p><a href="app/">What it shows without it</a></p>'
+        return PAGE.substitute(title=escape(name), body=body, after="")
 
 
 def _serve(port: int) -> Closed:
