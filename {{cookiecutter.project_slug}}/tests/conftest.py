@@ -32,7 +32,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's own settings out."""
     for name in list(os.environ):
-        if name.startswith(("ML_", "MLFLOW_")):
+        if name.startswith(("ML_", "MLFLOW_", "OPTUNA_")):
             monkeypatch.delenv(name)
 
 

@@ -111,6 +111,17 @@ def tracked(workspace: Workspace, **changes: str) -> str:
     return run.id
 
 
+def test_a_run_is_made_again_in_no_other_environment_and_with_nobodys_trials(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    others = {"VIRTUAL_ENV": "other", "UV_PROJECT_ENVIRONMENT": "other", "OPTUNA_STORAGE": "sqlite:///other.db"}
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    around = module._surroundings(trained, runs(trained).runs[0], tmp_path)
+    assert not others.keys() & around.keys()
+    assert around["ML_TRACKING"] == str(tmp_path / "mlruns")
+
+
 def test_what_differs_is_named(trained: Workspace) -> None:
     first, second = tracked(trained), tracked(trained)
     with trained.registry.resumed(second) as run:

@@ -553,8 +553,13 @@ def test_a_storage_that_many_can_not_share_is_one_line(river: Workspace, storage
 @pytest.mark.parametrize(
     "storage", ["sqlite:///tune.db", "sqlite:////data/memory:/tune.db?timeout=9", "postgresql://us:er@host/memory"]
 )
-def test_a_storage_that_many_can_share_is_searched_in(river: Workspace, storage: str) -> None:
+def test_a_storage_that_many_can_share_is_searched_in(
+    river: Workspace, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert module._plan(river, levels(), {}, trials=2, storage=storage).storage == storage
+    monkeypatch.setenv("OPTUNA_STORAGE", storage)  # a password is in no list of processes
+    assert module._plan(river, levels(), {}, trials=2, storage=None).storage == storage
+    assert module._plan(river, levels(), {}, trials=2, storage="sqlite:///other.db").storage == "sqlite:///other.db"
 
 
 def test_too_few_rows_are_one_line(river: Workspace) -> None:

@@ -18,6 +18,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 SHORT = 8  # characters of an id, for people
 TRACKING = "mlruns"
+OTHERS = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "OPTUNA_STORAGE")  # an environment and trials that are not the run's
 PYTHON = ("uv", "run", "--locked", "python")  # of the worktree, in the environment of its lock
 
 
@@ -159,9 +160,9 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
 
 
 def _surroundings(workspace: Workspace, run: Tracked, folder: Path) -> dict[str, str]:
-    """The environment of the process: the run's tables and time, a registry of its own, no other environment."""
+    """The environment of the process: the run's tables and time, a registry of its own, nobody's trials."""
     tables = {name: version for name, version in json.loads(run.tags["tables"]).items() if version >= 0}
-    kept = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}}
+    kept = {name: value for name, value in os.environ.items() if name not in OTHERS}
     lake = workspace.lake.url if "://" in workspace.lake.url else str(Path(workspace.lake.url).resolve())
     own = {"ML_LAKE": lake, "ML_TRACKING": str(folder / TRACKING), "ML_TABLES": json.dumps(tables)}
     return kept | own | {"ML_NOW": run.tags["as_of"], "ML_REPORTS": str(folder / "reports")}

@@ -88,7 +88,8 @@ def tune(
         workspace: The workspace.
         trials: How many, those of before among them.
         workers: How many processes; without it, one a core.
-        storage: The address of a database that workers on many machines share; without it, a journal beside the runs.
+        storage: The address of a database that workers on many machines share; without it, the variable
+            `OPTUNA_STORAGE` in the environment or `.env`, and without that, a journal beside the runs.
 
     Raises:
         BadInput: No parameter says where to search, or the storage can't be used.
@@ -176,6 +177,7 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     name = f"{PACKAGE}-{digest.hexdigest()[:SHORT]}"
     tracking = workspace.settings.tracking
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
+    storage = storage or os.environ.get("OPTUNA_STORAGE")  # where Optuna's own tools look for it
     if storage is not None and ("://" not in storage or IN_MEMORY.match(storage)):
         where = masked(storage)
         raise BadInput(f"--storage {where} is no address of a database that many can share, as sqlite:///tune.db is")
