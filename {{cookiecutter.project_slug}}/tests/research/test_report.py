@@ -258,13 +258,18 @@ def test_a_report_is_a_page_first_and_shows_the_tables_as_they_are_each_time(tra
         assert page.opened().acceptance.monitor.drift == 0.5
 
 
-def test_a_cell_that_fails_is_named_on_the_page_which_leads_to_the_rest(
+def test_what_fails_is_told_on_the_page_which_leads_to_the_rest(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def away() -> Workspace:
+        raise OSError("the lake doesn't answer")
+
     assert trained.root == Path.cwd()
     monkeypatch.setattr(data, "volume", lambda _: 1 / 0)
     with TestClient(application(), base_url="http://127.0.0.1") as client:
         told = client.get("/data/").text
+        monkeypatch.setattr(page, "opened", away)
+        assert "<p>the lake doesn&#x27;t answer</p>" in client.get("/data/").text
     assert "<p>report data: cell volume fails: division by zero</p>" in told
     assert 'href="app/"' in told
     assert "<iframe " not in told, "marimo says that something went wrong, and not what"

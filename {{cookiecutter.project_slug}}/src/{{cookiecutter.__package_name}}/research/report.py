@@ -181,8 +181,8 @@ def _first(name: str) -> str:
 
     try:
         return rendered(name, page.opened(), after=CONTROLS)
-    except BadInput as error:
-        body = f'<p>{escape(str(error))}</p><p><a href="app/">What it shows without it</a></p>'
+    except Exception as error:  # noqa: BLE001 - the lake may be away too, and the app goes on
+        body = f'<p>{escape(first_line(error))}</p><p><a href="app/">What it shows without it</a></p>'
         return PAGE.substitute(title=escape(name), body=body, after="")
 
 
