@@ -23,15 +23,9 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, decisions, figures, training
-from {{cookiecutter.__package_name}}.shared.evaluation import (
-    Answers,
-    Gain,
-    costs,
-    gain,
-    losses,
-    metrics,
-)
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, decisions, figures, training, whole
+from {{cookiecutter.__package_name}}.shared.dataset import training_set
+from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Gain, costs, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
 from {{cookiecutter.__package_name}}.shared.registry import code_hash
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
@@ -159,7 +153,7 @@ def simulate(workspace: Workspace, *, start: datetime | None = None, end: dateti
         raise BadInput(f"{msg}: the lake has labels from {oldest:%Y-%m-%d} to {newest:%Y-%m-%d}")
     own = _workspace(workspace, start)
     with ThreadPoolExecutor(1) as pool:  # what needs no replay keeps the second core busy
-        rows = dataset.training_set(workspace.problem, workspace.lake, as_of=end)
+        rows = training_set(workspace.problem, workspace.lake, as_of=end)
         periodic = pool.submit(_periodic, workspace, rows, start, end)
         _replay(own, start, end)
         served = rows.filter(pl.col(AT) > start)
@@ -203,10 +197,9 @@ def _deliver(rows: pl.DataFrame, since: datetime | None, until: datetime, folder
     due = due.filter(pl.col(KNOWN) > since) if since else due
     for (month,), part in due.group_by(pl.col(KNOWN).dt.strftime("%Y-%m"), maintain_order=True):
         path = folder / f"{month}-until-{until:%Y%m%dT%H%M%S}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        part.drop(KNOWN).write_parquet(draft)
-        yield draft.replace(path)
+        with whole(path) as draft:
+            part.drop(KNOWN).write_parquet(draft)
+        yield path
 
 
 def _replay(own: Workspace, start: datetime, end: datetime) -> None:

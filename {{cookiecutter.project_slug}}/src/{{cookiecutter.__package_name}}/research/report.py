@@ -182,7 +182,7 @@ def _first(name: str) -> str:
     try:
         return rendered(name, page.opened(), after=CONTROLS)
     except Exception as error:  # noqa: BLE001 - the lake may be away too, and the app goes on
-        body = f'<p>{escape(first_line(error))}</p><p><a href="app/">What it shows without it</a></p>'
+        body = f'<p>{escape(first_line(error))}</p><p><a href="app/">What can be shown all the same</a></p>'
         return PAGE.substitute(title=escape(name), body=body, after="")
 
 
