@@ -145,7 +145,7 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
     ("arguments", "status", "keys"),
     [
         (("status",), 0, {"champion", "labels_until", "next"}),
-        (("check", FLIGHTS), 0, {"table", "accepted", "breaches"}),
+        (("check", FLIGHTS), 0, {"table", "accepted", "rejected"}),
         (("check", "some.csv"), 1, {"table", "accepted", "rejected"}),
         (("ingest", FLIGHTS), 0, {"batches"}),
         (("labels", "export", "--n", "2", "--now", "2013-04-01"), 0, {"tasks", "unlabelled", "interface"}),
@@ -154,7 +154,7 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("promote", "--now", "2013-04-01"), 1, {"verdict", "release"}),
         (("rollback",), 1, {"error"}),
         (("predict", FLIGHTS, "--now", "2013-04-01"), 0, {"rows", "out", "version"}),
-        (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "rejected"}),
+        (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "invalid"}),
         (("predict", "missing.csv"), 2, {"error"}),
         (("explain", "20000", "--now", "2013-04-01"), 0, {"raw", "features", "contributions"}),
         (("report", "--html", "pages"), 0, {"files", "tables"}),

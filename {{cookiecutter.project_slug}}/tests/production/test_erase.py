@@ -79,7 +79,7 @@ def test_what_was_erased_does_not_come_back_with_a_batch(trained: Workspace, exa
     file = trained.root / "again.parquet"
     pl.concat([again, other]).write_parquet(file)
     (batch,) = ingest.ingest(trained, file, table=schema.name, now=trained.now()).batches
-    assert batch.accepted + batch.rejected == 2
+    assert batch.accepted + batch.invalid == 2
     assert trained.lake.scan(schema).join(examples.lazy(), on=schema.key, how="semi").collect().is_empty()
 
 
@@ -97,6 +97,19 @@ def test_what_was_erased_does_not_come_back_into_the_archive(trained: Workspace,
     assert holding(archive, examples) == []
     assert kept["both"].sort(schema.key).equals(other.sort(schema.key))
     assert kept["gone"].is_empty()
+
+
+def test_what_was_erased_does_not_come_back_into_quarantine(trained: Workspace, examples: pl.DataFrame) -> None:
+    schema = trained.problem.schema
+    again = trained.lake.scan(schema).select(schema.names).join(examples.lazy(), on=schema.key, how="semi").collect()
+    other = again.with_columns(pl.col(name) + 1_000_000 for name in schema.key).with_columns(pl.lit(1).alias("unknown"))
+    erasing.erase(trained, written(examples))
+    file = trained.root / "again.parquet"
+    pl.concat([again, other], how="diagonal_relaxed").write_parquet(file)
+    (batch,) = ingest.ingest(trained, file, table=schema.name, now=trained.now()).batches
+    assert batch.rejected
+    kept = pl.read_parquet(trained.path(batch.quarantine or "") / "again.parquet")
+    assert kept[schema.key[0]].to_list() == other[schema.key[0]].to_list()
 
 
 def test_no_byte_of_it_is_left_below_the_lake_and_others_go_on(tmp_path: Path) -> None:

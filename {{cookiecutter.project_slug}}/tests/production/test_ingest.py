@@ -14,13 +14,13 @@ from pydantic import BaseModel, Field
 
 from {{cookiecutter.__package_name}}.production.ingest import (
     Batch,
-    Ingested,
-    _earlier,
+    IngestReport,
     check,
     ingest,
     ingest_inbox,
 )
 from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.batch_context import read_context
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Key, Known, Nulls, Table, Target
@@ -157,7 +157,7 @@ def quarantine(workspace: Workspace, batch: Batch) -> dict[str, bytes]:
     return kept
 
 
-def only(done: Ingested) -> Batch:
+def only(done: IngestReport) -> Batch:
     (batch,) = done.batches
     return batch
 
@@ -223,7 +223,7 @@ def test_csv_and_parquet_are_the_same_rows(shop: Workspace, tmp_path: Path, suff
     assert (first.table, first.accepted) == ("orders", 100)
     assert stored(shop).select(rows.columns).sort("id").equals(rows)
     second = only(ingest(shop, write(tmp_path / "may.parquet", rows.reverse()), now=NOON))
-    assert (second.accepted, second.repeats, second.rejected) == (0, 100, 0)
+    assert (second.accepted, second.duplicates, second.invalid) == (0, 100, 0)
 
 
 def test_the_inbox_is_taken_in_the_order_of_its_names(shop: Workspace) -> None:
@@ -240,7 +240,7 @@ def test_hidden_files_and_drafts_stay_in_the_inbox(shop: Workspace) -> None:
     for name in names:
         put(shop, name, orders())
     done = ingest(shop, now=NOON)
-    assert done == Ingested(())
+    assert done == IngestReport(())
     assert done.ok
     assert str(done) == "the inbox is empty"
     assert inbox(shop) == sorted(names)
@@ -260,7 +260,7 @@ def test_rejected_rows_are_kept_with_their_rules_and_the_rest_goes_in(shop: Work
     content = put(shop, "orders/may.parquet", rows).read_bytes()
     done = ingest(shop, now=NOON)
     batch = only(done)
-    assert (batch.accepted, batch.rejected, batch.repeats, batch.breaches) == (199, 1, 0, ())
+    assert (batch.accepted, batch.invalid, batch.duplicates, batch.rejected) == (199, 1, 0, ())
     assert batch.counts == {"paid is not below price": 1, "price >= 0": 1}
     assert not batch.ok
     assert done.ok, "no batch was refused as a whole"
@@ -274,7 +274,7 @@ def test_rejected_rows_are_kept_with_their_rules_and_the_rest_goes_in(shop: Work
     assert inbox(shop) == []
 
 
-BREACHED: dict[str, tuple[pl.DataFrame, str, int]] = {
+REJECTED: dict[str, tuple[pl.DataFrame, str, int]] = {
     "a column is missing": (orders().drop("paid"), "column paid is missing", 0),
     "a column is unknown": (orders().with_columns(colour=pl.lit("red")), "column colour is unknown", 0),
     "there are no rows": (orders().clear(), "it has no rows", 0),
@@ -287,19 +287,19 @@ BREACHED: dict[str, tuple[pl.DataFrame, str, int]] = {
 }
 
 
-@pytest.mark.parametrize("case", BREACHED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_of_a_breached_batch_nothing_goes_in_and_the_file_is_kept_whole(shop: Workspace, case: str) -> None:
-    rows, reason, rejected = BREACHED[case]
+    rows, reason, invalid = REJECTED[case]
     content = put(shop, "orders/may.parquet", rows).read_bytes()
     done = ingest(shop, now=NOON)
     batch = only(done)
-    assert (batch.breaches, batch.rejected) == ((reason,), rejected)
+    assert (batch.rejected, batch.invalid) == ((reason,), invalid)
     assert not batch.ok
     assert not done.ok
     assert shop.lake.version("orders") == -1
     kept = quarantine(shop, batch)
     assert kept.pop("may.parquet") == content
-    assert all(pl.read_parquet(rest)["price"].to_list() == [-1.0] * rejected for rest in kept.values())
+    assert all(pl.read_parquet(rest)["price"].to_list() == [-1.0] * invalid for rest in kept.values())
     assert inbox(shop) == []
     assert archive(shop) == {}
 
@@ -308,7 +308,7 @@ def test_a_breached_file_given_by_name_is_kept_too_and_stays(shop: Workspace, tm
     file = write(tmp_path / "may.csv", b"shop,id,placed,price,paid,note\nnorth,one,2024-05-01,1,1,\n")
     done = ingest(shop, file, now=NOON)
     assert not done.ok
-    assert only(done).breaches == ("column id has 1 values that are no int, as 'one'",)
+    assert only(done).rejected == ("column id has 1 values that are no int, as 'one'",)
     assert quarantine(shop, only(done)) == {"may.csv": file.read_bytes()}
 
 
@@ -331,13 +331,13 @@ def test_a_key_of_another_type_is_a_breach_like_any_column(shop: Workspace) -> N
     }.items():
         put(shop, f"orders/{name}.parquet", orders().with_columns(id=key))
     done = ingest(shop, now=NOON)
-    assert sorted(batch.name for batch in done.batches if batch.breaches) == [
+    assert sorted(batch.name for batch in done.batches if batch.rejected) == [
         "float.parquet",
         "list.parquet",
         "null.parquet",
         "text.parquet",
     ]
-    assert all(reason.startswith("column id is ") for batch in done.batches for reason in batch.breaches)
+    assert all(reason.startswith("column id is ") for batch in done.batches for reason in batch.rejected)
     assert ids(shop) == list(range(1, 51))
 
 
@@ -345,11 +345,11 @@ def test_a_corrected_batch_goes_in_later(shop: Workspace) -> None:
     put(shop, "orders/may.parquet", orders(price=-1.0, paid=-1.0).drop("note"))
     assert not ingest(shop, now=NOON).ok
     put(shop, "orders/may.parquet", orders(price=-1.0, paid=-1.0))
-    assert only(ingest(shop, now=NOON)).rejected == 1
+    assert only(ingest(shop, now=NOON)).invalid == 1
     put(shop, "orders/may.parquet", orders())
     batch = only(ingest(shop, now=NOON))
     assert batch.ok
-    assert (batch.accepted, batch.repeats) == (1, 99)
+    assert (batch.accepted, batch.duplicates) == (1, 99)
     assert ids(shop) == list(range(1, 101))
 
 
@@ -375,7 +375,7 @@ def test_rows_that_come_again_in_another_file_are_repeats(shop: Workspace) -> No
     ingest(shop, now=NOON)
     put(shop, "orders/more.parquet", orders(41, 80))
     batch = only(ingest(shop, now=NOON))
-    assert (batch.seen, batch.accepted, batch.repeats, batch.rejected) == (False, 20, 20, 0)
+    assert (batch.seen, batch.accepted, batch.duplicates, batch.invalid) == (False, 20, 20, 0)
     assert batch.ok
     assert ids(shop) == list(range(1, 81))
 
@@ -385,7 +385,7 @@ def test_a_batch_of_nothing_but_repeats_makes_no_version(shop: Workspace) -> Non
     ingest(shop, now=NOON)
     put(shop, "orders/part.parquet", orders(11, 20))
     batch = only(ingest(shop, now=NOON))
-    assert (batch.accepted, batch.repeats) == (0, 10)
+    assert (batch.accepted, batch.duplicates) == (0, 10)
     assert shop.lake.version("orders") == 0
     assert inbox(shop) == []
     assert len(archive(shop)) == 2
@@ -398,7 +398,7 @@ def test_a_repeat_is_found_in_whichever_batch_it_came(shop: Workspace) -> None:
     ends = pl.concat([orders(1, 1), orders(150, 150), orders(300, 301)])
     put(shop, "orders/ends.parquet", ends)
     batch = only(ingest(shop, now=NOON))
-    assert (batch.accepted, batch.repeats, batch.rejected) == (1, 3, 0)
+    assert (batch.accepted, batch.duplicates, batch.invalid) == (1, 3, 0)
     assert ids(shop) == list(range(1, 302))
 
 
@@ -410,7 +410,7 @@ def test_a_row_that_contradicts_a_stored_one_is_rejected(shop: Workspace, number
     others = orders(301, 399).with_columns(shop=pl.lit("south"))
     put(shop, "orders/late.parquet", pl.concat([orders(number, number, paid=1000.0), others]))
     batch = only(ingest(shop, now=NOON))
-    assert (batch.accepted, batch.rejected, batch.counts) == (99, 1, {"key is unique": 1})
+    assert (batch.accepted, batch.invalid, batch.counts) == (99, 1, {"key is unique": 1})
     assert stored(shop).filter(pl.col("id") == number)["paid"].to_list() == [number / 2]
 
 
@@ -418,8 +418,8 @@ def test_the_whole_key_counts_not_a_part_of_it(shop: Workspace) -> None:
     put(shop, "orders/north.parquet", orders(1, 10))
     put(shop, "orders/south.parquet", orders(1, 10).with_columns(shop=pl.lit("south")))
     north, south = ingest(shop, now=NOON).batches
-    assert (north.notes, south.notes) == ((), ("shop has a new value 'south'",))
-    assert (south.accepted, south.repeats, south.rejected) == (10, 0, 0)
+    assert (north.warnings, south.warnings) == ((), ("shop has a new value 'south'",))
+    assert (south.accepted, south.duplicates, south.invalid) == (10, 0, 0)
 
 
 def test_a_missing_part_of_a_key_is_a_part_like_any_other(empty: Workspace) -> None:
@@ -431,7 +431,7 @@ def test_a_missing_part_of_a_key_is_a_part_like_any_other(empty: Workspace) -> N
     put(shop, "openings/c.parquet", openings.reverse())
     put(shop, "openings/d.parquet", openings.with_columns(doors=2))
     found = ingest(shop, now=NOON).batches
-    assert [(batch.accepted, batch.repeats, batch.rejected) for batch in found] == [
+    assert [(batch.accepted, batch.duplicates, batch.invalid) for batch in found] == [
         (3, 0, 0),
         (0, 1, 0),
         (0, 3, 0),
@@ -457,8 +457,10 @@ def test_labels_of_no_row_are_noted_where_they_are_more_than_a_few(
     file, later = write(tmp_path / "labels.parquet", deliveries(first, last)), NOON + timedelta(days=9)
     found = check(shop, file, now=later)
     assert (found.accepted, found.ok) == (last - first + 1, True)
-    assert [note.startswith(expected) for note, expected in zip(found.notes, notes, strict=True)] == [True] * len(notes)
-    assert only(ingest(shop, file, now=later)).notes == found.notes
+    assert [note.startswith(expected) for note, expected in zip(found.warnings, notes, strict=True)] == [True] * len(
+        notes
+    )
+    assert only(ingest(shop, file, now=later)).warnings == found.warnings
     assert len(stored(shop, "deliveries")) == found.accepted
 
 
@@ -473,7 +475,7 @@ def test_labels_are_taken_after_the_rows_that_came_with_them(shop: Workspace) ->
     put(shop, "deliveries/a.parquet", deliveries(1, 100))
     put(shop, "orders/b.parquet", orders())
     done = ingest(shop, now=NOON + timedelta(days=9))
-    assert [(batch.table, batch.notes) for batch in done.batches] == [("orders", ()), ("deliveries", ())]
+    assert [(batch.table, batch.warnings) for batch in done.batches] == [("orders", ()), ("deliveries", ())]
 
 
 def test_labels_that_are_known_before_their_row_is_predicted_are_rejected(shop: Workspace, tmp_path: Path) -> None:
@@ -486,34 +488,34 @@ def test_labels_that_are_known_before_their_row_is_predicted_are_rejected(shop: 
     assert kept["id"].to_list() == [7]
     assert 101 in stored(shop, "deliveries")["id"], "its row may come, and be of any time"
     all_early = write(tmp_path / "more.parquet", deliveries(1, 100, days=-1))
-    assert check(shop, all_early, now=NOON).breaches == ("100 of 100 rows break a rule (at most 1%)",)
+    assert check(shop, all_early, now=NOON).rejected == ("100 of 100 rows break a rule (at most 1%)",)
 
 
-def test_only_the_stored_rows_near_keys_and_days_are_read(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lake_is_read_once_and_only_near_keys_and_days(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [orders(n, n + 99).with_columns(placed=NOON - timedelta(weeks=n)) for n in (1, 101, 201)]
     for n, rows in enumerate(parts):
         put(shop, f"orders/{n}.parquet", rows)
     ingest(shop, now=NOON)
-    read: list[pl.DataFrame] = []
-    collect = pl.LazyFrame.collect
+    reads: list[list[pl.DataFrame]] = []
+    collect_all = pl.collect_all
 
-    def watched(frame: pl.LazyFrame) -> pl.DataFrame:
-        read.append(collect(frame))
-        return read[-1]
+    def watched(frames: list[pl.LazyFrame]) -> list[pl.DataFrame]:
+        reads.append(collect_all(frames))
+        return reads[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(pl.LazyFrame, "collect", watched)
+        patched.setattr(pl, "collect_all", watched)
         put(shop, "orders/x.parquet", parts[1][19:40])
-        assert only(ingest(shop, now=NOON)).repeats == 21
-    ids = [(rows["id"].min(), rows["id"].max()) for rows in read if "id" in rows.columns and len(rows)]
-    assert ids == [(120, 140), (101, 200)], "file and lake"
+        assert only(ingest(shop, now=NOON)).duplicates == 21
+    ((rows, entities, erased),) = reads
+    assert (rows["id"].min(), rows["id"].max(), len(entities), len(erased)) == (101, 200, 0, 0)
 
 
 def test_rows_without_identity_are_never_repeats(shop: Workspace) -> None:
     put(shop, "clicks/a.parquet", pl.DataFrame({"page": ["home", "home"]}))
     put(shop, "clicks/b.parquet", pl.DataFrame({"page": ["home"]}))
     done = ingest(shop, now=NOON)
-    assert [(batch.accepted, batch.repeats) for batch in done.batches] == [(2, 0), (1, 0)]
+    assert [(batch.accepted, batch.duplicates) for batch in done.batches] == [(2, 0), (1, 0)]
     assert len(stored(shop, "clicks")) == 3
 
 
@@ -552,9 +554,9 @@ def test_a_file_that_is_no_batch_goes_to_quarantine_and_the_others_go_in(
     assert len(done.batches) == 3
     (bad,) = (batch for batch in done.batches if not batch.ok)
     assert (bad.table, bad.name, bad.id, bad.accepted) == ("orders", name, identity(content), 0)
-    assert reason in bad.breaches[0]
-    assert str(shop.path("data/inbox/orders") / name) in bad.breaches[0]
-    assert "\n" not in bad.breaches[0]
+    assert reason in bad.rejected[0]
+    assert str(shop.path("data/inbox/orders") / name) in bad.rejected[0]
+    assert "\n" not in bad.rejected[0]
     assert quarantine(shop, bad) == {name: content}
     assert ids(shop) == list(range(1, 21))
     assert inbox(shop) == []
@@ -566,7 +568,7 @@ def test_a_truncated_file_goes_to_quarantine(shop: Workspace) -> None:
     put(shop, "orders/may.parquet", content)
     done = ingest(shop, now=NOON)
     assert not done.ok
-    assert only(done).breaches[0].endswith("; write it again")
+    assert only(done).rejected[0].endswith("; write it again")
     assert quarantine(shop, only(done)) == {"may.parquet": content}
 
 
@@ -588,7 +590,7 @@ def test_a_file_that_may_not_be_read_does_not_keep_the_others_out(
     assert not done.ok
     assert ids(shop) == list(range(11, 21))
     (bad,) = (batch for batch in done.batches if not batch.ok)
-    assert bad.breaches == (f"{locked} can't be read: Permission denied",)
+    assert bad.rejected == (f"{locked} can't be read: Permission denied",)
     assert bad.id == identity(b"locked.parquet"), "its name stands in for what is in it"
     assert set(quarantine(shop, bad)) == {"locked.parquet"}
     assert inbox(shop) == []
@@ -627,7 +629,7 @@ def test_a_file_of_no_table_goes_to_quarantine(shop: Workspace, folder: str) -> 
     assert not done.ok
     assert only(done).table == folder
     expected = f"{file} has the columns of 0 tables: say which with --table (orders, deliveries, clicks)"
-    assert only(done).breaches == (expected,)
+    assert only(done).rejected == (expected,)
     assert quarantine(shop, only(done)) == {"may.parquet": content}
 
 
@@ -638,7 +640,7 @@ def test_the_columns_of_two_tables_are_not_enough(shop: Workspace, tmp_path: Pat
             BadInput, match=r"columns of 2 tables: say which with --table \(orders, deliveries, clicks\)"
         ):
             command(shop, file)
-    assert check(shop, file, table="orders").breaches == ("column page is unknown",)
+    assert check(shop, file, table="orders").rejected == ("column page is unknown",)
 
 
 def test_a_table_that_is_named_comes_before_the_folder(shop: Workspace, tmp_path: Path) -> None:
@@ -652,7 +654,7 @@ def test_a_table_that_is_named_comes_before_the_folder(shop: Workspace, tmp_path
 def test_the_only_table_takes_every_file(shop: Workspace, tmp_path: Path) -> None:
     problem = dataclasses.replace(SHOP, subject=Delivery, tables=(Delivery,))
     file = write(tmp_path / "may.parquet", deliveries(1, 3).drop("late"))
-    assert check(dataclasses.replace(shop, problem=problem), file).breaches == ("column late is missing",)
+    assert check(dataclasses.replace(shop, problem=problem), file).rejected == ("column late is missing",)
 
 
 def test_a_table_that_there_is_not_is_bad_input(shop: Workspace, tmp_path: Path) -> None:
@@ -693,13 +695,13 @@ def test_check_writes_nothing(shop: Workspace, tmp_path: Path) -> None:
     breached = write(tmp_path / "breached.parquet", orders().drop("note"))
     before = files(tmp_path), {path for path in tmp_path.rglob("*") if path.is_dir()}
     found = check(shop, mixed)
-    assert (found.accepted, found.rejected, found.counts, found.quarantine) == (199, 1, {"price >= 0": 1}, None)
+    assert (found.accepted, found.invalid, found.counts, found.quarantine) == (199, 1, {"price >= 0": 1}, None)
     assert (found.table, found.name, found.id) == ("orders", "mixed.parquet", identity(mixed.read_bytes()))
-    assert found.notes == ("shop has a new value 'south'",)
+    assert found.warnings == ("shop has a new value 'south'",)
     found = check(shop, repeats, table="orders")
-    assert (found.accepted, found.repeats, found.ok) == (10, 10, True)
+    assert (found.accepted, found.duplicates, found.ok) == (10, 10, True)
     found = check(shop, breached, table="orders")
-    assert (found.breaches, found.quarantine, found.ok) == (("column note is missing",), None, False)
+    assert (found.rejected, found.quarantine, found.ok) == (("column note is missing",), None, False)
     assert (files(tmp_path), {path for path in tmp_path.rglob("*") if path.is_dir()}) == before
 
 
@@ -781,37 +783,37 @@ def test_a_lake_that_can_not_be_used_leaves_the_inbox_as_it_is(shop: Workspace) 
         (Batch("orders", "may.csv", "1", seen=True), "orders/may.csv: in the lake already, nothing to do"),
         (Batch("orders", "may.csv", "1", accepted=3), "orders/may.csv: 3 rows"),
         (
-            Batch("orders", "may.csv", "1", accepted=3, repeats=2, notes=("shop has a new value 'x'",)),
+            Batch("orders", "may.csv", "1", accepted=3, duplicates=2, warnings=("shop has a new value 'x'",)),
             "orders/may.csv: 3 rows; 2 in the lake already or twice in the file; shop has a new value 'x'",
         ),
         (
-            Batch("orders", "may.csv", "1", accepted=3, rejected=2, counts={"id > 0": 1, "price >= 0": 2}),
+            Batch("orders", "may.csv", "1", accepted=3, invalid=2, counts={"id > 0": 1, "price >= 0": 2}),
             "orders/may.csv: 3 rows; 2 break the contract: id > 0 (1), price >= 0 (2)",
         ),
         (
-            Batch("orders", "may.csv", "1", accepted=3, rejected=1, counts={"id > 0": 1}, quarantine="q/may-1"),
+            Batch("orders", "may.csv", "1", accepted=3, invalid=1, counts={"id > 0": 1}, quarantine="q/may-1"),
             "orders/may.csv: 3 rows; 1 break the contract: id > 0 (1); kept in q/may-1",
         ),
         (
-            Batch("orders", "may.csv", "1", breaches=("it is late", "it is wrong"), counts={"id > 0": 9}),
+            Batch("orders", "may.csv", "1", rejected=("it is late", "it is wrong"), counts={"id > 0": 9}),
             "orders/may.csv breaks the contract: it is late; it is wrong; id > 0 (9)",
         ),
         (
-            Batch("orders", "may.csv", "1", breaches=("it is late",), quarantine="q/may-1"),
+            Batch("orders", "may.csv", "1", rejected=("it is late",), quarantine="q/may-1"),
             "orders/may.csv breaks the contract: it is late; kept in q/may-1",
         ),
     ],
 )
 def test_a_batch_is_one_line(batch: Batch, line: str) -> None:
     assert str(batch) == line
-    assert str(Ingested((batch, batch))) == f"{line}\n{line}"
+    assert str(IngestReport((batch, batch))) == f"{line}\n{line}"
 
 
 def test_batches_are_fine_while_none_is_refused_as_a_whole() -> None:
-    fine, partly = Batch("orders", "a.csv", "1", accepted=1), Batch("orders", "b.csv", "2", accepted=1, rejected=1)
-    refused = Batch("orders", "c.csv", "3", breaches=("it has no rows",))
+    fine, partly = Batch("orders", "a.csv", "1", accepted=1), Batch("orders", "b.csv", "2", accepted=1, invalid=1)
+    refused = Batch("orders", "c.csv", "3", rejected=("it has no rows",))
     assert [batch.ok for batch in (fine, partly, refused)] == [True, False, False]
-    assert [Ingested(batches).ok for batches in ((fine, partly), (fine, refused, partly))] == [True, False]
+    assert [IngestReport(batches).ok for batches in ((fine, partly), (fine, refused, partly))] == [True, False]
 
 
 # Versions of the contract, and the weeks before
@@ -851,6 +853,6 @@ def test_a_batch_is_held_against_the_same_days_of_four_weeks_before(shop: Worksp
     stuck = orders(1, 20).with_columns(placed=NOON, price=pl.lit(1.0), paid=pl.lit(1.0))
     (batch,) = ingest(shop, put(shop, "orders/now.parquet", stuck), now=NOON).batches
     reason = "is 1.0 in every row: it does not vary, as it did in the weeks before"
-    assert batch.breaches == (f"price {reason}", f"paid {reason}")
-    assert [len(days) for days in _earlier(shop, shop.problem.schema, stuck)[1]] == [0, 0, 20, 0, 20]
-    assert _earlier(shop, shop.problem.schemas["clicks"], pl.DataFrame({"page": ["home"]}))[1] == []
+    assert batch.rejected == (f"price {reason}", f"paid {reason}")
+    assert [len(days) for days in read_context(shop.lake, SHOP, SHOP.schema, stuck).days] == [0, 0, 20, 0, 20]
+    assert read_context(shop.lake, SHOP, SHOP.schemas["clicks"], pl.DataFrame({"page": ["home"]})).days == []

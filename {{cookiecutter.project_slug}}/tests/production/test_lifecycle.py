@@ -308,7 +308,7 @@ def test_parquet_and_csv_give_equal_answers_in_the_order_of_their_rows(trained: 
     second = predict(trained, Path("some.csv"), out=Path("new/folder/answers.parquet"), now=START)
     third = predict(trained, Path("some.csv"), now=START)
     default = trained.root / "reports"
-    assert (first.rows, first.rejected, first.version, first.ok) == (40, 0, 1, True)
+    assert (first.rows, first.invalid, first.version, first.ok) == (40, 0, 1, True)
     assert first.out == (default / "some-predicted.parquet").as_posix()
     assert third.out == (default / "some-predicted.csv").as_posix()
     assert str(second) == "40 rows predicted by version 1 -> new/folder/answers.parquet"
@@ -341,7 +341,7 @@ def test_rows_that_break_the_contract_get_their_reasons_and_no_answer(trained: W
     ).drop("index")
     bent.write_csv("bent.csv")
     done = predict(trained, Path("bent.csv"), out=Path("out.parquet"), now=START)
-    assert (done.rows, done.rejected, done.ok) == (4, 2, False)
+    assert (done.rows, done.invalid, done.ok) == (4, 2, False)
     assert str(done).endswith("-> out.parquet; 2 rows break the contract and have a reason instead")
     answers = pl.read_parquet("out.parquet")
     assert answers["leg"].to_list() == rows["leg"].to_list()
@@ -360,10 +360,11 @@ def test_a_file_of_broken_rows_alone_has_reasons_alone(trained: Workspace) -> No
     rows = example(trained.root, "flights", "2013-03").head(2).with_columns(distance=pl.lit(1, pl.Int16))
     rows.write_parquet("bent.parquet")
     done = predict(trained, Path("bent.parquet"), out=Path("out.csv"), now=START)
-    assert (done.rows, done.rejected, done.ok) == (0, 2, False)
+    assert (done.rows, done.invalid, done.ok) == (0, 2, False)
     answers = pl.read_csv("out.csv")
-    assert answers.columns == [*rows.columns, "error"]
+    assert answers.columns == [*rows.columns, "error", "probability", "decision", "version"]
     assert answers["error"].null_count() == 0
+    assert answers["probability"].null_count() == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""A file of any size, chunk by chunk: answered as at once, gone on with where it was stopped, in little memory."""
+"""A file of any size, chunk by chunk: answered as at once, written as a whole or not at all, in little memory."""
 
 import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,21 +15,17 @@ import narwhals as nw
 import onnx
 import polars as pl
 import pytest
-from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from polars.exceptions import PolarsError
 from pydantic import BaseModel, Field
 
 from {{cookiecutter.__package_name}}.production import predict as predict_module
-from {{cookiecutter.__package_name}}.production.checkpoint import Checkpoint
-from {{cookiecutter.__package_name}}.production.predict import Predicted, champion, predict, predict_rows
+from {{cookiecutter.__package_name}}.production.predict import PredictionResult, predict, predict_rows
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release
 from {{cookiecutter.__package_name}}.shared.schema import (
-    ARRIVED,
-    BATCH,
-    CONTRACT,
     Forbidden,
     Key,
     Personal,
@@ -41,8 +38,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PACKAGE = predict_module.__name__.partition(".")[0]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
-ASKED, OUT, PARTS = Path("asked.parquet"), Path("answers.parquet"), Path(".answers.parquet.parts")
+ASKED, OUT = Path("asked.parquet"), Path("answers.parquet")
 NAMES = (None, "plain", "a,b", 'said "x"', "two\nlines", " ", "ü", "'", "1")
 
 
@@ -149,20 +145,6 @@ def at_once(workspace: Workspace, file: Path, **options: Any) -> pl.DataFrame:
     return read(Path("whole.parquet"))
 
 
-def stopped(workspace: Workspace, *, after: int, now: datetime | None = None) -> None:
-    """Let predicting what is asked fail after so many chunks."""
-    left = iter(range(after))
-
-    def failing(*given: Any, **options: Any) -> pl.DataFrame:
-        if next(left, None) is None:
-            raise RuntimeError("out of luck")
-        return predict_rows(*given, **options)
-
-    with patch.object(predict_module, "predict_rows", failing), pytest.raises(RuntimeError, match="out of luck"):
-        predict(workspace, ASKED, out=OUT, now=now)
-    assert len(list(PARTS.glob("*.parquet"))) == after
-
-
 # chunk by chunk
 
 
@@ -183,14 +165,13 @@ def test_answers_by_chunks_are_those_at_once(
     at_once = predict(project, file, out=whole)
     with patch.object(predict_module, "CHUNK", size):
         done = predict(project, file, out=out)
-    assert done == Predicted(12 - sum(broken), sum(broken), 1, out.as_posix())
-    assert (done.rows, done.rejected) == (at_once.rows, at_once.rejected)
+    assert done == PredictionResult(12 - sum(broken), sum(broken), 1, out.as_posix())
+    assert (done.rows, done.invalid) == (at_once.rows, at_once.invalid)
     assert read(out).equals(read(whole))
     assert out.suffix != ".csv" or out.read_bytes() == whole.read_bytes()
     assert read(out)["id"].to_list() == list(range(12))
-    if not all(broken):
-        answers = [None if bad else 2 * x for bad, x in zip(broken, rows["x"], strict=True)]
-        assert read(out)["prediction"].to_list() == answers
+    answers = [None if bad else 2 * x for bad, x in zip(broken, rows["x"], strict=True)]
+    assert read(out)["prediction"].to_list() == answers
     assert not list(Path.cwd().glob(".*"))
 
 
@@ -203,7 +184,7 @@ def test_a_column_that_is_empty_in_a_chunk_is_as_it_is_at_once(
     file = written(rows, Path(f"asked.{ending}"))
     done = predict(project, file, out=OUT)
     assert by_three() == [f"predict   {n} rows of asked.{ending}" for n in (3, 6, 9, 10)]
-    assert (done.rows, done.rejected) == (4, 6)
+    assert (done.rows, done.invalid) == (4, 6)
     answers = read(OUT)
     assert answers.columns == ["id", "name", "x", "top", "origin", "error", "prediction", "version"]
     assert answers["error"].to_list() == ["x is given"] * 6 + [None] * 4
@@ -275,10 +256,10 @@ def test_personal_and_forbidden_columns_may_be_missing_with_the_rules_that_need_
 ) -> None:
     rows = rows_of(3).with_columns(person=pl.lit("here"), x=pl.Series([1.0, 99.0, 2.0]))
     full = predict(project, written(rows, Path(f"asked.{ending}")), out=OUT)
-    assert (full.rows, full.rejected) == (0, 3)
+    assert (full.rows, full.invalid) == (0, 3)
     for absent in (["person"], ["origin"], ["person", "origin"]):
         done = predict(project, written(rows.drop(absent), Path(f"asked.{ending}")), out=OUT)
-        assert (done.rows, done.rejected) == (2, 1)
+        assert (done.rows, done.invalid) == (2, 1)
         answers = read(OUT)
         assert answers["error"].to_list() == [None, "x is not above top", None]
         assert answers["prediction"].to_list() == [2.0, None, 4.0]
@@ -292,153 +273,67 @@ def test_a_key_and_what_features_may_see_must_be_there(project: Workspace, name:
         predict(project, written(rows_of(3).drop(name, "person"), ASKED), out=OUT)
 
 
-# stopped, and gone on with
+# nothing half-written
 
-# Answers a file in chunks of three rows, and dies with the draft of the third part half-written.
+# Predicts a file in chunks of three rows, and dies in the third.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 
-import polars as pl
-
 from PACKAGE.production import predict as module
 from PACKAGE.shared.workspace import open_workspace
 
-write, count = pl.DataFrame.write_parquet, 0
+predict_rows, count = module.predict_rows, 0
 
 
-def dying(rows, path):
+def dying(*given, **options):
     global count
     count += 1
-    write(rows, path)
     if count == 3:
-        path.write_bytes(path.read_bytes()[:100])
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+    return predict_rows(*given, **options)
 
 
-pl.DataFrame.write_parquet = dying
+module.predict_rows = dying
 module.CHUNK = 3
 module.predict(open_workspace(), Path(sys.argv[1]), out=Path(sys.argv[2]))
 """.replace("PACKAGE", PACKAGE)
 
 
-def test_a_killed_prediction_goes_on_after_its_last_whole_part(
-    trained: Workspace, by_three: Callable[[], list[str]]
-) -> None:
+@pytest.mark.parametrize("out", ["answers.parquet", "answers.csv"])
+def test_a_killed_prediction_leaves_the_file_that_was_there(trained: Workspace, out: str) -> None:
     march = pl.read_parquet("data/example/flights/2013-03.parquet")
     written(march.sample(10, seed=1, shuffle=True), ASKED)
-    expected = at_once(trained, ASKED)
-    by_three()
-    line = [sys.executable, "-c", CHILD, str(ASKED), str(OUT)]
+    Path(out).write_text("yesterday's", encoding="utf-8")
+    line = [sys.executable, "-c", CHILD, str(ASKED), out]
     killed = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)
     assert killed.returncode in {-getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM}, killed.stderr
-    assert sorted(path.name for path in PARTS.glob("*.parquet")) == ["000000.parquet", "000001.parquet"]
-    assert (PARTS / "part.draft").stat().st_size == 100
-    done = predict(trained, ASKED, out=OUT)
-    assert by_three() == [
-        "predict   goes on after 6 rows of asked.parquet",
-        "predict   9 rows of asked.parquet",
-        "predict   10 rows of asked.parquet",
-    ]
-    assert (done.rows, done.rejected) == (10, 0)
-    assert read(OUT).equals(expected)
-    assert not PARTS.exists()
+    assert Path(out).read_text(encoding="utf-8") == "yesterday's"
+    done = predict(trained, ASKED, out=Path(out))
+    assert (done.rows, done.invalid) == (10, 0)
+    assert len(read(Path(out))) == 10
 
 
-def test_what_goes_on_knows_no_more_than_when_it_was_begun(
-    trained: Workspace, by_three: Callable[[], list[str]]
-) -> None:
-    march = pl.read_parquet("data/example/flights/2013-03.parquet")
-    expected = at_once(trained, written(march.sample(10, seed=1, shuffle=True), ASKED), now=START)
-    stopped(trained, after=1, now=START)
-    departures = trained.lake.scan(trained.problem.schemas["departures"])
-    late = departures.with_columns(
-        pl.col("leg") + 10**6,
-        pl.lit(900, dtype=pl.Int64).alias("delay"),
-        pl.lit(START).alias(ARRIVED),
-        pl.lit("late").alias(BATCH),
-        pl.lit(1, dtype=pl.Int64).alias(CONTRACT),
-    )
-    trained.lake.append("departures", late.collect(), batch="late")
-    by_three()
-    assert predict(trained, ASKED, out=OUT, now=START).rows == 10
-    assert by_three()[0] == "predict   goes on after 3 rows of asked.parquet"
-    assert read(OUT).equals(expected)
-    predict(trained, ASKED, out=OUT, now=START)
-    assert not read(OUT).equals(expected)
-
-
-@pytest.mark.parametrize("step", ["finish", "clear"])
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_what_was_stopped_after_its_last_part_is_finished(
-    project: Workspace, by_three: Callable[[], list[str]], ending: str, step: str
-) -> None:
-    file = written(rows_of(6), Path(f"asked.{ending}"))
-    expected = at_once(project, file)
-    clear = Checkpoint.clear
-
-    def failing(checkpoint: Checkpoint) -> None:
-        if checkpoint.parts():
-            raise RuntimeError("out of luck")
-        clear(checkpoint)
-
-    with patch.object(Checkpoint, step, failing), pytest.raises(RuntimeError, match="out of luck"):
-        predict(project, file, out=OUT)
-    assert OUT.exists() == (step == "clear")
-    by_three()
-    assert predict(project, file, out=OUT).rows == 6
-    assert by_three() == [f"predict   goes on after 6 rows of asked.{ending}"]
-    assert read(OUT).equals(expected)
-    assert not PARTS.exists()
-
-
-def change_file(_: Workspace) -> dict[str, Any]:
-    written(rows_of(10).reverse(), ASKED)
-    return {}
-
-
-def change_champion(workspace: Workspace) -> dict[str, Any]:
-    workspace.releases.append(champion(workspace).model_copy(update={"number": 2, "version": 2}))
-    return {}
-
-
-def change_now(_: Workspace) -> dict[str, Any]:
-    return {"now": NOON}
-
-
-def wait_too_long(_: Workspace) -> dict[str, Any]:
-    job = PARTS / "job.json"
-    job.write_text(job.read_text(encoding="utf-8").replace('"begun":"2', '"begun":"1'), encoding="utf-8")
-    return {}
-
-
-def break_the_job(_: Workspace) -> dict[str, Any]:
-    (PARTS / "job.json").write_text("{", encoding="utf-8")
-    return {}
-
-
-@pytest.mark.parametrize("change", [change_file, change_champion, change_now, wait_too_long, break_the_job])
-def test_another_job_begins_anew(
-    project: Workspace, by_three: Callable[[], list[str]], change: Callable[[Workspace], dict[str, Any]]
-) -> None:
-    written(rows_of(10), ASKED)
-    stopped(project, after=2)
-    options = change(project)
-    by_three()
-    done = predict(project, ASKED, out=OUT, **options)
-    assert by_three() == [f"predict   {n} rows of asked.parquet" for n in (3, 6, 9, 10)]
-    assert done.version == champion(project).version
-    assert read(OUT).equals(at_once(project, ASKED, **options))
-
-
+@pytest.mark.parametrize("out", ["answers.parquet", "answers.csv"])
+@pytest.mark.parametrize("error", [RuntimeError("out of luck"), OSError("out of luck"), PolarsError("out of luck")])
 @pytest.mark.usefixtures("by_three")
-def test_answers_that_stand_are_replaced_by_whole_ones_only(project: Workspace) -> None:
+def test_an_error_is_raised_as_it_is_and_leaves_all_files_as_they_were(
+    project: Workspace, error: Exception, out: str
+) -> None:
     written(rows_of(10), ASKED)
-    OUT.write_text("yesterday's", encoding="utf-8")
-    stopped(project, after=3)
-    assert OUT.read_text(encoding="utf-8") == "yesterday's"
-    predict(project, ASKED, out=OUT)
-    assert len(read(OUT)) == 10
+    Path(out).write_text("yesterday's", encoding="utf-8")
+    before = {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()}
+    left = iter(range(2))
+
+    def failing(*given: Any, **options: Any) -> pl.DataFrame:
+        if next(left, None) is None:
+            raise error
+        return predict_rows(*given, **options)
+
+    with patch.object(predict_module, "predict_rows", failing), pytest.raises(type(error)) as caught:
+        predict(project, ASKED, out=Path(out))
+    assert str(caught.value) == "out of luck"
+    assert {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.usefixtures("by_three")
@@ -448,23 +343,34 @@ def test_a_file_may_be_replaced_by_its_answers(project: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("by_three")
-def test_two_commands_do_not_write_the_same_answers(project: Workspace) -> None:
+def test_two_commands_with_one_target_do_not_spoil_each_others_answers(project: Workspace) -> None:
     written(rows_of(10), ASKED)
-    stopped(project, after=2)
-    before = sorted(PARTS.iterdir())
-    line = r"^another command writes answers\.parquet: try again when it is done$"
-    with FileLock(PARTS / "lock"), pytest.raises(BadInput, match=line):
+    left = iter([False, True])
+
+    def another_first(*given: Any, **options: Any) -> pl.DataFrame:
+        if next(left, False):  # in the second chunk of the first command
+            assert predict(project, written(rows_of(4), Path("others.parquet")), out=OUT).rows == 4
+            assert len(read(OUT)) == 4
+        return predict_rows(*given, **options)
+
+    with patch.object(predict_module, "predict_rows", another_first):
+        assert predict(project, ASKED, out=OUT).rows == 10
+    assert read(OUT)["id"].to_list() == list(range(10))
+    assert not list(Path.cwd().glob(".*"))
+
+
+def test_the_main_thread_handles_signals_while_a_file_is_predicted(project: Workspace) -> None:
+    written(rows_of(10), ASKED)
+    threads = []
+
+    def noted(*given: Any, **options: Any) -> pl.DataFrame:
+        threads.append(threading.current_thread())
+        return predict_rows(*given, **options)
+
+    with patch.object(predict_module, "predict_rows", noted):
         predict(project, ASKED, out=OUT)
-    assert sorted(PARTS.iterdir()) == before
-    assert predict(project, ASKED, out=Path("others.parquet")).rows == 10
-
-
-@pytest.mark.usefixtures("by_three")
-def test_where_nothing_was_answered_nothing_is_left(project: Workspace) -> None:
-    written(rows_of(10), ASKED)
-    before = sorted(Path.cwd().rglob("*"))
-    stopped(project, after=0)
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 # memory

@@ -178,7 +178,7 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     new.drop("weight").write_parquet(tmp_path / "new.parquet")
     answer = predict(workspace, tmp_path / "new.parquet", out=tmp_path / "answers.parquet", now=NOW)
     answers = pl.read_parquet(tmp_path / "answers.parquet")
-    assert (answer.rows, answer.rejected, answer.version) == (50, 0, 1)
+    assert (answer.rows, answer.invalid, answer.version) == (50, 0, 1)
     assert answers.columns == ["flour", "water", "oven", "error", "prediction", "version"]
     assert answers["error"].null_count() == 50
     assert answers.drop("error", "prediction", "version").equals(new.drop("weight"))

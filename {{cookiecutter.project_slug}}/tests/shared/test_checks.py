@@ -70,12 +70,12 @@ def orders(*rows: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=ORDERS.dtypes)
 
 
-def accept(*rows: dict[str, Any], stored: pl.DataFrame = NOTHING) -> checks.BatchReport:
-    return checks.accept(orders(*rows), ORDERS, stored=stored)
+def validate(*rows: dict[str, Any], stored: pl.DataFrame = NOTHING) -> checks.BatchReport:
+    return checks.validate(orders(*rows), ORDERS, context=checks.Context(stored))
 
 
 def breach(batch: pl.DataFrame) -> tuple[str, ...]:
-    with pytest.raises(checks.ContractBreach) as caught:
+    with pytest.raises(checks.ContractViolation) as caught:
         checks.conform(batch, ORDERS)
     assert str(caught.value) == "; ".join(caught.value.reasons)
     return caught.value.reasons
@@ -164,7 +164,9 @@ def test_text_from_csv_is_read_in_the_contracts_types(placed: str, gift: str) ->
 
 @pytest.mark.parametrize("placed", ["04/03/2024 12:00", "25.10.2024 12:00"])
 def test_a_date_whose_order_must_be_guessed_is_not_read(placed: str) -> None:
-    with pytest.raises(checks.ContractBreach, match=f"column placed has 1 values that are no datetime, as '{placed}'"):
+    with pytest.raises(
+        checks.ContractViolation, match=f"column placed has 1 values that are no datetime, as '{placed}'"
+    ):
         checks.parse(read_csv(f"{HEAD}1,north,{placed},2024-05-01,2.5,,book,,1\n"), ORDERS)
 
 
@@ -177,7 +179,7 @@ def test_values_that_cannot_be_read_are_counted_and_shown() -> None:
     batch = read_csv(
         HEAD + "x,north,2024-05-01 12:00:00,2024-05-01,2.5,2.5,book,,yes\n1.5,north,soon,May,cheap,2,book,,no\n"
     )
-    with pytest.raises(checks.ContractBreach) as caught:
+    with pytest.raises(checks.ContractViolation) as caught:
         checks.parse(batch, ORDERS)
     assert caught.value.reasons == (
         "column day has 1 values that are no date, as 'May'",
@@ -208,80 +210,80 @@ def test_values_that_cannot_be_read_are_counted_and_shown() -> None:
 )
 def test_a_row_is_rejected_with_the_rules_that_it_breaks(change: dict[str, Any], broken: list[str]) -> None:
     expected = ["paid is not below price" if rule == BROKEN else rule for rule in broken]
-    report = accept(order(1) | change, *(order(100 + i) for i in range(3)))
-    assert len(report.accepted) == (4 if not broken else 3)
-    assert report.rejected[BROKEN].to_list() == ([expected] if broken else [])
+    report = validate(order(1) | change, *(order(100 + i) for i in range(3)))
+    assert len(report.valid) == (4 if not broken else 3)
+    assert report.invalid[BROKEN].to_list() == ([expected] if broken else [])
     assert report.counts == dict.fromkeys(sorted(expected), 1)
-    assert dict(report.accepted.schema) == ORDERS.dtypes
+    assert dict(report.valid.schema) == ORDERS.dtypes
 
 
 def test_rows_that_break_a_rule_are_counted_rule_by_rule() -> None:
-    report = accept(order(1, price=0.0), order(2, price=0.0, shop="west"), order(3))
+    report = validate(order(1, price=0.0), order(2, price=0.0, shop="west"), order(3))
     assert report.counts == {"only gifts are free": 2, "shop is a known category": 1}
-    assert accept(order()).counts == {}
+    assert validate(order()).counts == {}
 
 
 def test_a_row_like_a_stored_one_is_a_repeat_missing_values_included() -> None:
     stored = orders(order(1, note=None), order(2))
-    report = accept(order(1, note=None), order(2), order(3), stored=stored)
-    assert (report.repeats, report.accepted["id"].to_list(), len(report.rejected)) == (2, [3], 0)
+    report = validate(order(1, note=None), order(2), order(3), stored=stored)
+    assert (report.duplicates, report.valid["id"].to_list(), len(report.invalid)) == (2, [3], 0)
 
 
 def test_a_row_twice_in_a_batch_is_accepted_once() -> None:
-    report = accept(order(1), order(1), order(2), order(1))
-    assert (report.repeats, report.accepted["id"].to_list(), len(report.rejected)) == (2, [1, 2], 0)
+    report = validate(order(1), order(1), order(2), order(1))
+    assert (report.duplicates, report.valid["id"].to_list(), len(report.invalid)) == (2, [1, 2], 0)
 
 
 def test_a_row_with_the_key_of_another_stored_one_is_rejected() -> None:
-    report = accept(order(1, price=2.0), order(2), stored=orders(order(1)))
-    assert report.rejected.select("id", BROKEN).rows() == [(1, ["key is unique"])]
-    assert report.accepted["id"].to_list() == [2]
+    report = validate(order(1, price=2.0), order(2), stored=orders(order(1)))
+    assert report.invalid.select("id", BROKEN).rows() == [(1, ["key is unique"])]
+    assert report.valid["id"].to_list() == [2]
 
 
 def test_rows_of_a_batch_that_share_a_key_and_differ_are_rejected_together_since_none_is_surely_right() -> None:
-    report = accept(order(1, price=2.0), order(1, price=1.0), order(2))
-    assert report.rejected.select("id", BROKEN).rows() == [(1, ["key is unique"]), (1, ["key is unique"])]
-    assert report.accepted["id"].to_list() == [2]
+    report = validate(order(1, price=2.0), order(1, price=1.0), order(2))
+    assert report.invalid.select("id", BROKEN).rows() == [(1, ["key is unique"]), (1, ["key is unique"])]
+    assert report.valid["id"].to_list() == [2]
 
 
 def test_a_key_is_all_of_its_columns() -> None:
-    report = accept(order(1), order(1, shop="south"), stored=orders(order(2, shop="south"), order(2)))
-    assert (len(report.accepted), len(report.rejected), report.repeats) == (2, 0, 0)
+    report = validate(order(1), order(1, shop="south"), stored=orders(order(2, shop="south"), order(2)))
+    assert (len(report.valid), len(report.invalid), report.duplicates) == (2, 0, 0)
 
 
 def test_the_rule_of_the_key_comes_after_the_rows_own() -> None:
-    report = accept(order(1, paid=1.0), order(2), stored=orders(order(1)))
-    assert report.rejected[BROKEN].to_list() == [["paid is not below price", "key is unique"]]
+    report = validate(order(1, paid=1.0), order(2), stored=orders(order(1)))
+    assert report.invalid[BROKEN].to_list() == [["paid is not below price", "key is unique"]]
 
 
 def test_rows_without_identity_are_neither_repeats_nor_clashes() -> None:
     clicks = pl.DataFrame({"page": ["home", "home"]})
-    report = checks.accept(clicks, CLICKS, stored=clicks)
-    assert (len(report.accepted), report.repeats, len(report.rejected), report.breaches) == (2, 0, 0, ())
+    report = checks.validate(clicks, CLICKS, context=checks.Context(clicks))
+    assert (len(report.valid), report.duplicates, len(report.invalid), report.rejected) == (2, 0, 0, ())
 
 
 @pytest.mark.parametrize(("rows", "bad", "breached"), [(100, 1, False), (100, 2, True), (99, 1, True), (200, 2, False)])
 def test_more_than_one_bad_row_in_a_hundred_breaches_the_batch(rows: int, bad: int, *, breached: bool) -> None:
-    report = accept(*(order(i, price=0.0 if i < bad else 1.0) for i in range(rows)))
+    report = validate(*(order(i, price=0.0 if i < bad else 1.0) for i in range(rows)))
     expected = (f"{bad} of {rows} rows break a rule (at most 1%)",) if breached else ()
-    assert (report.breaches, len(report.rejected), len(report.accepted)) == (expected, bad, rows - bad)
+    assert (report.rejected, len(report.invalid), len(report.valid)) == (expected, bad, rows - bad)
 
 
 @pytest.mark.parametrize(("missing", "breached"), [(4, False), (5, True)])
 def test_more_missing_values_than_the_contract_allows_breach_the_batch(missing: int, *, breached: bool) -> None:
-    report = accept(*(order(i, note=None if i < missing else "thanks") for i in range(8)))
-    assert report.breaches == (("note is missing in 62.5% of rows (at most 50.0%)",) if breached else ())
+    report = validate(*(order(i, note=None if i < missing else "thanks") for i in range(8)))
+    assert report.rejected == (("note is missing in 62.5% of rows (at most 50.0%)",) if breached else ())
 
 
 def test_a_share_of_missing_values_is_taken_of_all_rows_repeats_included() -> None:
     rows = [order(i, note=None if i < 2 else "thanks") for i in range(4)]
-    assert accept(*rows, stored=orders(*rows[2:])).breaches == ()
+    assert validate(*rows, stored=orders(*rows[2:])).rejected == ()
 
 
 def test_a_new_value_of_a_category_that_grows_is_let_in_with_a_note() -> None:
-    report = accept(order(1, kind="pen"), order(2, kind="cup"), order(3, kind="pen"), order(4, kind=None), order(5))
-    assert report.notes == ("kind has a new value 'cup'", "kind has a new value 'pen'")
-    assert len(report.accepted) == 5
+    report = validate(order(1, kind="pen"), order(2, kind="cup"), order(3, kind="pen"), order(4, kind=None), order(5))
+    assert report.warnings == ("kind has a new value 'cup'", "kind has a new value 'pen'")
+    assert len(report.valid) == 5
 
 
 SAMPLES = st.fixed_dictionaries(
@@ -300,16 +302,16 @@ SAMPLES = st.fixed_dictionaries(
 def test_the_order_of_rows_changes_nothing_and_no_row_is_lost(
     rows: list[dict[str, Any]], before: list[dict[str, Any]], random: Any
 ) -> None:
-    stored = accept(*before).accepted if before else NOTHING
+    stored = validate(*before).valid if before else NOTHING
     shuffled = random.sample(rows, len(rows))
-    first, second = accept(*rows, stored=stored), accept(*shuffled, stored=stored)
-    assert Counter(first.accepted.rows()) == Counter(second.accepted.rows())
-    assert Counter(map(str, first.rejected.rows())) == Counter(map(str, second.rejected.rows()))
-    assert (first.repeats, first.counts, first.breaches) == (second.repeats, second.counts, second.breaches)
-    assert len(first.accepted) + len(first.rejected) + first.repeats == len(rows)
-    lake = pl.concat([stored, first.accepted])
+    first, second = validate(*rows, stored=stored), validate(*shuffled, stored=stored)
+    assert Counter(first.valid.rows()) == Counter(second.valid.rows())
+    assert Counter(map(str, first.invalid.rows())) == Counter(map(str, second.invalid.rows()))
+    assert (first.duplicates, first.counts, first.rejected) == (second.duplicates, second.counts, second.rejected)
+    assert len(first.valid) + len(first.invalid) + first.duplicates == len(rows)
+    lake = pl.concat([stored, first.valid])
     assert lake.select("id", "shop").is_duplicated().sum() == 0
-    assert accept(*rows, stored=lake).accepted.is_empty()
+    assert validate(*rows, stored=lake).valid.is_empty()
 
 
 # Beside the weeks before
@@ -343,31 +345,31 @@ def a_day(n: int) -> pl.DataFrame:
 
 
 def beside(batch: pl.DataFrame, *days: pl.DataFrame, now: datetime | None = None) -> checks.BatchReport:
-    return checks.accept(batch, READINGS, stored=readings(0), days=days, now=now)
+    return checks.validate(batch, READINGS, context=checks.Context(readings(0), days), now=now)
 
 
 @pytest.mark.parametrize(("rows", "breached"), [(19, True), (20, False)])
 def test_a_batch_with_less_than_half_of_the_fullest_week_is_breached(rows: int, *, breached: bool) -> None:
     report = beside(a_day(rows), readings(0), readings(40), readings(30))
     expected = (f"{rows} rows, where the weeks before have up to 40 (at least 50% of them)",)
-    assert report.breaches == (expected if breached else ())
+    assert report.rejected == (expected if breached else ())
 
 
 def test_rows_that_the_lake_has_of_the_same_days_count_too() -> None:
-    assert beside(a_day(5), readings(15), readings(40)).breaches == ()
-    assert beside(a_day(5), readings(14), readings(40)).breaches != ()
+    assert beside(a_day(5), readings(15), readings(40)).rejected == ()
+    assert beside(a_day(5), readings(14), readings(40)).rejected != ()
 
 
 def test_some_hours_tell_nothing_of_volume() -> None:
     hours = readings(5, at=[NOON - timedelta(hours=12) + timedelta(microseconds=1)] + [NOON] * 4)
-    assert beside(hours, readings(0), readings(40)).breaches == ()
+    assert beside(hours, readings(0), readings(40)).rejected == ()
 
 
 def test_without_weeks_before_or_with_few_rows_in_them_nothing_is_compared() -> None:
-    assert beside(a_day(2)).breaches == ()
-    assert beside(a_day(2), readings(0)).breaches == ()
-    assert beside(a_day(2), readings(0), readings(11)).breaches == ()
-    assert beside(a_day(2), readings(0), readings(12)).breaches != ()
+    assert beside(a_day(2)).rejected == ()
+    assert beside(a_day(2), readings(0)).rejected == ()
+    assert beside(a_day(2), readings(0), readings(11)).rejected == ()
+    assert beside(a_day(2), readings(0), readings(12)).rejected != ()
 
 
 @pytest.mark.parametrize(("missing", "breached"), [(15, False), (17, True)])
@@ -376,17 +378,17 @@ def test_many_more_missing_values_than_in_any_week_before_breach_the_batch(missi
     usual = readings(note=[None] * 2 + ["a"] * 18)
     report = beside(batch, readings(0), usual, readings())
     expected = ("note is missing in 85% of rows, in the weeks before in at most 10%",)
-    assert report.breaches == (expected if breached else ())
+    assert report.rejected == (expected if breached else ())
 
 
 def test_a_value_that_sticks_breaches_the_batch_where_it_varied_before() -> None:
     stuck, five, four = (readings(value=[float(i % n) for i in range(20)]) for n in (1, 5, 4))
-    assert beside(stuck, readings(0), five, readings()).breaches == (
+    assert beside(stuck, readings(0), five, readings()).rejected == (
         "value is 0.0 in every row: it does not vary, as it did in the weeks before",
     )
-    assert beside(stuck, readings(0), four, readings()).breaches == ()
-    assert beside(four, readings(0), five, readings()).breaches == ()
-    assert beside(stuck.head(11), readings(0), readings()).breaches == ()
+    assert beside(stuck, readings(0), four, readings()).rejected == ()
+    assert beside(four, readings(0), five, readings()).rejected == ()
+    assert beside(stuck.head(11), readings(0), readings()).rejected == ()
 
 
 class Answer(Table):
@@ -424,22 +426,22 @@ def test_a_target_that_is_the_same_in_every_row_is_said_where_that_is_no_chance(
         return pl.DataFrame({"number": range(len(late)), "at": NOON, "late": late}, schema=schema.dtypes)
 
     before = [answers([letter == "1" for letter in week] * 20) for week in weeks]
-    report = checks.accept(answers(batch), schema, stored=answers([]), days=[answers([]), *before])
-    assert (report.breaches, report.notes) == ((), (note,) if note else ())
+    report = checks.validate(answers(batch), schema, context=checks.Context(answers([]), [answers([]), *before]))
+    assert (report.rejected, report.warnings) == ((), (note,) if note else ())
 
 
 @pytest.mark.parametrize(("new", "rows", "breached"), [(1, 20, False), (2, 20, True), (11, 11, False), (12, 12, True)])
 def test_a_new_category_in_many_rows_breaches_the_batch(new: int, rows: int, *, breached: bool) -> None:
     report = beside(readings(rows, kind=["oil"] * new + ["gas"] * (rows - new)))
     expected = (f"kind is new in {new / rows:.1%} of rows (at most 5%)",)
-    assert (report.breaches, report.notes) == (expected if breached else (), ("kind has a new value 'oil'",))
+    assert (report.rejected, report.warnings) == (expected if breached else (), ("kind has a new value 'oil'",))
 
 
 def test_a_row_that_is_known_before_it_happens_is_rejected() -> None:
     instant = timedelta(microseconds=1)
     batch = readings(200, at=[NOON + instant] + [NOON] * 199)
     report = beside(batch, now=NOON)
-    assert (report.counts, report.breaches) == ({"at is not in the future": 1}, ())
+    assert (report.counts, report.rejected) == ({"at is not in the future": 1}, ())
     assert beside(batch, now=NOON + instant).counts == {}
     assert beside(batch).counts == {}
 
@@ -448,7 +450,7 @@ def test_a_row_that_is_long_overdue_is_rejected() -> None:
     instant = timedelta(microseconds=1)
     old = [NOON - timedelta(days=2) - instant, NOON - timedelta(days=2)]
     report = beside(readings(200, at=old + [NOON] * 198))
-    assert (report.counts, report.rejected["meter"].to_list()) == (
+    assert (report.counts, report.invalid["meter"].to_list()) == (
         {"at is within 2 days of the batch's newest": 1},
         [0],
     )
@@ -460,5 +462,42 @@ def test_an_event_is_not_known_before_it_happens_only_where_the_contract_says_wh
 
         at: Annotated[datetime, EventTime()]
 
-    rows = pl.DataFrame({"at": [NOON]}, schema=schema_of(Visit).dtypes)
-    assert checks.accept(rows, schema_of(Visit), stored=rows.head(0), now=NOON - timedelta(days=1)).counts == {}
+    rows, context = pl.DataFrame({"at": [NOON]}, schema=schema_of(Visit).dtypes), checks.Context(pl.DataFrame())
+    assert checks.validate(rows, schema_of(Visit), context=context, now=NOON - timedelta(days=1)).counts == {}
+
+
+# Erased rows, and labels without a row
+
+
+def test_erased_rows_are_dropped_before_anything_is_counted() -> None:
+    erased = orders(order(1), order(2)).select("id", "shop")
+    batch = orders(order(1, price=-1.0), order(2), order(3))
+    report = checks.validate(batch, ORDERS, context=checks.Context(NOTHING, erased=erased))
+    assert (report.valid["id"].to_list(), len(report.invalid), report.duplicates) == ([3], 0, 0)
+    report = checks.validate(batch.head(2), ORDERS, context=checks.Context(NOTHING, erased=erased))
+    assert (report.valid.is_empty(), report.rejected, report.counts) == (True, (), {})
+    assert report.warnings == ("all of its rows were erased",)
+    clicks = pl.DataFrame({"page": ["home"]})
+    report = checks.validate(clicks, CLICKS, context=checks.Context(clicks.clear(), erased=erased))
+    assert len(report.valid) == 1, "a table without the key has no erased rows"
+
+
+@pytest.mark.parametrize(("found", "warned"), [(19, False), (18, True)])
+def test_more_than_one_label_in_twenty_without_a_row_is_a_warning(found: int, *, warned: bool) -> None:
+    schema = schema_of(Answer)
+    labels = pl.DataFrame({"number": range(20), "at": NOON, "late": [True, False] * 10}, schema=schema.dtypes)
+    entities = labels.head(found).select("number", pl.lit(NOON).cast(pl.Datetime("us", "UTC")).alias("_at"))
+    context = checks.Context(labels.clear(), entities=entities, entity_table="questions")
+    report = checks.validate(labels, schema, context=context)
+    assert len(report.valid) == 20
+    assert report.warnings == (("2 of 20 keys are of no row in questions",) if warned else ())
+
+
+def test_a_label_from_before_its_row_is_predicted_is_invalid() -> None:
+    schema = schema_of(Answer)
+    labels = pl.DataFrame({"number": [1, 2, 3], "at": NOON, "late": [True, True, None]}, schema=schema.dtypes)
+    instant = timedelta(microseconds=1)
+    times = pl.Series("_at", [NOON, NOON + instant, NOON + instant], dtype=pl.Datetime("us", "UTC"))
+    context = checks.Context(labels.clear(), entities=labels.select("number", times), entity_table="questions")
+    report = checks.validate(labels, schema, context=context)
+    assert report.invalid.select("number", BROKEN).rows() == [(2, ["at is not before its row is predicted"])]

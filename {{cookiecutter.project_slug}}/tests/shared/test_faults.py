@@ -142,7 +142,7 @@ def stored(workspace: Workspace, rows: pl.DataFrame, table: str, now: datetime) 
 
 def blocked(batch: Batch, clean: int) -> bool:
     """Whether a fault is kept out: the batch or its bad rows, or rows that came twice."""
-    return not batch.ok or (batch.accepted == clean and batch.repeats > 0)
+    return not batch.ok or (batch.accepted == clean and batch.duplicates > 0)
 
 
 def test_planted_faults_are_blocked_and_clean_days_are_not(

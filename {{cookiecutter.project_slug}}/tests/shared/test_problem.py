@@ -95,8 +95,9 @@ def test_every_bundled_batch_keeps_the_contract(table: str) -> None:
     files = sorted((EXAMPLE / table).glob("*.parquet"))
     assert len(files) == 12
     for path in files:
-        report = checks.accept(pl.read_parquet(path), schema, stored=stored)
-        found = (len(report.rejected), report.repeats, report.breaches, report.notes)
+        rows = checks.conform(pl.read_parquet(path), schema)
+        report = checks.validate(rows, schema, context=checks.Context(stored))
+        found = (len(report.invalid), report.duplicates, report.rejected, report.warnings)
         assert found == (0, 0, (), ()), f"{path.name}: {report.counts}"
 
 
@@ -139,8 +140,8 @@ def test_a_fault_in_a_batch_is_found_by_the_rule_made_for_it(fault: str) -> None
     table, change, rule = FAULTS[fault]
     schema = PROBLEM.schemas[table]
     rows = checks.conform(batch(table, "2013-01"), schema).with_columns(**change)
-    report = checks.accept(rows, schema, stored=pl.DataFrame(schema=schema.dtypes))
-    assert report.breaches
+    report = checks.validate(rows, schema, context=checks.Context(rows.clear()))
+    assert report.rejected
     assert [name for name in report.counts if name.startswith(rule)]
 
 
@@ -200,13 +201,14 @@ def test_a_destination_or_carrier_never_seen_is_let_in_with_a_note_whatever_its_
     rows = checks.conform(batch("flights", "2013-01"), schema).with_columns(
         destination=pl.lit("XXX"), carrier=pl.lit("ZZ"), distance=pl.int_range(pl.len()) % 5999 + 1
     )
-    report = checks.accept(rows, schema, stored=rows.clear())
-    assert report.notes == ("carrier has a new value 'ZZ'", "destination has a new value 'XXX'")
-    assert len(report.accepted) == len(rows)
+    report = checks.validate(rows, schema, context=checks.Context(rows.clear()))
+    assert report.warnings == ("carrier has a new value 'ZZ'", "destination has a new value 'XXX'")
+    assert len(report.valid) == len(rows)
     left = checks.conform(batch("departures", "2013-01"), PROBLEM.schemas["departures"]).with_columns(
         carrier=pl.lit("ZZ")
     )
-    assert checks.accept(left, PROBLEM.schemas["departures"], stored=left.clear()).rejected.is_empty()
+    report = checks.validate(left, PROBLEM.schemas["departures"], context=checks.Context(left.clear()))
+    assert report.invalid.is_empty()
 
 
 # --- collection

@@ -15,7 +15,7 @@ from io import BytesIO
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
-from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
+from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
 from {{cookiecutter.__package_name}}.shared.release import CARD, TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import Schema
@@ -70,7 +70,7 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
     schema, lake = workspace.problem.schema, workspace.lake
     try:
         gone = keys_of(schema, keys)
-    except ContractBreach as breach:
+    except ContractViolation as breach:
         raise BadInput(f"no key of {schema.name} is like this: {breach}") from breach
     erasures.record(lake, schema, gone)
     names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))

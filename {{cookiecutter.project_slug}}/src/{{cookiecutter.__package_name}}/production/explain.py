@@ -9,7 +9,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset, masked
-from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, keys_of, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractViolation, keys_of, with_violations
 from {{cookiecutter.__package_name}}.shared.release import contributions
 from {{cookiecutter.__package_name}}.shared.schema import AT, BATCH, Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -151,7 +151,7 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
     raw = rows.drop(schema.having(Personal))
     return Explained(
         raw=_json(raw),
-        broken=tuple(marked(rows, schema)[RULES].item()),
+        broken=tuple(with_violations(rows, schema)[RULES].item()),
         predicted_at=built[AT].item().isoformat(),
         features=_json(built.select(list(release.features))),
         answer=_json(answer),
@@ -164,7 +164,7 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
 def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
     try:
         wanted = keys_of(schema, (key,))
-    except ContractBreach:  # no value of the key's type: no row has it
+    except ContractViolation:  # no value of the key's type: no row has it
         wanted = pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key})
     rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
     if rows.is_empty():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.decide import Decision, decide
-from {{cookiecutter.__package_name}}.production.ingest import Ingested, ingest_inbox
+from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
 from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
 from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
@@ -42,7 +42,7 @@ class Done:
     """
 
     as_of: datetime | None
-    ingested: Ingested
+    ingested: IngestReport
     decision: Decision
     trained: Trained | None = None
     promoted: Promoted | None = None
@@ -62,7 +62,7 @@ class Done:
         """What was done, for people."""
         rows = sum(batch.accepted for batch in self.ingested.batches)
         lines = [f"ingested {len(self.ingested.batches)} batches, {rows} rows"]
-        lines += [f"  {batch}" for batch in self.ingested.batches if not batch.ok or batch.notes]
+        lines += [f"  {batch}" for batch in self.ingested.batches if not batch.ok or batch.warnings]
         lines += [f"challenger: {self.decision.reason}"]
         lines += [str(self.trained)] if self.trained else []
         lines += [str(self.promoted)] if self.promoted else []
@@ -113,7 +113,7 @@ def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = Fals
     return done
 
 
-def bring_in(workspace: Workspace, until: datetime) -> Ingested:
+def bring_in(workspace: Workspace, until: datetime) -> IngestReport:
     """Collect what arrived since the last time, and ingest what is in the inbox."""
     inbox, lake = workspace.path(workspace.settings.inbox), workspace.lake
     columns = {"until": DTYPES[datetime]}

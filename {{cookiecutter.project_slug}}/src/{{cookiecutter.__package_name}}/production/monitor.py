@@ -13,7 +13,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.production import served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
 from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.live import labelled_since
@@ -140,13 +140,13 @@ def _refused(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
         try:
             batch = json.loads(path.read_text(encoding="utf-8"))
             new = datetime.fromisoformat(batch["arrived"]) > moment - RECENT
-            detail = f"{'; '.join(batch['breaches'])}: mend it, then delete {batch['quarantine']}"
+            detail = f"{'; '.join(batch['rejected'])}: mend it, then delete {batch['quarantine']}"
             found = Finding(f"batch {batch['table']}/{batch['name']}", State.ALARM, detail)
         except (ValueError, KeyError, TypeError):
-            batch, new = {"breaches": True}, True
+            batch, new = {"rejected": True}, True
             detail = f"its reasons can't be read: delete {path.parent}"
             found = Finding(f"batch {path.parent.name}", State.ALARM, detail)
-        if batch["breaches"] and new:
+        if batch["rejected"] and new:
             yield found
 
 
@@ -167,7 +167,7 @@ def _invariants(workspace: Workspace, moment: datetime) -> Iterator[Finding]:
     for name, schema in workspace.problem.schemas.items():
         table = workspace.lake.scan(schema)
         recent = table.filter(pl.col(schema.time) > moment - RECENT) if schema.time else table
-        rows = marked(recent.select(schema.names).collect(), schema)
+        rows = with_violations(recent.select(schema.names).collect(), schema)
         broken = rows.filter(pl.col(RULES).list.len() > 0)[RULES].explode().unique().sort().to_list()
         detail = f"{len(rows)} newest rows keep it" if not broken else f"newest rows break {', '.join(broken)}"
         yield Finding(f"contract of {name}", State.ALARM if broken else State.FINE, detail)

@@ -1,47 +1,55 @@
-"""Predictions by the champion: for the rows of a file, and for what is coming."""
+"""Predictions by the champion: for the rows of a file, and for upcoming rows of the lake."""
 
 import hashlib
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.checkpoint import Checkpoint, Job
-from {{cookiecutter.__package_name}}.production.ingest import chunks, digest_of, typed
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
-from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, conform, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractViolation, with_violations
 from {{cookiecutter.__package_name}}.shared.dataset import History
+from {{cookiecutter.__package_name}}.shared.files import chunks, conform_rows, write_rows
 from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
-from {{cookiecutter.__package_name}}.shared.registry import code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import Personal, Schema
+from {{cookiecutter.__package_name}}.shared.schema import Personal, Schema, Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 ROW, LINE = "_row", "_line"
-CHUNK = 50_000  # rows of a file, which are in memory at the same time
+CHUNK = 50_000  # rows of a file that are in memory at the same time
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What became of a file of requests."""
+class PredictionResult:
+    """The result of predicting a file.
+
+    Attributes:
+        rows: The number of predicted rows.
+        invalid: The number of rows that violate the contract.
+        version: Of the model.
+        out: The file with the predictions.
+    """
 
     rows: int
-    rejected: int
+    invalid: int
     version: int
     out: str
 
     @property
     def ok(self) -> bool:
-        """Whether every row keeps the contract."""
-        return not self.rejected
+        """Whether every row is valid."""
+        return not self.invalid
 
     def __str__(self) -> str:
         """One line for people."""
-        broken = f"; {self.rejected} rows break the contract and have a reason instead" if self.rejected else ""
+        broken = f"; {self.invalid} rows break the contract and have a reason instead" if self.invalid else ""
         return f"{self.rows} rows predicted by version {self.version} -> {self.out}{broken}"
 
 
@@ -77,80 +85,68 @@ def features_for(
     return dataset.to_predict(workspace.problem, rows.with_row_index(ROW), history, now=now).sort(ROW).drop(ROW)
 
 
-def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: datetime | None = None) -> Predicted:
-    """Predict a file's rows into another file, without personal columns; a row that breaks the contract gets reasons.
+def predict(
+    workspace: Workspace, file: Path, *, out: Path | None = None, now: datetime | None = None
+) -> PredictionResult:
+    """Predict the rows of a file into another file, without personal columns.
 
-    The file is read, and its answers are written, chunk by chunk. Stopped in between, the same command goes on, as of
-    the time when it was first given. Personal and forbidden columns that are no keys may be missing.
+    A row that violates the contract gets the reasons instead of a prediction. Both files are processed in chunks, as of
+    one time and one state of the tables. Personal and forbidden columns that are not part of the key may be missing.
 
     Raises:
-        BadInput: The file can't be read, its columns are not the contract's, or the answers can't be written there.
+        BadInput: The file can't be read, its columns violate the contract, or the predictions can't be written.
         Refused: There is no champion.
     """
-    release = champion(workspace)
+    release, problem, lake = champion(workspace), workspace.problem, workspace.lake
     target = out or workspace.path(workspace.settings.reports) / f"{file.stem}-predicted{file.suffix}"
     if target.suffix.lower() not in {".parquet", ".csv"}:
         raise BadInput(f"{target} ends in {target.suffix!r}: answers are .parquet or .csv")
-    same = (digest_of(file), file.suffix, release.number, release.run_id, code_hash(), CHUNK, now)
-    job = hashlib.sha256(repr(same).encode()).hexdigest()
-    checkpoint = Checkpoint(target)
-    with checkpoint.alone():
-        _predict_chunks(workspace, release, file, checkpoint, _begun(workspace, checkpoint, job, now))
-        rejected, rows = checkpoint.joined().select(pl.col("error").count(), pl.len()).collect().row(0)
-        checkpoint.finish()
-    return Predicted(rows - rejected, rejected, release.version, target.as_posix())
+    moment, versions = workspace.now(now), dataset.versions(problem, lake)
+    history = dataset.known(problem, lake, as_of=moment, versions=versions)
+    requests = _requests(file, problem.schema.request)
+    first = next(requests)
+    schema = _output_schema(release, first, personal=problem.schema.having(Personal))
+    rows = invalid = 0
+
+    def predictions() -> Iterator[pl.DataFrame]:
+        nonlocal rows, invalid
+        for chunk in chain([first], requests):
+            valid = chunk.filter(pl.col("error").is_null())
+            parts = [pl.DataFrame(schema=schema), chunk.filter(pl.col("error").is_not_null())]
+            if len(valid):
+                parts.append(predict_rows(workspace, release, valid, now=moment, history=history))
+            yield pl.concat(parts, how="diagonal").sort(LINE).select(schema.names())
+            rows, invalid = rows + len(chunk), invalid + len(chunk) - len(valid)
+            log.info("predict   %d rows of %s", rows, file)
+
+    write_rows(target, predictions(), schema)
+    return PredictionResult(rows - invalid, invalid, release.version, target.as_posix())
 
 
-def _begun(workspace: Workspace, checkpoint: Checkpoint, job: str, now: datetime | None) -> Job:
-    """The job that goes on, or is begun: its parts are of one time and of one state of the tables."""
-    moment, found = datetime.now(UTC), checkpoint.job()
-    keep = timedelta(days=workspace.settings.keep_days)
-    if found is not None and found.id == job and moment - found.begun < keep:
-        return found
-    versions = dataset.versions(workspace.problem, workspace.lake)
-    begun = Job(id=job, begun=moment, now=workspace.now(now), versions=versions)
-    checkpoint.begin(begun)
-    return begun
-
-
-def _predict_chunks(workspace: Workspace, release: Release, file: Path, checkpoint: Checkpoint, job: Job) -> None:
-    """Answer the chunks of a file that have no part yet."""
-    history = dataset.known(workspace.problem, workspace.lake, as_of=job.now, versions=job.versions)
-    schema, done = workspace.problem.schema.request, len(checkpoint.parts())
-    if done:
-        log.info("predict   goes on after %d rows of %s", done * CHUNK, file)
-    for nth, rows in enumerate(chunks(file, CHUNK, start=done * CHUNK), start=done):
-        try:
-            judged = _judged(typed(rows, schema, file), schema)
-        except ContractBreach as breach:
-            checkpoint.clear()
-            where = f" from row {nth * CHUNK + 1} on" if nth else ""
-            raise BadInput(f"{file}{where} breaks the contract of {schema.name}: {breach}") from breach
-        checkpoint.add(nth, _answered(workspace, release, judged, history, now=job.now))
-        log.info("predict   %d rows of %s", nth * CHUNK + len(rows), file)
-
-
-def _judged(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Rows of requests as the contract has them, each with its number and its error, if it breaks a rule.
+def _requests(file: Path, schema: Schema) -> Iterator[pl.DataFrame]:
+    """The rows of a file as requests, in chunks, each row with its number and, in `error`, the rules that it violates.
 
     Raises:
-        ContractBreach: A column is missing, unknown or of another type, or there are no rows.
+        BadInput: The file can't be read, has no rows, or a column is missing, unknown or of another type.
     """
-    asked = schema.without([name for name in schema.closed if name not in rows.columns])
-    rules = pl.col(RULES)
-    judged = marked(conform(rows, asked), asked).with_row_index(LINE)
-    return judged.with_columns(error=pl.when(rules.list.len() > 0).then(rules.list.join("; "))).drop(RULES)
+    for nth, chunk in enumerate(chunks(file, CHUNK)):
+        present = schema.without([name for name in schema.closed if name not in chunk.columns])
+        try:
+            rows = conform_rows(chunk, present, file)
+        except ContractViolation as violation:
+            where = f" from row {nth * CHUNK + 1} on" if nth else ""
+            raise BadInput(f"{file}{where} breaks the contract of {schema.name}: {violation}") from violation
+        rules = pl.col(RULES).list
+        error = pl.when(rules.len() > 0).then(rules.join("; ")).alias("error")
+        yield with_violations(rows, present).with_columns(error).drop(RULES).with_row_index(LINE)
 
 
-def _answered(
-    workspace: Workspace, release: Release, judged: pl.DataFrame, history: History, *, now: datetime
-) -> pl.DataFrame:
-    """Judged rows with answers to those that keep the contract, without personal columns."""
-    parts = [judged.filter(pl.col("error").is_not_null())]
-    if len(kept := judged.filter(pl.col("error").is_null()).drop("error")):
-        parts.append(predict_rows(workspace, release, kept, now=now, history=history))
-    answers = pl.concat(parts, how="diagonal").sort(LINE)
-    return answers.drop(LINE, *workspace.problem.schema.having(Personal), strict=False)
+def _output_schema(release: Release, requests: pl.DataFrame, *, personal: Sequence[str]) -> pl.Schema:
+    """The columns of the predictions of requests: theirs but personal ones, then those of the release."""
+    shape = (0, len(release.classes)) if release.task is Task.MULTICLASS else (0,)
+    answers = release.answers(np.empty(shape))
+    kept = requests.drop(LINE, *personal, strict=False)
+    return pl.Schema({**kept.schema, **answers.schema, "version": pl.Int32()})
 
 
 def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
@@ -165,7 +161,7 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
         return 0
     release = champion(workspace)
     key = {name: schema.dtypes[name] for name in schema.key}
-    done = lake.read(PREDICTIONS, key | {"version": pl.Int64()}).filter(pl.col("version") == release.version)
+    done = lake.read(PREDICTIONS, key | {"version": pl.Int32()}).filter(pl.col("version") == release.version)
     ahead = lake.scan(schema).filter(pl.col(schema.event_time) > now).select(schema.names)
     for other in (lake.scan(labels), done):
         ahead = ahead.join(other.select(schema.key), on=schema.key, how="anti")

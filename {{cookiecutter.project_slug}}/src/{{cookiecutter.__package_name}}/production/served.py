@@ -10,7 +10,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset, live, training
-from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, with_violations
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import (
@@ -48,7 +48,7 @@ def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Itera
 def _contract(workspace: Workspace, rows: pl.DataFrame) -> Finding:
     """The contract on requests; columns that are not kept are taken to keep it."""
     kept = asked(workspace)
-    rules = marked(rows.select(kept.names), kept)[RULES]
+    rules = with_violations(rows.select(kept.names), kept)[RULES]
     bad = int((rules.list.len() > 0).sum())
     names = ", ".join(rules.explode().drop_nulls().unique().sort().to_list())
     detail = f"{bad} of {len(rows)} rows break {names}" if bad else f"{len(rows)} rows keep it"

@@ -1,30 +1,38 @@
-"""Batches against their contract: what is accepted, what is not, and why.
+"""Validation of batches against their contract. Pure functions over frames.
 
-Pure functions over frames. A batch whose columns or types are wrong, with too many bad rows, or unlike the weeks before
-is breached as a whole; else its bad rows are set apart, each with the rules that it breaks.
+A batch with wrong columns or types, with too many invalid rows, or unlike the weeks before is rejected as a whole.
+Otherwise only its invalid rows are set apart, each with the rules that it violates.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import TypeVar
 
 import narwhals as nw
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.schema import AT, Category, Column, Known, Nulls, Schema
-from {{cookiecutter.__package_name}}.shared.usual import ENOUGH, one_answer, unlike
+from {{cookiecutter.__package_name}}.shared.usual import (
+    MIN_ROWS,
+    batch_anomalies,
+    constant_target,
+    orphan_labels,
+)
 
-RULES = "_rules"  # beside a rejected row: the rules it breaks
+RULES = "_rules"  # beside an invalid row: the rules that it violates
 UNIQUE = "key is unique"
-PARTS = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
-TOLERANCE = 0.01  # a batch with a larger share of bad rows is breached as a whole
-GROWTH = 0.05  # so is one with a larger share of new categories
+SEPARATOR = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
+TOLERANCE = 0.01  # the largest share of invalid rows that a batch may have
+MAX_NEW_CATEGORIES = 0.05  # the largest share of rows with a new category
+
+PolarsFrame = TypeVar("PolarsFrame", pl.DataFrame, pl.LazyFrame)
 
 
-class ContractBreach(Exception):
-    """The batch as a whole can't be accepted; the reasons say why."""
+class ContractViolation(Exception):
+    """The batch as a whole is rejected, for these reasons."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__("; ".join(reasons))
@@ -32,30 +40,85 @@ class ContractBreach(Exception):
 
 
 @dataclass(frozen=True)
-class BatchReport:
-    """What became of a batch's rows."""
+class Context:
+    """What a batch is compared with.
 
-    accepted: pl.DataFrame
-    rejected: pl.DataFrame
-    repeats: int
-    breaches: tuple[str, ...]
-    notes: tuple[str, ...]
+    Attributes:
+        stored: The table's rows that may share a key with the batch.
+        days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
+        entities: For labels in a table of their own: the keys of their rows that are stored, and in `_at` when each is
+            predicted. None for other tables.
+        entity_table: The table of these rows.
+        erased: The keys of erased rows.
+    """
+
+    stored: pl.DataFrame
+    days: Sequence[pl.DataFrame] = ()
+    entities: pl.DataFrame | None = None
+    entity_table: str = ""
+    erased: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """The result of validating a batch.
+
+    Attributes:
+        valid: New rows that violate no rule.
+        invalid: Rows that violate a rule, with the names of these rules in the column `RULES`.
+        duplicates: The number of rows that are stored already or repeat another of the batch.
+        rejected: Why the batch as a whole is rejected: then no row may be appended.
+        warnings: What to look at in an accepted batch.
+    """
+
+    valid: pl.DataFrame = field(default_factory=pl.DataFrame)
+    invalid: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={RULES: pl.List(pl.String)}))
+    duplicates: int = 0
+    rejected: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows break each rule."""
-        broken = self.rejected.get_column(RULES).explode().drop_nulls()
-        return {str(rule): int(n) for rule, n in sorted(broken.value_counts().iter_rows())}
+        """The number of rows that violate each rule."""
+        violated = self.invalid.get_column(RULES).explode().drop_nulls()
+        return {str(rule): int(n) for rule, n in sorted(violated.value_counts().iter_rows())}
+
+
+def validate(batch: pl.DataFrame, schema: Schema, *, context: Context, now: datetime | None = None) -> BatchReport:
+    """Split a batch into valid and invalid rows, and judge it as a whole.
+
+    Args:
+        batch: Rows that conform to the schema.
+        schema: The table's schema.
+        context: What the batch is compared with.
+        now: When the batch arrived; None skips the check for times in the future.
+    """
+    rows = drop_rows(batch, context.erased)
+    if rows.is_empty():
+        return BatchReport(rows, warnings=("all of its rows were erased",))
+    fresh = _without_duplicates(rows, schema, context.stored)
+    checked = _check_keys(with_violations(fresh, schema), schema, context.stored)
+    checked = _check_times(checked, schema, context.entities, now)
+    is_valid = pl.col(RULES).list.len() == 0
+    valid, invalid = checked.filter(is_valid).drop(RULES), checked.filter(~is_valid)
+    orphans = () if context.entities is None else orphan_labels(valid, context.entities, context.entity_table)
+    return BatchReport(
+        valid=valid,
+        invalid=invalid,
+        duplicates=len(rows) - len(fresh),
+        rejected=(*_excesses(rows, schema, len(invalid)), *batch_anomalies(fresh, schema, context.days)),
+        warnings=(*_new_categories(rows, schema), *constant_target(fresh, schema, context.days), *orphans),
+    )
 
 
 def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """The batch with the contract's columns in their order and types.
 
     Numbers and times may be stored narrower or wider; a naive time is taken as UTC; text in place of anything else
-    is a breach.
+    is a violation.
 
     Raises:
-        ContractBreach: A column is missing, unknown or of another type, or the batch is empty.
+        ContractViolation: A column is missing, unknown or of another type, or the batch is empty.
     """
     missing = [name for name in schema.names if name not in batch.columns]
     unknown = [name for name in batch.columns if name not in schema.names]
@@ -65,11 +128,11 @@ def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     wrong = [column for column in schema.columns if column.name in batch.columns and not _fits(batch, column)]
     reasons += [f"column {column.name} is {batch[column.name].dtype}, not {column.dtype}" for column in wrong]
     if reasons:
-        raise ContractBreach(*reasons)
+        raise ContractViolation(*reasons)
     rows = batch.select(_cast(batch, column) for column in schema.columns)
     lost = [name for name in schema.names if rows[name].null_count() > batch[name].null_count()]
     if lost:
-        raise ContractBreach(*(f"column {name} has values too large for {schema.dtypes[name]}" for name in lost))
+        raise ContractViolation(*(f"column {name} has values too large for {schema.dtypes[name]}" for name in lost))
     return rows
 
 
@@ -96,7 +159,7 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Text, as it is read from CSV, in the contract's types; an empty cell is a missing value.
 
     Raises:
-        ContractBreach: A value can't be read as its column's type.
+        ContractViolation: A value can't be read as its column's type.
     """
     typed = batch.with_columns(from_text(column) for column in schema.columns if column.name in batch.columns)
     reasons = []
@@ -108,7 +171,7 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
                 f"as {unread[0]!r}"
             )
     if reasons:
-        raise ContractBreach(*sorted(reasons))
+        raise ContractViolation(*sorted(reasons))
     return typed
 
 
@@ -134,129 +197,95 @@ def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
 
     Raises:
         BadInput: The table has no key, or another number of columns in it.
-        ContractBreach: A value is none of its column's type.
+        ContractViolation: A value is none of its column's type.
     """
     if not schema.key:
         raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
     one = len(schema.key) == 1
-    values = [[key] if one else [part.replace(r"\/", "/") for part in PARTS.split(key)] for key in keys]
+    values = [[key] if one else [part.replace(r"\/", "/") for part in SEPARATOR.split(key)] for key in keys]
     if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
         raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
     return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
 
 
-def accept(
-    batch: pl.DataFrame,
-    schema: Schema,
-    *,
-    stored: pl.DataFrame,
-    days: Sequence[pl.DataFrame] = (),
-    subject: pl.DataFrame | None = None,
-    now: datetime | None = None,
-) -> BatchReport:
-    """Split a batch into rows that keep the contract and rows that break it.
-
-    Args:
-        batch: Rows as they arrived.
-        schema: The table's schema.
-        stored: The table's rows that may share a key with the batch; a row that equals its stored one is a repeat.
-        days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
-        subject: Of labels in a table of their own: the keys of their rows that are in the lake, and in `_at` when each
-            is predicted.
-        now: When the batch arrived; without it, nothing is known of the future.
-
-    Returns:
-        The accepted and the rejected rows, and what breaches the batch as a whole: then it must not be appended.
-
-    Raises:
-        ContractBreach: The columns don't conform; nothing can be said of rows.
-    """
-    rows = conform(batch, schema)
-    fresh = _without_repeats(rows, schema, stored)
-    judged = _with_times(_with_clashes(marked(fresh, schema), schema, stored), schema, subject, now)
-    kept = judged[RULES].list.len() == 0
-    rejected = judged.filter(~kept)
-    return BatchReport(
-        accepted=judged.filter(kept).drop(RULES),
-        rejected=rejected,
-        repeats=len(rows) - len(fresh),
-        breaches=(*_breaches(rows, schema, len(rejected)), *unlike(fresh, schema, days)),
-        notes=(*_new_categories(rows, schema), *one_answer(fresh, schema, days)),
+def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
+    """Rows that conform, with the names of the rules that each violates in the column `RULES`."""
+    rules = [(f"{RULES} {name}", name, condition) for name, condition in schema.conditions().items()]
+    checked: PolarsFrame = (
+        nw.from_native(rows)
+        .with_columns(condition.fill_null(value=True).alias(column) for column, _, condition in rules)
+        .to_native()
     )
+    violated = [pl.when(~pl.col(column)).then(pl.lit(name)) for column, name, _ in rules]
+    columns = [column for column, _, _ in rules]
+    return checked.with_columns(pl.concat_list(violated).list.drop_nulls().alias(RULES)).drop(columns)
 
 
-def _without_repeats(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
+def drop_rows(rows: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
+    """The rows that have none of these keys; all of them if they lack a column of the key."""
+    if keys.is_empty() or not set(keys.columns) <= set(rows.columns):
+        return rows
+    return rows.join(keys, on=keys.columns, how="anti", maintain_order="left")
+
+
+def _without_duplicates(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
     if not schema.key:
         return rows
     fresh = rows.unique(maintain_order=True)
     return fresh.join(stored.select(schema.names), on=schema.names, how="anti", nulls_equal=True)
 
 
-def marked(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Rows that conform, with the names of the rules that each of them breaks in the column `RULES`."""
-    return with_rules(rows.lazy(), schema).collect()
-
-
-def with_rules(rows: pl.LazyFrame, schema: Schema) -> pl.LazyFrame:
-    """The same for rows that are still to come."""
-    conditions = {f"{RULES} {name}": (name, condition) for name, condition in schema.conditions().items()}
-    kept: pl.LazyFrame = (
-        nw.from_native(rows)
-        .with_columns(condition.fill_null(value=True).alias(column) for column, (_, condition) in conditions.items())
-        .to_native()
-    )
-    broken = [pl.when(~pl.col(column)).then(pl.lit(name)) for column, (name, _) in conditions.items()]
-    return kept.with_columns(pl.concat_list(broken).list.drop_nulls().alias(RULES)).drop(list(conditions))
-
-
-def _with_clashes(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
-    """Add the rule of the key to marked rows whose key another row has, in the batch or in the lake."""
+def _check_keys(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.DataFrame:
+    """Add a violation to checked rows whose key occurs again in the batch, or in the lake."""
     if not schema.key:
         return rows
     taken = stored.select(schema.key).unique().with_columns(_taken=True)
     clash = pl.col("_taken").fill_null(value=False) | pl.struct(schema.key).is_duplicated()
     joined = rows.join(taken, on=schema.key, how="left", nulls_equal=True, maintain_order="left")
-    return joined.with_columns(_and(UNIQUE, clash)).drop("_taken")
+    return joined.with_columns(_add_violation(UNIQUE, clash)).drop("_taken")
 
 
-def _with_times(rows: pl.DataFrame, schema: Schema, subject: pl.DataFrame | None, now: datetime | None) -> pl.DataFrame:
-    """Add the rules of time to marked rows.
+def _check_times(
+    rows: pl.DataFrame, schema: Schema, entities: pl.DataFrame | None, now: datetime | None
+) -> pl.DataFrame:
+    """Add the violations of time to checked rows.
 
-    Nothing is known before it happens, no label before its row is predicted, and nothing comes long after the others.
+    No row is known before it happens, no label before its row is predicted, and no row long before the newest.
     """
     if (time := schema.time) is None:
         return rows
     if now and schema.only(Known):
-        rows = rows.with_columns(_and(f"{time} is not in the future", pl.col(time) > now))
-    if subject is not None:
+        rows = rows.with_columns(_add_violation(f"{time} is not in the future", pl.col(time) > now))
+    if entities is not None:
         early = (pl.col(time) < pl.col(AT)) & pl.col(schema.target or "").is_not_null()
-        joined = rows.join(subject, on=subject.drop(AT).columns, how="left", maintain_order="left")
-        rows = joined.with_columns(_and(f"{time} is not before its row is predicted", early)).drop(AT)
+        joined = rows.join(entities, on=entities.drop(AT).columns, how="left", maintain_order="left")
+        rows = joined.with_columns(_add_violation(f"{time} is not before its row is predicted", early)).drop(AT)
     if span := schema.model.span:
         overdue = pl.col(time) < pl.col(time).max() - span
-        rows = rows.with_columns(_and(f"{time} is within {span.days} days of the batch's newest", overdue))
+        rows = rows.with_columns(_add_violation(f"{time} is within {span.days} days of the batch's newest", overdue))
     return rows
 
 
-def _and(rule: str, broken: pl.Expr) -> pl.Expr:
-    """The rules that a marked row breaks, and one more where it is broken."""
-    return pl.when(broken).then(pl.col(RULES).list.concat(pl.lit([rule]))).otherwise(pl.col(RULES))
+def _add_violation(rule: str, violated: pl.Expr) -> pl.Expr:
+    """The rules that a checked row violates, and one more where it is violated."""
+    return pl.when(violated).then(pl.col(RULES).list.concat(pl.lit([rule]))).otherwise(pl.col(RULES))
 
 
-def _breaches(rows: pl.DataFrame, schema: Schema, rejected: int) -> Iterator[str]:
+def _excesses(rows: pl.DataFrame, schema: Schema, invalid: int) -> Iterator[str]:
+    """Shares of a batch's rows that are above their limits."""
     for column in schema.columns:
         nulls = column.role(Nulls)
         share = rows[column.name].null_count() / len(rows)
         if nulls and share > nulls.at_most:
             yield f"{column.name} is missing in {share:.1%} of rows (at most {nulls.at_most:.1%})"
-    if rejected > TOLERANCE * len(rows):
-        yield f"{rejected} of {len(rows)} rows break a rule (at most {TOLERANCE:.0%})"
+    if invalid > TOLERANCE * len(rows):
+        yield f"{invalid} of {len(rows)} rows break a rule (at most {TOLERANCE:.0%})"
     for column in schema.columns:
         category = column.role(Category)
-        if category and category.grows and len(rows) >= ENOUGH:
+        if category and category.grows and len(rows) >= MIN_ROWS:
             new = (~rows[column.name].is_in(category.values)).sum() / len(rows)
-            if new > GROWTH:
-                yield f"{column.name} is new in {new:.1%} of rows (at most {GROWTH:.0%})"
+            if new > MAX_NEW_CATEGORIES:
+                yield f"{column.name} is new in {new:.1%} of rows (at most {MAX_NEW_CATEGORIES:.0%})"
 
 
 def _new_categories(rows: pl.DataFrame, schema: Schema) -> Iterator[str]:

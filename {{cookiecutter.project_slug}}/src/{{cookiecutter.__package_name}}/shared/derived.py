@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, create_model
 from pydantic_core import PydanticCustomError
 
-from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
 from {{cookiecutter.__package_name}}.shared.schema import (
     Category,
     Column,
@@ -117,7 +117,7 @@ def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
     """
     schema, rng = schema_of(table), np.random.default_rng(seed)
     rows = pl.DataFrame({column.name: _values(column, n, rng) for column in schema.columns}, schema=schema.dtypes)
-    return marked(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
+    return with_violations(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
 
 
 def _values(column: Column, n: int, rng: np.random.Generator) -> list[Any]:

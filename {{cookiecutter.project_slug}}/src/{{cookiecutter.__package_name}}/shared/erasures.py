@@ -15,7 +15,7 @@ from deltalake.exceptions import DeltaError
 from polars.exceptions import PolarsError
 
 from {{cookiecutter.__package_name}}.shared import first_line, whole
-from {{cookiecutter.__package_name}}.shared.checks import from_text
+from {{cookiecutter.__package_name}}.shared.checks import drop_rows, from_text
 from {{cookiecutter.__package_name}}.shared.lake import HISTORY, Lake, days
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Schema
 
@@ -33,19 +33,23 @@ def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> int:
         schema: Of the subject.
         keys: The key's columns.
     """
-    new = keys.unique(maintain_order=True).join(_recorded(lake, schema), on=schema.key, how="anti")
+    new = keys.unique(maintain_order=True).join(erased_keys(lake, schema).collect(), on=schema.key, how="anti")
     if len(new):
         stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED))
         lake.append(TABLE, stamped, batch=sha256(new.write_json().encode()).hexdigest())
     return len(new)
 
 
+def erased_keys(lake: Lake, schema: Schema) -> pl.LazyFrame:
+    """The keys of erased rows of the subject; none if it has no key."""
+    lake = dataclasses.replace(lake, _opened={})  # opened anew: batches are let in by several threads
+    key = {name: schema.dtypes[name] for name in schema.key}
+    return lake.read(TABLE, key).select(schema.key)
+
+
 def without(lake: Lake, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that were not erased; all of them, where they have not the subject's key."""
-    lake = dataclasses.replace(lake, _opened={})  # opened anew: batches are let in by several threads
-    if not schema.key or not set(schema.key) <= set(rows.columns) or lake.version(TABLE) < 0:
-        return rows
-    return rows.join(_recorded(lake, schema), on=schema.key, how="anti", maintain_order="left")
+    return drop_rows(rows, erased_keys(lake, schema).collect())
 
 
 def since(lake: Lake, moment: datetime) -> int:
@@ -95,9 +99,9 @@ def replace(lake: Lake, table: str, rows: pl.DataFrame) -> None:
 
 def clean(lake: Lake, schema: Schema, path: Path) -> None:
     """Write a file anew without rows that were erased, where it has some."""
-    lake = dataclasses.replace(lake, _opened={})
-    if schema.key and lake.version(TABLE) >= 0:
-        purge(path, schema, _recorded(lake, schema))
+    gone = erased_keys(lake, schema).collect()
+    if len(gone):
+        purge(path, schema, gone)
 
 
 def purge(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
@@ -140,8 +144,3 @@ def _forget_past(lake: Lake, table: deltalake.DeltaTable) -> None:
     table.create_checkpoint()
     table.cleanup_metadata()
     table.alter.set_table_properties({HISTORY: days(lake.keep)})
-
-
-def _recorded(lake: Lake, schema: Schema) -> pl.DataFrame:
-    key = {name: schema.dtypes[name] for name in schema.key}
-    return lake.read(TABLE, key).select(schema.key).collect()

@@ -17,7 +17,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, first_line, windows
-from {{cookiecutter.__package_name}}.shared.checks import RULES, with_rules
+from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -95,7 +95,7 @@ class Prepared:
         self.newest = {name: self._newest(name, rows, now) for name, rows in self.history.items()}
         request = problem.schema.request
         self._rows = _Rows({ROW: pl.UInt32(), **request.dtypes, NOW: DTYPES[datetime]})
-        asked = dataset.requests(problem, with_rules(self._rows.scan(), request), now=nw.col(NOW))
+        asked = dataset.requests(problem, with_violations(self._rows.scan(), request), now=nw.col(NOW))
         history = {name: nw.from_native(rows.lazy()) for name, rows in self.history.items()}
         token = windows.held.set(self._computed)
         try:

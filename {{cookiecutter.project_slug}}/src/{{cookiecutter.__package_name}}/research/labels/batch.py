@@ -18,7 +18,7 @@ from {{cookiecutter.__package_name}}.research.labels import labelstudio, table
 from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, Decision, decide
 from {{cookiecutter.__package_name}}.research.labels.labelstudio import Given
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures, whole
-from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, marked, parse
+from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractViolation, parse, with_violations
 from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, KNOWN, Category, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -119,9 +119,9 @@ def _typed(workspace: Workspace, file: Path, given: Sequence[Given]) -> pl.DataF
     text = [{**one.key, target.name: one.answer} for one in given]
     try:
         rows = parse(pl.DataFrame(text, schema=dict.fromkeys(asked.names, pl.String())), asked)
-    except ContractBreach as breach:
+    except ContractViolation as breach:
         raise BadInput(f"{file} breaks the contract of {labels.name}: {breach}; correct it in Label Studio") from breach
-    for one, broken in zip(given, marked(rows, asked)[RULES], strict=True):
+    for one, broken in zip(given, with_violations(rows, asked)[RULES], strict=True):
         if len(broken):
             msg = f"{file}: task {one.task}, {one.answer!r}, breaks the contract of {labels.name}: {', '.join(broken)}"
             raise BadInput(f"{msg}; correct it in Label Studio")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import BadInput, live, training
-from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
+from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
 from {{cookiecutter.__package_name}}.shared.figures import panels, wide
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions
@@ -172,7 +172,7 @@ def case(workspace: Workspace, found: Answered, key: str = "") -> pl.DataFrame |
     if key and not (names and set(names) <= set(found.rows.columns)):
         return "Rows have no key by which one could be found."
     if key:
-        with suppress(BadInput, ContractBreach):  # no row can have it
+        with suppress(BadInput, ContractViolation):  # no row can have it
             row = found.rows.join(keys_of(workspace.problem.schema, (key,)), on=names, how="semi")
         if row.is_empty():
             return f"No row with `{escape('/'.join(names))}` `{escape(key)}` was answered and has its label."
