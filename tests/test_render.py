@@ -158,7 +158,7 @@ PARTS = {
         re.compile(r"research/(test_)?experiment\.py|experiments/(ablation|age|baseline|feature_cost)|from-idea-to"),
         (7, 480),
     ),
-    "files of any size": (re.compile(r"production/checkpoint|test_predict"), (2, 120)),
+    "files of any size": (re.compile(r"shared/files|test_predict"), (2, 120)),
     "reports": (
         re.compile(
             r"research/(report|reports|views)(\.py|/)|production/picture|shared/(effects|figures)"

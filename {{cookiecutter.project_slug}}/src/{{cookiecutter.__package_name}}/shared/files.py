@@ -86,19 +86,26 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
             raise
 
     rows = register_io_source(source, schema=schema)
-    draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
     sink = rows.sink_csv if path.suffix.lower() == ".csv" else rows.sink_parquet
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(1) as pool:  # Polars defers signals: the main thread stays free to handle them
-            pool.submit(sink, draft).result()
-        draft.replace(path)
+        with _draft(path) as draft, ThreadPoolExecutor(1) as pool:
+            pool.submit(sink, draft).result()  # Polars defers signals: the main thread stays free to handle them
     except (PolarsError, OSError) as error:
         if failed:
             raise
         raise BadInput(f"{path.as_posix()} can't be written: {_reason(error)}") from error
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A file beside another with a name of its own; it replaces the other at the end, and is deleted on an error."""
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield draft
+        draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
