@@ -174,7 +174,7 @@ def test_pinned_tables_are_read_as_they_were_and_take_no_rows(trained: Workspace
     before = trained.lake.version("flights")
     rows = trained.lake.scan(trained.problem.schema).select(pl.len()).collect().item()
     lifecycle.bring_in(trained, START + timedelta(days=2))
-    then = dataclasses.replace(trained.lake, versions={"flights": before}, _opened={})
+    then = dataclasses.replace(trained.lake, versions={"flights": before})
     assert then.version("flights") == before < trained.lake.version("flights")
     assert then.scan(trained.problem.schema).select(pl.len()).collect().item() == rows
     with pytest.raises(BadInput, match=r"is read in version .* and takes no rows: unset ML_TABLES"):

@@ -177,6 +177,26 @@ def test_five_batches_sent_by_four_writers_at_once_are_each_appended_once(lake: 
     assert stored(lake) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def test_eight_threads_share_a_lake_and_no_row_is_lost_or_doubled(lake: Lake) -> None:
+    threads, each = range(8), range(5)
+    together = threading.Barrier(len(threads))
+
+    def append_and_read(thread: int) -> None:
+        together.wait()
+        for n in each:
+            value = len(each) * thread + n
+            assert lake.append("numbers", numbers(value), batch=str(value))
+            assert not lake.append("numbers", numbers(value), batch=str(value))
+            found = stored(lake)
+            assert value in found
+            assert len(found) == len(set(found))
+
+    with ThreadPoolExecutor(len(threads)) as pool:
+        list(pool.map(append_and_read, threads))
+    assert stored(lake) == list(range(len(threads) * len(each)))
+    assert lake.version("numbers") == len(threads) * len(each) - 1
+
+
 @pytest.mark.parametrize(("failures", "appended"), [(19, True), (20, False)])
 def test_an_append_gives_way_to_others_twenty_times(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, failures: int, *, appended: bool
@@ -428,15 +448,18 @@ def test_the_environment_comes_before_dotenv_before_the_file_before_the_default(
     assert (settings.lake, settings.tracking, settings.clock) == ("from the environment", "from dotenv", "data")
 
 
-def test_what_else_dotenv_has_is_found_in_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("AWS_SECRET_ACCESS_KEY", "OF_NOBODY")
-    for name in names:
-        monkeypatch.setenv(name, "ours")  # so that it is as it was after the test
-    monkeypatch.delenv(names[1])
-    (root / ".env").write_text("AWS_SECRET_ACCESS_KEY=theirs\nOF_NOBODY=theirs\nML_LAKE=lake\n")
+def test_only_an_opened_project_sets_what_else_dotenv_has_in_the_environment(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"AWS_SECRET_ACCESS_KEY": "ours"})
+    monkeypatch.chdir(root)
+    (root / ".env").write_text("AWS_SECRET_ACCESS_KEY=theirs\nMLFLOW_USER=theirs\nAWS_REGION=\nML_LAKE=lake\n")
+    before = dict(os.environ)
     assert load_settings(root).lake == "lake"
-    assert [os.environ[name] for name in names] == ["ours", "theirs"], "the environment comes first"
-    assert "ML_LAKE" not in os.environ
+    assert open_workspace(PROBLEM).settings.lake == "lake"
+    assert os.environ == before, "settings are only read"
+    assert open_project(PROBLEM).settings.lake == "lake"
+    assert os.environ == before | {"MLFLOW_USER": "theirs"}, "the environment comes first, and settings stay out"
 
 
 def test_settings_are_those_of_the_project_wherever_one_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -968,7 +991,7 @@ def test_a_few_files_stay_as_they_are(lake: Lake) -> None:
 def test_commits_are_kept_as_long_as_is_said_and_of_busy_tables_for_a_week(lake: Lake) -> None:
     deltalake.write_deltalake(f"{lake.url}/old", numbers(1))  # of a lake from before
     lake.append("numbers", numbers(1), batch="first")
-    brief = dataclasses.replace(lake, keep=timedelta(days=40), _opened={})
+    brief = dataclasses.replace(lake, keep=timedelta(days=40))
     for table in ("old", "numbers"):
         brief.version(table)
     brief.tidy(others=["old"])

@@ -134,7 +134,7 @@ def _command(run: Tracked) -> list[str]:
 def _require_tables(workspace: Workspace, run: Tracked) -> None:
     """Refuse tables whose files from then are gone."""
     tables: dict[str, int] = json.loads(run.tags["tables"])
-    then = replace(workspace.lake, versions=tables, _opened={})
+    then = replace(workspace.lake, versions=tables)
     for name, schema in workspace.problem.schemas.items():
         try:
             if tables.get(name, -1) >= 0:

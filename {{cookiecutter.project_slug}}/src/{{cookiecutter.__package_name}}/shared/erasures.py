@@ -3,7 +3,6 @@
 Deleting them is `production/erase.py`; what arrives later is held against the table wherever rows are let in.
 """
 
-import dataclasses
 import logging
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -42,7 +41,6 @@ def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> int:
 
 def erased_keys(lake: Lake, schema: Schema) -> pl.LazyFrame:
     """The keys of erased rows of the subject; none if it has no key."""
-    lake = dataclasses.replace(lake, _opened={})  # opened anew: batches are let in by several threads
     key = {name: schema.dtypes[name] for name in schema.key}
     return lake.read(TABLE, key).select(schema.key)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Lock, get_ident
 from urllib.parse import unquote
 
 import deltalake
@@ -26,18 +27,23 @@ Version = int | datetime | None
 
 @dataclass(frozen=True)
 class Lake:
-    """The tables under one address.
+    """The tables under one address; several threads may use one.
 
     Attributes:
         url: A folder or an object storage address; credentials come from the environment.
         versions: Tables that are read in these versions, and can't be appended to.
         keep: So long every version can be read.
+        _opened: Each thread's own handles, by thread and table: a handle must not move under another thread's commit.
+        _appending: By table: threads append one after the other, since a commit that conflicts is written anew.
     """
 
     url: str
     versions: Mapping[str, int] = field(default_factory=dict)
     keep: timedelta = timedelta(days=365)
-    _opened: dict[str, deltalake.DeltaTable] = field(default_factory=dict, repr=False, compare=False)
+    _opened: dict[tuple[int, str], deltalake.DeltaTable] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _appending: dict[str, Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False) -> bool:
         """Append rows once: a batch whose id the table has seen changes nothing.
@@ -58,7 +64,11 @@ class Lake:
             raise BadInput(
                 f"table {table} is read in version {self.versions[table]} and takes no rows: unset ML_TABLES"
             )
-        opened = self._opened.get(table) or self.open(table)
+        with self._appending.setdefault(table, Lock()):
+            return self._append(table, rows, batch=batch, gains=gains)
+
+    def _append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool) -> bool:
+        opened = self._opened.get((get_ident(), table)) or self.open(table)
         for _ in range(ATTEMPTS):
             seen = opened.version() if opened else -1
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
@@ -115,7 +125,7 @@ class Lake:
         return opened is not None and opened.transaction_version(batch) is not None
 
     def tidy(self, *, others: Sequence[str] = ()) -> None:
-        """Join the many small files of tables into few, and remove what no version needs that can be read.
+        """Compact the small files of the tables that were opened, and delete files that no readable version needs.
 
         Args:
             others: Tables that another process appends to, often; their versions are kept for `BRIEF`.
@@ -123,9 +133,10 @@ class Lake:
         Raises:
             BadInput: A table can't be read or written.
         """
-        for table in others:
-            self.open(table)
-        for table, opened in self._opened.items():
+        for table in sorted({*others, *(table for _, table in list(self._opened))}):
+            opened = self.open(table)
+            if opened is None:
+                continue
             keep = BRIEF if table in others else self.keep
             try:
                 if opened.metadata().configuration.get(HISTORY) != days(keep):  # a table from before, or a new setting
@@ -137,18 +148,19 @@ class Lake:
                 raise self.unreadable(table, error) from error
 
     def open(self, table: str) -> deltalake.DeltaTable | None:
-        """The table at its newest version; what was opened before only reads the commits since."""
+        """The table at its newest version; a thread that opened it before only reads the commits since."""
+        handles, mine = self._opened, (get_ident(), table)
         try:
             if table in self.versions:
-                if table not in self._opened:
-                    self._opened[table] = deltalake.DeltaTable(self.address(table), version=self.versions[table])
-            elif table in self._opened:
-                self._opened[table].update_incremental()
+                if mine not in handles:
+                    handles[mine] = deltalake.DeltaTable(self.address(table), version=self.versions[table])
+            elif mine in handles:
+                handles[mine].update_incremental()
             elif Path(self.url).is_file():
                 raise NotADirectoryError(self.url)
             elif deltalake.DeltaTable.is_deltatable(self.address(table)):
-                self._opened[table] = deltalake.DeltaTable(self.address(table))
-            return self._opened.get(table)
+                handles[mine] = deltalake.DeltaTable(self.address(table))
+            return handles.get(mine)
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
 
