@@ -17,6 +17,7 @@ from {{cookiecutter.__package_name}}.production import canary, lifecycle
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.settings import load_settings
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]
@@ -94,7 +95,7 @@ def trained_folder(once: Callable[..., Path], no_runs: Path) -> Path:
         here = Path.cwd()
         os.chdir(_fresh(folder))
         shutil.copytree(no_runs, folder / "mlruns")
-        done = lifecycle.run(open_workspace(root=folder), now=START)
+        done = lifecycle.run(open_workspace(PROBLEM, root=folder), now=START)
         os.chdir(here)
         assert done.champion == 1, str(done)
 
@@ -136,4 +137,4 @@ def _entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(folder)
     if mlflow := sys.modules.get("mlflow.tracking._tracking_service.utils"):
         mlflow._artifact_repos_cache.clear()  # it remembers where a run's files are, and copies have them elsewhere
-    return open_workspace(root=folder)
+    return open_workspace(PROBLEM, root=folder)

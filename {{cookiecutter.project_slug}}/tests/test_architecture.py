@@ -261,8 +261,9 @@ sys.modules |= dict.fromkeys({not_served()})
 from {PACKAGE}.production.explain import explain, status
 from {PACKAGE}.production.predict import predict
 from {PACKAGE}.production.explain import status
+from {PACKAGE}.shared.user_problem import PROBLEM
 from {PACKAGE}.shared.workspace import open_workspace
-workspace = open_workspace()
+workspace = open_workspace(PROBLEM)
 print(predict(workspace, Path("asked.parquet")).rows, status(workspace).champion, explain(workspace, "{key}").version)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)

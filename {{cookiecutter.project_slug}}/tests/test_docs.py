@@ -18,6 +18,7 @@ import pytest
 
 from {{cookiecutter.__package_name}} import cli
 from {{cookiecutter.__package_name}}.shared import contract, derived, settings
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]
@@ -211,7 +212,7 @@ def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
     assert status == 0, told
     assert int(re.findall(r"(\d+) passed", told)[-1]) >= 4, told
     monkeypatch.chdir(copy)
-    champion = open_workspace(root=copy).releases.champion()
+    champion = open_workspace(PROBLEM, root=copy).releases.champion()
     assert champion is not None
     assert set(champion.features) == {"floor_area", "rooms", "age", "district"}
 
@@ -276,7 +277,7 @@ def test_an_idea_goes_from_a_cell_to_the_champion_as_its_page_says(
     changes = git(repository, "diff", "--name-only", "HEAD^", "HEAD")[1].split()
     assert changes == [f"src/{PACKAGE}/shared/features.py", "tests/shared/test_problem.py"]
     monkeypatch.chdir(repository)
-    champion = open_workspace(root=repository).releases.champion()
+    champion = open_workspace(PROBLEM, root=repository).releases.champion()
     assert champion is not None
     assert (champion.version, "backlog" in champion.features) == (3, True)
 

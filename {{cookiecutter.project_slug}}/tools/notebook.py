@@ -10,9 +10,10 @@ from pathlib import Path
 
 CELLS = """
 from {package}.shared import dataset
+from {package}.shared.user_problem import PROBLEM
 from {package}.shared.workspace import open_workspace
 
-workspace = open_workspace()
+workspace = open_workspace(PROBLEM)
 rows = dataset.training_set(workspace.problem, workspace.lake, as_of=workspace.now())
 rows.describe()
 """

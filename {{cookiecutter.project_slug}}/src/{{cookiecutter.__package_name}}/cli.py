@@ -90,9 +90,10 @@ class Command:
         module, _, function = self.call.partition(":")
         where = "the project"
         try:
-            from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
+            from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+            from {{cookiecutter.__package_name}}.shared.workspace import open_project
 
-            workspace = open_workspace()
+            workspace = open_project(PROBLEM)
             where = f"the project or its tables in {workspace.lake.url}"
             work = getattr(import_module(f"{PACKAGE}.{module}"), function)
             with workspace.alone(needed=self.writes):

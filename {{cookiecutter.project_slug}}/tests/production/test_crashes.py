@@ -19,6 +19,7 @@ import pytest
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
 from {{cookiecutter.__package_name}}.shared.release import COLUMNS
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PACKAGE = lifecycle.__name__.partition(".")[0]
@@ -105,9 +106,10 @@ for name in ("create_run", "create_model_version", "set_registered_model_alias",
 counted(mlflow.MlflowClient, "log_artifact", copied)
 
 from PACKAGE.production import lifecycle
+from PACKAGE.shared.user_problem import PROBLEM
 from PACKAGE.shared.workspace import open_workspace
 
-workspace = open_workspace()
+workspace = open_workspace(PROBLEM)
 with workspace.alone():
     lifecycle.run(workspace, now=NOW)
 print(count)
@@ -175,7 +177,7 @@ def copied(workspace: Workspace, folder: Path) -> Workspace:
     """The same project in another folder, which becomes the current one."""
     shutil.copytree(workspace.root, folder)
     os.chdir(folder)
-    return open_workspace(root=folder)
+    return open_workspace(PROBLEM, root=folder)
 
 
 def unkilled(small: Workspace, folder: Path) -> dict[str, Any]:

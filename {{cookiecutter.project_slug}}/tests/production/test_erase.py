@@ -17,6 +17,7 @@ from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, e
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.release import CARD, Release
 from {{cookiecutter.__package_name}}.shared.training import EVIDENCE
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 
@@ -57,7 +58,7 @@ def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Works
     assert done.tables[trained.problem.schema.name] == 2
     left = [path for folder in kept for path in holding(folder, examples)]
     assert [str(path) for path in left if path.parent.name != "erasures"] == []
-    after = dataset.training_set(open_workspace(root=trained.root).problem, trained.lake, as_of=as_of)
+    after = dataset.training_set(open_workspace(PROBLEM, root=trained.root).problem, trained.lake, as_of=as_of)
     assert after.select(trained.problem.schema.key).equals(
         before.join(examples, on=examples.columns, how="anti", maintain_order="left").select(trained.problem.schema.key)
     )
@@ -194,7 +195,7 @@ def test_files_outside_the_project_are_written_anew_too(
     elsewhere.mkdir()
     examples.write_parquet(elsewhere / "kept.parquet")
     monkeypatch.setenv("ML_REPORTS", str(elsewhere))
-    done = erasing.erase(open_workspace(root=trained.root), written(examples))
+    done = erasing.erase(open_workspace(PROBLEM, root=trained.root), written(examples))
     assert (elsewhere / "kept.parquet").as_posix() in done.files
     assert pl.read_parquet(elsewhere / "kept.parquet").is_empty()
 

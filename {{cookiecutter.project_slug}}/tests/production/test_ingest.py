@@ -22,8 +22,9 @@ from {{cookiecutter.__package_name}}.production.ingest import (
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.batch_context import read_context
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Key, Known, Nulls, Table, Target
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -82,7 +83,7 @@ SHOP = Problem(
     features=("price",),
     lookback=timedelta(0),
     build=lambda rows, _: rows,
-    collect=lambda _since, _until, _inbox: [],
+    collect=lambda *_: [],
     recipe=lambda: Recipe(Parameters, lambda *_: None, lambda *_: pytest.fail("nothing is trained here")),
 )
 

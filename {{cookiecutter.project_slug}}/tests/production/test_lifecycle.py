@@ -665,7 +665,7 @@ def test_each_row_is_collected_when_it_becomes_known(empty: Workspace) -> None:
             (first, second, rows.filter(known > first, known <= second)),
         ):
             inbox = empty.root / f"{table}-{since}-{until:%H%M%S%f}"
-            files = [file for file in collect(since, until, inbox) if file.parent.name == table]
+            files = [file for file in collect(empty.root, since, until, inbox) if file.parent.name == table]
             assert [file.name for file in files] == [f"2013-01-until-{until:%Y%m%dT%H%M%S}.parquet"]
             assert pl.read_parquet(files[0]).equals(expected)
             assert not list(inbox.rglob("*.part"))
@@ -675,19 +675,19 @@ def test_flights_are_known_a_day_ahead(empty: Workspace) -> None:
     first = example(empty.root, "flights")["scheduled"].min()
     assert isinstance(first, datetime)
     day = first - timedelta(days=1)
-    assert collect(None, day - INSTANT, empty.root / "inbox") == []
+    assert collect(empty.root, None, day - INSTANT, empty.root / "inbox") == []
     assert not (empty.root / "inbox").exists()
-    files = collect(None, day, empty.root / "inbox")
+    files = collect(empty.root, None, day, empty.root / "inbox")
     assert [file.relative_to(empty.root / "inbox").parts[0] for file in files] == ["flights"]
 
 
 def test_the_year_ends(empty: Workspace) -> None:
     outcomes = {"leg": [1, 2], "known": [END, END + INSTANT], "late": [True, False]}
     pl.DataFrame(outcomes).write_parquet(empty.root / "data" / "example" / "outcomes" / "2013-12.parquet")
-    files = collect(datetime(2013, 12, 1, tzinfo=UTC), END + timedelta(days=400), empty.root / "inbox")
+    files = collect(empty.root, datetime(2013, 12, 1, tzinfo=UTC), END + timedelta(days=400), empty.root / "inbox")
     assert [file.name for file in files] == [f"2013-12-until-{END:%Y%m%dT%H%M%S}.parquet"]
     assert pl.read_parquet(files[0])["leg"].to_list() == [1]
-    assert collect(END, END + timedelta(days=400), empty.root / "inbox") == []
+    assert collect(empty.root, END, END + timedelta(days=400), empty.root / "inbox") == []
 
 
 # workspace

@@ -281,6 +281,7 @@ import os, signal, sys
 from pathlib import Path
 
 from PACKAGE.production import predict as module
+from PACKAGE.shared.user_problem import PROBLEM
 from PACKAGE.shared.workspace import open_workspace
 
 predict_rows, count = module.predict_rows, 0
@@ -296,7 +297,7 @@ def dying(*given, **options):
 
 module.predict_rows = dying
 module.CHUNK = 3
-module.predict(open_workspace(), Path(sys.argv[1]), out=Path(sys.argv[2]))
+module.predict(open_workspace(PROBLEM), Path(sys.argv[1]), out=Path(sys.argv[2]))
 """.replace("PACKAGE", PACKAGE)
 
 
@@ -379,8 +380,9 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from PACKAGE.production.predict import predict
+from PACKAGE.shared.user_problem import PROBLEM
 from PACKAGE.shared.workspace import open_workspace
-done = predict(open_workspace(), Path(sys.argv[1]), out=Path(f"{sys.argv[1]}.out.parquet"))
+done = predict(open_workspace(PROBLEM), Path(sys.argv[1]), out=Path(f"{sys.argv[1]}.out.parquet"))
 print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """.replace("PACKAGE", PACKAGE)
 

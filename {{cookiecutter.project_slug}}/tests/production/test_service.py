@@ -29,6 +29,7 @@ from {{cookiecutter.__package_name}}.production.service.serve import Service
 from {{cookiecutter.__package_name}}.shared import windows
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
@@ -45,7 +46,7 @@ def opened(trained: Path, folder: Path, **limits: float) -> Workspace:
     shutil.copytree(trained / "data" / "lake", folder / "data" / "lake")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("os.environ", {})
-        workspace = open_workspace(root=folder)
+        workspace = open_workspace(PROBLEM, root=folder)
     changed = workspace.settings.model_copy(update=QUIET | limits)
     return Workspace(workspace.root, changed, workspace.problem)
 

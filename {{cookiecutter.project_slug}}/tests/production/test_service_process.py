@@ -24,6 +24,7 @@ import pytest
 from {{cookiecutter.__package_name}}.production.service.serve import Ended, serve
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PACKAGE = serve.__module__.partition(".")[0]
@@ -111,7 +112,7 @@ def server(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def asked(trained_folder: Path) -> Json:
     """A request of flights of the lake that are still to come."""
-    workspace = open_workspace(root=trained_folder)
+    workspace = open_workspace(PROBLEM, root=trained_folder)
     schema = workspace.problem.schema
     coming = workspace.lake.scan(schema).filter(pl.col("scheduled") > START).select(schema.names)
     rows = coming.sort("scheduled", "leg").head(2).collect().to_dicts()
@@ -208,7 +209,7 @@ def test_a_service_that_is_told_to_end_answers_what_is_under_way_and_keeps_it(
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert server.process.wait(PATIENCE) == 0
         until(lambda: server.lines[-1] == "1 requests answered")
-        kept = open_workspace(root=folder).lake.read(TABLE, {}).collect()
+        kept = open_workspace(PROBLEM, root=folder).lake.read(TABLE, {}).collect()
         assert set(kept["_id"]) == {json.loads(answer.partition(b"\r\n\r\n")[2])["id"]}
         assert len(kept) == 2
 
@@ -233,7 +234,7 @@ def test_a_service_that_is_killed_has_kept_what_was_flushed_in_a_sound_table(
     trained_folder: Path, tmp_path: Path, asked: Json
 ) -> None:
     folder = copied(trained_folder, tmp_path / "project")
-    lake = open_workspace(root=folder).lake
+    lake = open_workspace(PROBLEM, root=folder).lake
 
     def kept() -> set[str]:
         return set(lake.read(TABLE, {"_id": pl.String()}).select("_id").collect().to_series())

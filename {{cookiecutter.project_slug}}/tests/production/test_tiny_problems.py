@@ -227,8 +227,8 @@ def test_a_regression_that_is_no_better_than_asked_is_refused(tmp_path: Path) ->
 def test_run_takes_a_regression_from_its_source_to_a_champion_with_a_picture(tmp_path: Path) -> None:
     asked = []
 
-    def collect(since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
-        asked.append((since, until))
+    def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
+        asked.append((root, since, until))
         path = inbox / "loaves" / f"{until:%Y%m%d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         loaves(seed=len(asked)).write_parquet(path)
@@ -242,7 +242,7 @@ def test_run_takes_a_regression_from_its_source_to_a_champion_with_a_picture(tmp
     assert (tmp_path / done.picture).read_bytes().startswith(b"\x89PNG")
     later = lifecycle.run(workspace, now=NOW + DAY)
     assert (later.champion, later.trained, later.picture) == (1, None, None)
-    assert asked == [(None, NOW), (NOW, NOW + DAY)]
+    assert asked == [(tmp_path, None, NOW), (tmp_path, NOW, NOW + DAY)]
     assert status(workspace).batches == {"loaves": 2}
 
 

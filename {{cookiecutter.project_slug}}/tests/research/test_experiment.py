@@ -14,6 +14,7 @@ from {{cookiecutter.__package_name}}.research import experiment, experiments
 from {{cookiecutter.__package_name}}.research.experiment import FAST_ROWS, Effect, Experiment, start
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, features
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Frame
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 SCRIPT = str(Path(*experiments.__path__) / "mine.py")
@@ -40,7 +41,8 @@ def test_fast_is_read_only_where_a_script_runs_whole(
     before = sys.excepthook
     monkeypatch.setattr(sys, "excepthook", before)
     monkeypatch.setattr(sys, "argv", line)
-    begun = start("mine")
+    begun = start(PROBLEM, "mine")
+    assert begun.problem is PROBLEM
     assert (begun.kind, begun.fast, begun.as_of) == ("mine", fast, trained.now())
     assert (sys.excepthook is before) == (line[0] != SCRIPT)
 
@@ -50,7 +52,7 @@ def test_an_argument_that_no_experiment_has_is_refused(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [SCRIPT, "--quick"])
     with pytest.raises(SystemExit) as end:
-        start("mine")
+        start(PROBLEM, "mine")
     assert end.value.code == 2
     assert "mine.py: error: unrecognized arguments: --quick" in capsys.readouterr().err
 

@@ -18,9 +18,10 @@ import pytest
 from pydantic import Field
 
 from {{cookiecutter.__package_name}}.research import experiment, experiments
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem
+from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Frame, Table, Target
 from {{cookiecutter.__package_name}}.shared.settings import Settings
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 (FOLDER,) = map(Path, experiments.__path__)
@@ -204,7 +205,7 @@ def opened(
     workspace = Workspace(folder, Settings(now=END), asked)
     stamped = rows.with_columns(_arrived=pl.lit(START).cast(pl.Datetime("us", "UTC")), _batch=pl.lit("1"))
     workspace.lake.append(asked.schema.name, stamped, batch="1")
-    monkeypatch.setattr(experiment, "open_workspace", lambda: workspace)
+    monkeypatch.setattr(experiment, "open_project", lambda _: workspace)
     return workspace
 
 

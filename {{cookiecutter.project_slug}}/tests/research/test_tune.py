@@ -48,6 +48,7 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 )
 from {{cookiecutter.__package_name}}.shared.search import Choice, Search, space_of
 from {{cookiecutter.__package_name}}.shared.settings import load_settings
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[2]
@@ -596,14 +597,14 @@ def test_a_run_that_found_other_parameters_is_named(river: Workspace) -> None:
 
 def test_the_projects_parameters_are_those_of_the_run_that_found_them(tmp_path: Path) -> None:
     """Where this clone has the runs; elsewhere, that nobody edited them since."""
-    project = open_workspace(root=PROJECT)
+    project = open_workspace(PROBLEM, root=PROJECT)
     if not (project.path(project.settings.tracking) / "mlflow.db").is_file():
         project = dataclasses.replace(project, settings=project.settings.model_copy(update={"tracking": str(tmp_path)}))
     tuned_by(project)
 
 
 def test_the_projects_parameters_are_searched_where_they_can_be() -> None:
-    assert "seed" not in module._space(open_workspace(root=PROJECT))
+    assert "seed" not in module._space(open_workspace(PROBLEM, root=PROJECT))
 
 
 if __name__ == "__main__":

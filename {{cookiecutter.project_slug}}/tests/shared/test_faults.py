@@ -13,6 +13,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.production.ingest import Batch, check, ingest_file
 from {{cookiecutter.__package_name}}.shared.collect import KNOWN
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ WEAK = {"half of the rows", "inverted labels", "two columns swapped that look al
 def lake(tmp_path: Path) -> tuple[Workspace, dict[str, pl.DataFrame]]:
     """A lake to fill, and the rows of the year."""
     tables = {table: pl.read_parquet(PROJECT / "data" / "example" / table / "*.parquet") for table in KNOWN}
-    return open_workspace(root=tmp_path), tables
+    return open_workspace(PROBLEM, root=tmp_path), tables
 
 
 def between(rows: pl.DataFrame, table: str, since: datetime | None, until: datetime) -> pl.DataFrame:

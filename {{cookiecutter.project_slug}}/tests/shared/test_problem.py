@@ -33,10 +33,10 @@ from {{cookiecutter.__package_name}}.shared import (
     training,
 )
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import Frame
 from {{cookiecutter.__package_name}}.shared.settings import Settings
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def at(month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) ->
 
 def test_what_was_known_by_then_is_collected_a_file_for_each_table_and_month(inbox: Path, year: Tables) -> None:
     until = at(2, 1, 12)
-    files = collect.collect(None, until, inbox)
+    files = collect.collect(ROOT, None, until, inbox)
     assert [path.relative_to(inbox).as_posix() for path in files] == [
         f"{table}/{month}-until-20130201T120000.parquet"
         for table in ("flights", "departures", "outcomes", "weather")
@@ -249,42 +249,42 @@ def test_what_was_known_by_then_is_collected_a_file_for_each_table_and_month(inb
 def test_one_collection_follows_the_other_without_gap_or_overlap(inbox: Path, tmp_path: Path) -> None:
     first, again, second = at(1, 2, 15, 0, 0), at(1, 2, 15, 0, 30), at(1, 3, 17, 9)
     once = tmp_path / "once"
-    collect.collect(None, second, once)
+    collect.collect(ROOT, None, second, once)
     files = [
         path
         for since, until in ((None, first), (first, again), (again, second))
-        for path in collect.collect(since, until, inbox)
+        for path in collect.collect(ROOT, since, until, inbox)
     ]
     assert len(files) == len(set(files)), "no collection writes over another's file"
     for table in PROBLEM.schemas:
         assert arrived(inbox, table).equals(arrived(once, table))
-    assert collect.collect(second, second, inbox) == []
+    assert collect.collect(ROOT, second, second, inbox) == []
 
 
 def test_a_row_is_collected_at_the_moment_it_becomes_known(inbox: Path, year: Tables) -> None:
     observed = year["weather"]["observed"][100]
-    collect.collect(observed - HOUR, observed, inbox)
+    collect.collect(ROOT, observed - HOUR, observed, inbox)
     assert arrived(inbox, "weather")["observed"].to_list() == [observed]
-    assert collect.collect(observed, observed + HOUR - MOMENT, inbox / "later")[-1].parent.name != "weather"
+    assert collect.collect(ROOT, observed, observed + HOUR - MOMENT, inbox / "later")[-1].parent.name != "weather"
 
 
 def test_collecting_leaves_other_files_and_no_drafts(inbox: Path) -> None:
     (inbox / "weather").mkdir(parents=True)
     (inbox / "weather" / "mine.csv").write_text("mine")
-    collect.collect(None, at(1, 2), inbox)
+    collect.collect(ROOT, None, at(1, 2), inbox)
     assert (inbox / "weather" / "mine.csv").read_text() == "mine"
     assert not list(inbox.rglob("*.part"))
 
 
 def test_the_example_ends_at_midnight_in_new_york_with_a_day_to_predict(inbox: Path, year: Tables) -> None:
     midnight = at(12, 31, 5)
-    collect.collect(midnight - 30 * HOUR, datetime(2030, 1, 1, tzinfo=UTC), inbox)
+    collect.collect(ROOT, midnight - 30 * HOUR, datetime(2030, 1, 1, tzinfo=UTC), inbox)
     assert year["flights"]["scheduled"].max() == arrived(inbox, "flights")["scheduled"].max()
     for table, known in (("departures", "departed"), ("outcomes", "known")):
         due = year[table].filter(pl.col(known) <= midnight)
         assert arrived(inbox, table)[known].max() == due[known].max()
         assert len(due) < len(year[table])
-    assert collect.collect(midnight, datetime(2030, 1, 1, tzinfo=UTC), inbox) == []
+    assert collect.collect(ROOT, midnight, datetime(2030, 1, 1, tzinfo=UTC), inbox) == []
 
 
 # --- features, against a slow loop over what is known two hours before the scheduled departure
@@ -665,7 +665,7 @@ FIT_AND_HASH = """
 import hashlib, sys
 import polars as pl
 from {package}.shared import model, training
-from {package}.shared.problem import PROBLEM
+from {package}.shared.user_problem import PROBLEM
 rows = pl.read_parquet(sys.argv[1])
 fitted = training.fit(PROBLEM, model.Parameters(max_iter=20), rows, check=rows.head(200))
 print(hashlib.sha256(fitted.onnx).hexdigest())

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures, masked
 from {{cookiecutter.__package_name}}.shared import registry as registry_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import (
     Registry,
     Version,
@@ -53,7 +53,8 @@ from {{cookiecutter.__package_name}}.shared.settings import (
     load_settings,
     project_root,
 )
-from {{cookiecutter.__package_name}}.shared.workspace import open_workspace
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared.workspace import open_project, open_workspace
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 NUMBERS: dict[str, pl.DataType] = {"n": pl.Int64()}
@@ -601,9 +602,9 @@ def test_a_workspace_puts_relative_paths_into_the_projects_folder_and_leaves_add
     assert (remote.lake.url, remote.registry.address) == ("s3://bucket/lake", "https://mlflow.example")
 
 
-def test_a_workspace_is_the_projects_own_unless_told_otherwise(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workspace_is_in_the_project_of_the_current_directory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    workspace = open_workspace()
+    workspace = open_workspace(PROBLEM)
     assert (workspace.root, workspace.problem) == (root, PROBLEM)
 
 

@@ -17,6 +17,7 @@ from {{cookiecutter.__package_name}}.shared import dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import QUIET
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import MODEL, Workspace, open_workspace
 
 from .load import HOST
@@ -66,14 +67,14 @@ def deployed(folder: Path) -> str:
 
 def copied(folder: Path) -> Workspace:
     """The workspace on a copy of its lake, here and in the servers: what is asked here is no user's request."""
-    workspace = open_workspace()
+    workspace = open_workspace(PROBLEM)
     if "://" in workspace.settings.lake:
         sys.exit(f"the lake {workspace.settings.lake} is not in a folder: set ML_LAKE to one that is, and call `run`")
     champion(workspace)
     shutil.copytree(workspace.path(workspace.settings.lake), folder / "lake")
     os.environ.update(QUIET, MLFLOW_LOGGING_LEVEL="ERROR", ML_LAKE=str(folder / "lake"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a second start reads what the first compiled
-    return open_workspace()
+    return open_workspace(PROBLEM)
 
 
 def rows(workspace: Workspace, release: Release) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -120,7 +120,7 @@ def bring_in(workspace: Workspace, until: datetime) -> IngestReport:
     since = lake.read(COLLECTIONS, columns).select(pl.col("until").max()).collect().item()
     log.info("collect   since %s", f"{since:%Y-%m-%d %H:%M}" if since else "the beginning")
     if since is None or since < until:
-        workspace.problem.collect(since, until, inbox)
+        workspace.problem.collect(workspace.root, since, until, inbox)
         lake.append(COLLECTIONS, pl.DataFrame({"until": [until]}, schema=columns), batch=until.isoformat())
     ingested = ingest_inbox(workspace, now=until)
     batches = ingested.batches

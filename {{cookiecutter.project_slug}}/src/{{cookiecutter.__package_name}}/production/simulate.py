@@ -184,7 +184,7 @@ def _workspace(workspace: Workspace, start: datetime) -> Workspace:
         rows: pl.DataFrame = table.collect().to_native()
         return rows.sort(KNOWN)
 
-    def collect(since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
+    def collect(_root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
         names = workspace.problem.schemas
         return [path for name in names for path in _deliver(rows_of(name), since, until, inbox / name)]
 

@@ -1,6 +1,6 @@
 """What experiments have in common: rows and their split, `--fast`, progress, and the tracked run with what it found.
 
-A script says `start("what it is")`, tells its story in cells, and ends with `keep`.
+A script says `start(PROBLEM, "what it is")`, tells its story in cells, and ends with `keep`.
 """
 
 import sys
@@ -23,7 +23,7 @@ from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, g
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import provenance
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
 
 FAST_ROWS = 4000
 T = TypeVar("T")
@@ -170,15 +170,15 @@ class Experiment:
         return run.id
 
 
-def start(kind: str) -> Experiment:
-    """Open the project for an experiment; `--fast` is an argument of a script that runs whole, not of its cells."""
+def start(problem: Problem, kind: str) -> Experiment:
+    """Open the project for an experiment, with its `.env`; scripts that run whole take `--fast`, cells do not."""
     whole = Path(sys.argv[0]).resolve().is_relative_to(Path(__file__).parent)
     parser = ArgumentParser(prog=Path(sys.argv[0]).name, description=f"Experiment: {kind}; a tracked run.")
     parser.add_argument("--fast", action="store_true", help="some rows, few repetitions: does every line run?")
     fast: bool = parser.parse_args(sys.argv[1:] if whole else []).fast
     if whole:
         sys.excepthook = tell
-    workspace = open_workspace()
+    workspace = open_project(problem)
     return Experiment(kind, workspace, workspace.now(), fast, monotonic())
 
 

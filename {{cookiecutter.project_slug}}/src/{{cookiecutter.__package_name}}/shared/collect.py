@@ -8,8 +8,6 @@ from pathlib import Path
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared.settings import project_root
-
 END = datetime(2013, 12, 31, 5, tzinfo=UTC)  # midnight in New York: the last day is there to be predicted
 AHEAD = timedelta(days=1)  # a flight's schedule comes this long before it
 KNOWN = {
@@ -20,19 +18,21 @@ KNOWN = {
 }
 
 
-def collect(since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
+def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
     """Bring what arrived in (since, until] into the inbox: a file for each table and month.
 
     Args:
+        root: The project's folder.
         since: Until when was collected before; none at first.
         until: Until when to collect.
         inbox: Has a folder a table; other files in it stay as they are.
     """
-    return [path for table in KNOWN for path in _deliver(table, since, min(until, END), inbox / table)]
+    source = root / "data" / "example"
+    return [path for table in KNOWN for path in _deliver(source / table, since, min(until, END), inbox / table)]
 
 
-def _deliver(table: str, since: datetime | None, until: datetime, folder: Path) -> list[Path]:
-    source = project_root() / "data" / "example" / table
+def _deliver(source: Path, since: datetime | None, until: datetime, folder: Path) -> list[Path]:
+    table = source.name
     due = KNOWN[table] <= until if since is None else KNOWN[table].is_between(since, until, closed="right")
     files = []
     for month in sorted(source.glob("*.parquet")):

@@ -1,4 +1,4 @@
-"""The problem as one value: what the machinery works from, put together from this project's own modules."""
+"""The problem as one value: what the framework works from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.shared import BadInput, collect, contract, features
+from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.schema import (
     Column,
     Frame,
@@ -57,7 +57,8 @@ class Problem:
         features: The names of the features that `build` adds or keeps.
         lookback: How far before a row's prediction features look.
         build: Adds the features to rows that have `_at`, from the tables' history.
-        collect: Brings what arrived in (since, until] into the inbox, in files that do not overlap.
+        collect: From the project's folder, since, until and the inbox: brings what arrived in (since, until] into the
+            inbox, in files that do not overlap, and returns them.
         recipe: Imports the model's module: called in training, never in serving.
     """
 
@@ -66,7 +67,7 @@ class Problem:
     features: tuple[str, ...]
     lookback: timedelta
     build: Callable[[Frame, Mapping[str, Frame]], Frame]
-    collect: Callable[[datetime | None, datetime, Path], list[Path]]
+    collect: Callable[[Path, datetime | None, datetime, Path], list[Path]]
     recipe: Callable[[], Recipe]
 
     def __post_init__(self) -> None:
@@ -112,21 +113,3 @@ class Problem:
     def task(self) -> Task:
         """What kind of answer the target asks for."""
         return task_of(self.target)
-
-
-def _recipe() -> Recipe:
-    from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415 - keeps scikit-learn out of serving
-
-    augment = getattr(model, "augment", None)  # a step that a model may do without
-    return Recipe(model.Parameters, model.estimator, model.export, augment)
-
-
-PROBLEM = Problem(
-    subject=contract.SUBJECT,
-    tables=contract.TABLES,
-    features=features.FEATURES,
-    lookback=features.LOOKBACK,
-    build=features.build,
-    collect=collect.collect,
-    recipe=_recipe,
-)

@@ -1,8 +1,8 @@
 """One place for settings: where the project's state lives, and what its gate asks for.
 
 Settings come from the environment (`ML_LAKE=s3://bucket/lake`), from `.env`, or from `config/settings.toml`, in this
-order. What else `.env` has, as secrets, libraries find in the environment. What a model must reach stands in
-`config/acceptance.toml`.
+order. `load_dotenv` sets the other variables of `.env`, such as secrets, in the environment, where libraries look for
+them. What a model must reach stands in `config/acceptance.toml`.
 """
 
 import os
@@ -169,21 +169,28 @@ def project_root() -> Path:
     raise BadInput(f"no config/params.toml in {here} or above: run this inside the project's folder")
 
 
+def load_dotenv(root: Path) -> None:
+    """Set the variables of the project's `.env` that are not settings (`AWS_...`, `MLFLOW_...`) in the environment.
+
+    Variables that are set already keep their values, and empty ones are left out.
+    """
+    for name, value in dotenv_values(root / ".env", encoding="utf-8").items():
+        if value and not name.upper().startswith("ML_"):
+            os.environ.setdefault(name, value)
+
+
 def load_settings(root: Path) -> Settings:
-    """The settings of the project in this folder.
+    """Read the settings of the project in this folder.
 
     Raises:
         BadInput: A setting is unknown or has a value that it can't have.
     """
-    secrets, file = root / ".env", root / "config" / "settings.toml"
+    dotenv, file = root / ".env", root / "config" / "settings.toml"
 
     class _Here(Settings):
-        model_config = SettingsConfigDict(env_file=secrets, dotenv_filtering="match_prefix", toml_file=file)
+        model_config = SettingsConfigDict(env_file=dotenv, dotenv_filtering="match_prefix", toml_file=file)
 
     try:
-        for name, value in dotenv_values(secrets, encoding="utf-8").items():
-            if value and not name.upper().startswith("ML_"):
-                os.environ.setdefault(name, value)
         return _Here()
     except (ValidationError, SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}") from error

@@ -12,13 +12,14 @@ from filelock import FileLock, Timeout
 
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, RESERVED, Problem
+from {{cookiecutter.__package_name}}.shared.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.release import Releases
 from {{cookiecutter.__package_name}}.shared.settings import (
     Acceptance,
     Settings,
     load_config,
+    load_dotenv,
     load_settings,
     project_root,
 )
@@ -107,7 +108,17 @@ class Workspace:
         return newest or datetime.now(UTC)
 
 
-def open_workspace(problem: Problem = PROBLEM, *, root: Path | None = None) -> Workspace:
-    """The workspace of a problem, by default of the project that this is run in."""
+def open_workspace(problem: Problem, *, root: Path | None = None) -> Workspace:
+    """The workspace of a problem, by default in the project of the current directory."""
     folder = root or project_root()
     return Workspace(folder, load_settings(folder), problem)
+
+
+def open_project(problem: Problem) -> Workspace:
+    """The workspace of the current directory's project, with its `.env` loaded: for commands, experiments and reports.
+
+    It changes the environment of the process, which `open_workspace` does not.
+    """
+    workspace = open_workspace(problem)
+    load_dotenv(workspace.root)
+    return workspace

@@ -12,8 +12,9 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.research.experiment import Effect, start
 from {{cookiecutter.__package_name}}.shared import evaluation, features, figures
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
-experiment = start("ablation")
+experiment = start(PROBLEM, "ablation")
 rows, rng = experiment.rows(), np.random.default_rng(0)
 noise = [f"noise_{number}" for number in experiment.few(range(1, 6), 2)]
 rows = rows.with_columns(pl.Series(name, rng.normal(size=len(rows))) for name in noise)

@@ -14,10 +14,11 @@ import polars as pl
 from {{cookiecutter.__package_name}}.research.experiment import start
 from {{cookiecutter.__package_name}}.shared import evaluation, figures
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
 MOST = 12  # models
 
-experiment = start("age")
+experiment = start(PROBLEM, "age")
 problem, acceptance = experiment.problem, experiment.workspace.acceptance
 if not problem.schema.event_time:
     reason = f"does not apply: rows of {problem.schema.name} have no time, so that models have no age"

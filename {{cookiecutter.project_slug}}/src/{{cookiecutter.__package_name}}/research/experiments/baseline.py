@@ -11,8 +11,9 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.research.experiment import start
 from {{cookiecutter.__package_name}}.shared import evaluation, figures, training
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
-experiment = start("baseline")
+experiment = start(PROBLEM, "baseline")
 problem, decision = experiment.problem, experiment.workspace.acceptance.decision
 before, held = experiment.split(experiment.rows())
 

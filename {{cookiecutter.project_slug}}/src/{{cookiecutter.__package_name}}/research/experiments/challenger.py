@@ -14,8 +14,8 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.research.experiment import start
 from {{cookiecutter.__package_name}}.shared import evaluation, features, figures, windows
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
 # %% The idea: where it rained for hours, flights wait
 FEATURE = "rain"
@@ -32,7 +32,7 @@ def build(flights: Frame, history: Mapping[str, Frame]) -> Frame:
     return features.build(flights, history).pipe(idea, history)
 
 
-experiment = start("challenger")
+experiment = start(PROBLEM, "challenger")
 recipes = {"champion": PROBLEM, "challenger": replace(PROBLEM, features=(*PROBLEM.features, FEATURE), build=build)}
 rows = experiment.rows(recipes["challenger"])
 tried = list(experiment.windows(rows, 2 if experiment.fast else 6))

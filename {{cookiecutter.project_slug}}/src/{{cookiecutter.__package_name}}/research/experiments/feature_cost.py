@@ -13,8 +13,9 @@ import polars as pl
 from {{cookiecutter.__package_name}}.research.experiment import start
 from {{cookiecutter.__package_name}}.shared import dataset, figures
 from {{cookiecutter.__package_name}}.shared.schema import AT
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
-experiment = start("feature cost")
+experiment = start(PROBLEM, "feature cost")
 problem, budget = experiment.problem, experiment.workspace.acceptance.budget
 rows = experiment.rows()
 raw = rows.select(name for name in (*problem.schema.names, AT) if name in rows.columns).lazy()

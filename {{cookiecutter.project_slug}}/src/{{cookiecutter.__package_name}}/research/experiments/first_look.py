@@ -9,8 +9,9 @@ import polars as pl
 from {{cookiecutter.__package_name}}.research.experiment import show, start
 from {{cookiecutter.__package_name}}.shared import figures
 from {{cookiecutter.__package_name}}.shared.schema import TARGET
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
-experiment = start("first look")
+experiment = start(PROBLEM, "first look")
 features, as_of = experiment.problem.features, experiment.as_of
 rows = experiment.rows()
 print(f"{len(rows)} flights whose outcome was known as of {as_of:%Y-%m-%d %H:%M} UTC")

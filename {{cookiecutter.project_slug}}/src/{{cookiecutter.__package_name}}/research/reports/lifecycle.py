@@ -9,11 +9,12 @@ with app.setup:
     import marimo as mo
 
     from {{cookiecutter.__package_name}}.research.views import lifecycle, page
+    from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
 
 @app.cell
 def opened():
-    workspace = page.opened()
+    workspace = page.opened(PROBLEM)
     return (workspace,)
 
 

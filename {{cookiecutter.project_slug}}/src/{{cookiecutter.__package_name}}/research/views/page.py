@@ -12,7 +12,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.research.views.kept import kept
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
 
 Shown = Figure | pl.DataFrame | str
 DIGITS = 4
@@ -20,12 +21,12 @@ MINUTE = "%Y-%m-%d %H:%M"
 OPENED = WeakValueDictionary[object, Workspace]()
 
 
-def opened() -> Workspace:
+def opened(problem: Problem) -> Workspace:
     """This project with its tables as they are now, so that all parts of a page show the same state.
 
     As long as nothing changes it is the same workspace, so that a page shows what views kept of it.
     """
-    now = open_workspace().pinned()
+    now = open_project(problem).pinned()
     state = (now.root, now.settings.model_dump_json(), now.acceptance.model_dump_json(), f"{now.now():{MINUTE}}")
     return OPENED.setdefault(state, now)
 

@@ -1,0 +1,23 @@
+"""This project's problem: the contract, features, model and source of batches, put together."""
+
+from {{cookiecutter.__package_name}}.shared import collect, contract, features
+from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
+
+
+def recipe() -> Recipe:
+    """How the model is made; its module is imported here and not above, which keeps scikit-learn out of serving."""
+    from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415
+
+    augment = getattr(model, "augment", None)  # optional in model.py
+    return Recipe(model.Parameters, model.estimator, model.export, augment)
+
+
+PROBLEM = Problem(
+    subject=contract.SUBJECT,
+    tables=contract.TABLES,
+    features=features.FEATURES,
+    lookback=features.LOOKBACK,
+    build=features.build,
+    collect=collect.collect,
+    recipe=recipe,
+)
