@@ -243,30 +243,30 @@ def test_what_was_asked_last_is_kept_and_a_failure_never(monkeypatch: pytest.Mon
 
 
 def test_a_report_is_a_page_first_and_shows_the_tables_as_they_are_each_time(trained: Workspace) -> None:
-    with TestClient(application(), base_url="http://127.0.0.1") as client:
+    with TestClient(application(trained.problem), base_url="http://127.0.0.1") as client:
         before = client.get("/data/").text
         assert says_its_tables(before, trained)
         assert pictures(before) == pictures(rendered("data", trained.pinned()))
-        held = page.opened()
-        assert page.opened() is held
+        held = page.opened(trained.problem)
+        assert page.opened(trained.problem) is held
         a_week_on(trained)
         after = client.get("/data/").text
         assert says_its_tables(after, trained)
         assert pictures(after) != pictures(before)
-        assert page.opened() is not held
+        assert page.opened(trained.problem) is not held
         (trained.root / "config" / "acceptance.toml").write_text("[monitor]\ndrift = 0.5\n", encoding="utf-8")
-        assert page.opened().acceptance.monitor.drift == 0.5
+        assert page.opened(trained.problem).acceptance.monitor.drift == 0.5
 
 
 def test_what_fails_is_told_on_the_page_which_leads_to_the_rest(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away() -> Workspace:
+    def away(_: object) -> Workspace:
         raise OSError("the lake doesn't answer")
 
     assert trained.root == Path.cwd()
     monkeypatch.setattr(data, "volume", lambda _: 1 / 0)
-    with TestClient(application(), base_url="http://127.0.0.1") as client:
+    with TestClient(application(trained.problem), base_url="http://127.0.0.1") as client:
         told = client.get("/data/").text
         monkeypatch.setattr(page, "opened", away)
         assert "<p>the lake doesn&#x27;t answer</p>" in client.get("/data/").text
@@ -277,7 +277,7 @@ def test_what_fails_is_told_on_the_page_which_leads_to_the_rest(
 
 def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Workspace) -> None:
     assert trained.root == Path.cwd()
-    with TestClient(application(), base_url="http://127.0.0.1") as client:
+    with TestClient(application(trained.problem), base_url="http://127.0.0.1") as client:
         front = client.get("/").text
         for name in NAMES:
             assert f'href="/{name}/"' in front

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ from starlette.routing import Mount, Route
 
 from {{cookiecutter.__package_name}}.shared import BadInput, first_line, whole
 from {{cookiecutter.__package_name}}.shared.listening import answer, listen
+from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PROGRAMS = Path(__file__).parent / "reports"
@@ -99,7 +101,7 @@ def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) 
     if workspace.releases.champion() is None:
         raise BadInput("there is no champion to report on yet: run first; if its challenger was refused, gate says why")
     if html is None:
-        return _serve(port)
+        return _serve(workspace.problem, port)
     now = workspace.pinned()
     pages = {html / f"{name}.html": rendered(name, now) for name in programs()}
     for path, page in pages.items():
@@ -143,7 +145,7 @@ def _failed(name: str, error: Exception) -> str:
     return next(found, "setup")
 
 
-def application() -> Starlette:
+def application(problem: Problem) -> Starlette:
     """The programs as an app, each at its name, first as a page, and a page that leads to them."""
     builder = mo.create_asgi_app(quiet=True)
     names = programs()
@@ -159,7 +161,7 @@ def application() -> Starlette:
 
     async def first(request: Request) -> HTMLResponse:
         name = request.url.path.strip("/")
-        return HTMLResponse(await asyncio.get_running_loop().run_in_executor(one, _first, name))
+        return HTMLResponse(await asyncio.get_running_loop().run_in_executor(one, _first, problem, name))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -175,19 +177,19 @@ def application() -> Starlette:
     return Starlette(routes=[Route("/", index), *pages, *apps.routes], middleware=[here], lifespan=lifespan)
 
 
-def _first(name: str) -> str:
+def _first(problem: Problem, name: str) -> str:
     """What a browser shows at once: a program's page, until the program itself is ready in its place."""
     from {{cookiecutter.__package_name}}.research.views import page  # noqa: PLC0415 - with all the libraries that reports need
 
     try:
-        return rendered(name, page.opened(), after=CONTROLS)
+        return rendered(name, page.opened(problem), after=CONTROLS)
     except Exception as error:  # noqa: BLE001 - the lake may be away too, and the app goes on
         body = f'<p>{escape(first_line(error))}</p><p><a href="app/">What can be shown all the same</a></p>'
         return PAGE.substitute(title=escape(name), body=body, after="")
 
 
-def _serve(port: int) -> Closed:
+def _serve(problem: Problem, port: int) -> Closed:
     with listen(HOST, port) as listening:
         greeting = f"report    at http://{HOST}:{listening.getsockname()[1]}"
-        answer(application, listening, greeting=greeting, patience=1)
+        answer(partial(application, problem), listening, greeting=greeting, patience=1)
     return Closed()
