@@ -80,7 +80,7 @@ def cpu(work: Callable[[], object]) -> float:
 
 def features() -> dict[str, float]:
     """Features of all flights, by the project and by hand, in turn."""
-    problem = module("shared.problem").PROBLEM
+    problem = module("shared.user_problem").PROBLEM
     feeds = {
         name: pl.concat(map(pl.read_parquet, sorted(Path("data/example", name).glob("*")))) for name in problem.schemas
     }
@@ -124,13 +124,13 @@ def days() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         year = _workspace(workspaces, settings, Path(folder, "year"))
         day = datetime(2013, 12, 10, 5, tzinfo=UTC)
-        collect.collect(None, day, year.path(year.settings.inbox))
+        collect.collect(Path.cwd(), None, day, year.path(year.settings.inbox))
         ingest.ingest_inbox(year, now=day)
         for number in range(ROUNDS):
             since, until = day + timedelta(days=number), day + timedelta(days=number + 1)
             empty = _workspace(workspaces, settings, Path(folder, f"empty-{number}"))
             for workspace in (empty, year):
-                collect.collect(since, until, workspace.path(workspace.settings.inbox))
+                collect.collect(Path.cwd(), since, until, workspace.path(workspace.settings.inbox))
             first.append(cpu(lambda: ingest.ingest_inbox(empty, now=until)))  # noqa: B023 - called at once
             late.append(cpu(lambda: ingest.ingest_inbox(year, now=until)))  # noqa: B023
             ratios.append(late[-1] / first[-1])
@@ -140,7 +140,7 @@ def days() -> dict[str, float]:
 def replay() -> dict[str, float]:
     """Wall seconds of the replay of March to December, and of its days: the 30th, the 300th, those that train."""
     simulate, lifecycle = module("production.simulate"), module("production.lifecycle")
-    workspace = module("shared.workspace").open_workspace()
+    workspace = module("shared.workspace").open_workspace(module("shared.user_problem").PROBLEM)
     run, took = lifecycle.run, []
 
     def timed(own: Any, **options: Any) -> Any:  # noqa: ANN401 - the project's own classes
@@ -167,7 +167,7 @@ def replay() -> dict[str, float]:
 
 def large() -> dict[str, float]:
     """Wall seconds of a day's batch into a table of ten million rows."""
-    ingest, schema = module("production.ingest"), module("shared.problem").PROBLEM.schemas["departures"]
+    ingest, schema = module("production.ingest"), module("shared.user_problem").PROBLEM.schemas["departures"]
     rows, part, day = 10_000_000, 1_000_000, timedelta(days=1)
     end = datetime(2013, 12, 10, 5, tzinfo=UTC)
 
@@ -202,7 +202,7 @@ def large() -> dict[str, float]:
 
 def _workspace(workspaces: Any, settings: Any, folder: Path) -> Any:  # noqa: ANN401 - the project's own classes
     where = {name: str(folder / name) for name in ("lake", "inbox", "archive", "quarantine", "tracking")}
-    return workspaces.Workspace(Path.cwd(), settings.Settings(**where), module("shared.problem").PROBLEM)
+    return workspaces.Workspace(Path.cwd(), settings.Settings(**where), module("shared.user_problem").PROBLEM)
 
 
 if __name__ == "__main__":

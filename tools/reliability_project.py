@@ -21,7 +21,7 @@ def planted() -> dict[str, object]:
     faults = import_module("tests.shared.test_faults")  # the project's own
     tables = {table: pl.read_parquet(Path("data/example") / table / "*.parquet") for table in faults.KNOWN}
     with tempfile.TemporaryDirectory() as folder:
-        workspace = faults.open_workspace(root=Path(folder))
+        workspace = faults.open_workspace(faults.PROBLEM, root=Path(folder))
         passed = faults.tried(workspace, tables, faults.DAYS)
         clean = [
             (name, faults.between(rows, name, day, day + faults.DAY))
