@@ -54,8 +54,9 @@ def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str) -> None:
 
 
 def test_every_command_script_and_session_is_there_for_both_editors(project: Project) -> None:
-    rows = project.read(f"src/{project.package}/cli.py")
-    commands = set(re.findall(r'^    "([\w ]+)": Command', rows, re.MULTILINE))
+    source = project.read(f"src/{project.package}/cli.py")
+    found = re.findall(r'^@(\w+)\.command\((?:"(\w+)", )?.*?^def (\w+)', source, re.DOTALL | re.MULTILINE)
+    commands = {f"{group} {name or function}".removeprefix("cli ") for group, name, function in found}
     launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
     others = {"current research file", "current test file", "tests of the Test Explorer", "attach"}
     assert {row["name"] for row in launches} == commands | others
@@ -116,8 +117,11 @@ def test_an_updates_render_has_the_same_files(
 
 def test_a_project_that_grew_gets_the_new_entries(mine: Project) -> None:
     script = mine.root / "src" / mine.package / "cli.py"
-    row = '    "compare": Command("Model", "gate:compare", "Compare FILE.", (click.argument("file"), INBOX_FILE)),\n'
-    script.write_text(script.read_text("utf-8").replace("COMMANDS = {\n", f"COMMANDS = {{\n{row}"), encoding="utf-8")
+    with script.open("a", encoding="utf-8") as cli:
+        cli.write(
+            '\n\n@cli.command(section="Model")\n@click.argument("file")\n'
+            '@click.argument("other", required=False)\ndef compare() -> None:\n    """Compare FILE."""\n'
+        )
     (mine.root / "src" / mine.package / "research" / "experiments" / "second_look.py").write_text("# %%\n")
     report = mine.root / "src" / mine.package / "research" / "reports" / "weekly.py"
     report.write_text("# %%\n")

@@ -16,13 +16,11 @@ import click, json
 from {package} import cli
 from {package}.shared import settings
 
-def usage(name):
-    first, _, second = name.partition(" ")
-    command = cli.group(first).commands[second] if second else cli.cli.commands[first]
+def usage(command):
     return command.collect_usage_pieces(click.Context(cli.cli))[1:]
 
 print(json.dumps({{
-    "commands": {{" ".join([name, *usage(name)]): row.help for name, row in cli.COMMANDS.items()}},
+    "commands": {{" ".join([name, *usage(command)]): command.help for name, command in cli.cli.walk()}},
     "settings": [
         [f"ML_{{name.upper()}}", str(field.default).replace("\\\\", "/"), field.description]
         for name, field in settings.Settings.model_fields.items()

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from polars.exceptions import PanicException, PolarsError
 
 from {{cookiecutter.__package_name}} import cli as cli_module
-from {{cookiecutter.__package_name}}.cli import COMMANDS, NAME, PACKAGE, Command, cli
+from {{cookiecutter.__package_name}}.cli import NAME, PACKAGE, cli
 from {{cookiecutter.__package_name}}.production import gate, ingest, lifecycle
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER
@@ -29,6 +29,7 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 FLIGHTS = "data/example/flights/2013-03.parquet"
+COMMANDS = dict(cli.walk())
 WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
 
 
@@ -74,8 +75,8 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import sys
 from click.testing import CliRunner
-from {PACKAGE}.cli import COMMANDS, cli
-for words in ([], *(name.split() for name in COMMANDS)):
+from {PACKAGE}.cli import cli
+for words in ([], *(name.split() for name, _ in cli.walk())):
     assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0, words
 print(*sorted(set(name.partition(".")[0] for name in sys.modules)))
 """
@@ -98,13 +99,13 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
         assert [name for name in names if name in groups or name in COMMANDS] == [
             *("Daily:", "run", "status", "monitor"),
-            *("Data:", "check", "ingest", "data erase", "labels export", "labels import"),
+            *("Data:", "check", "ingest", "data dictionary", "data erase", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "simulate", "rollback"),
             *("Research:", "tune", "runs", "reproduce", "report"),
             *("Answers:", "predict", "serve", "explain"),
         ]
-        for row in COMMANDS.values():
-            assert row.help in " ".join(result.stdout.split())
+        for command in COMMANDS.values():
+            assert str(command.help) in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -113,15 +114,15 @@ def test_every_command_has_help(name: str) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: {NAME} {name} ")
     told = " ".join(result.stdout.split())
-    assert COMMANDS[name].help in told
-    assert "--json One JSON object on stdout." in told
+    assert str(COMMANDS[name].help) in told
+    assert "--json Print one JSON object on stdout." in told
 
 
 def test_the_commands_that_write_run_alone() -> None:
-    assert {name for name, row in COMMANDS.items() if row.writes} == WRITING
+    assert {name for name, command in COMMANDS.items() if command.writes} == WRITING
 
 
-def test_arguments_come_in_the_order_of_the_row() -> None:
+def test_arguments_come_in_the_order_of_the_source() -> None:
     assert asked("check", "--help").stdout.startswith(f"Usage: {NAME} check [OPTIONS] FILE\n")
     assert asked("ingest", "--help").stdout.startswith(f"Usage: {NAME} ingest [OPTIONS] [FILE]\n")
     assert asked("explain", "--help").stdout.startswith(f"Usage: {NAME} explain [OPTIONS] KEY\n")
@@ -366,9 +367,7 @@ def test_while_a_command_writes_only_those_that_read_work(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """That holds for another process too: the lock is the operating system's."""
-    row = COMMANDS[name]
-    module = __import__(f"{PACKAGE}.{row.call.partition(':')[0]}", fromlist=["x"])
-    monkeypatch.setattr(module, row.call.partition(":")[2], lambda *_, **__: "done")
+    monkeypatch.setattr(COMMANDS[name], "callback", lambda *_, **__: "done")
     needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1", "labels import": "x.json"}
     words = [needed[name]] if name in needed else []
     with empty.alone():
@@ -482,15 +481,36 @@ def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empt
         pass
 
 
-def test_a_row_becomes_a_command(monkeypatch: pytest.MonkeyPatch, empty: Workspace) -> None:
-    given: dict[str, object] = {}
-    monkeypatch.setattr(lifecycle, "bring_in", lambda workspace, **options: given.update(options, root=workspace.root))
-    option = click.option("--until", help="Until when.")
-    cli_module.add("bring", Command("Daily", "production.lifecycle:bring_in", "Bring it in.", (option,)))
+def test_a_function_becomes_a_command(empty: Workspace) -> None:
+    @cli.command(section="Mine")
+    @click.option("--until", help="Until when.")
+    def bring(workspace: Workspace, *, until: str) -> str:
+        """Bring it in."""
+        return f"{workspace.root.name} until {until}"
+
     try:
-        assert asked("bring", "--until", "noon").exit_code == 0
-        assert "Bring it in." in asked("bring", "--help").stdout
+        assert asked("bring", "--until", "noon").stderr == "project until noon\n"
+        assert asked("bring", "--until", "noon", "--json").stdout == '"project until noon"\n'
+        assert re.search(r"^Mine:\n  bring +Bring it in\.$", asked("--help").stdout, re.MULTILINE)
+        assert asked("bring", "--help").stdout.startswith(f"Usage: {NAME} bring [OPTIONS]\n\n  Bring it in.\n")
     finally:
         cli.commands.pop("bring")
-    assert given == {"until": "noon", "root": empty.root}
     assert not (empty.root / "data" / ".lock").exists()
+
+
+def test_a_command_finds_secrets_of_dotenv_in_the_environment(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    (empty.root / ".env").write_text("AWS_SECRET_ACCESS_KEY=ours\n")
+    monkeypatch.setattr(lifecycle, "run", lambda *_, **__: os.environ["AWS_SECRET_ACCESS_KEY"])
+    assert asked("run").stderr == "ours\n"
+
+
+def test_the_data_dictionary_is_written_beside_the_pages(empty: Workspace) -> None:
+    page = empty.root / "docs" / "data-dictionary.md"
+    before = page.read_bytes()
+    page.unlink()
+    told = json.loads(asked("data", "dictionary", "--json").stdout)
+    assert told == {"file": str(page), "tables": ["flights", "departures", "outcomes", "weather"]}
+    assert page.read_bytes() == before

@@ -33,7 +33,7 @@ SCRIPT = next(iter(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding
 NOT_RUN = {
     "pip install uv": "the tests run in an environment that is made already",
     "uv run nox": "it runs these tests",
-    "uv run pytest": "the page's own tests are run, and those of the wall; the others are these",
+    "uv run pytest": "the page's own tests are run, and that of imports; the others are these",
 }
 TAKEN_AWAY = "git rm -r --quiet "  # the copy is no repository: the test deletes them itself
 GIT = ("git restore ", "git commit ")  # are run where the copy is a repository
@@ -207,10 +207,10 @@ def test_the_page_on_own_data_leads_to_a_champion_of_another_problem(
     )
     assert "## flats" in text_of(copy / "docs" / "data-dictionary.md")
     assert "## flights" not in text_of(copy / "docs" / "data-dictionary.md")
-    tests = ["tests/shared/test_problem.py", "tests/test_architecture.py", "-k", "age or room or machinery or imports"]
+    tests = ["tests/shared/test_problem.py", "tests/test_architecture.py", "-k", "age or room or imports"]
     status, told = apart(f"uv run pytest -q -p no:cacheprovider {' '.join(map(shlex.quote, tests))}", copy)
     assert status == 0, told
-    assert int(re.findall(r"(\d+) passed", told)[-1]) >= 4, told
+    assert int(re.findall(r"(\d+) passed", told)[-1]) >= 3, told
     monkeypatch.chdir(copy)
     champion = open_workspace(PROBLEM, root=copy).releases.champion()
     assert champion is not None
@@ -286,17 +286,15 @@ def test_an_idea_goes_from_a_cell_to_the_champion_as_its_page_says(
 
 
 def test_the_data_dictionary_is_the_contracts() -> None:
-    head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
-    assert text_of(DICTIONARY) == head + derived.data_dictionary(contract.TABLES), (
-        f"uv run python -m {PACKAGE}.shared.derived docs/data-dictionary.md writes it again"
-    )
+    text = text_of(DICTIONARY)
+    assert text.endswith(derived.data_dictionary(contract.TABLES)), f"uv run {SCRIPT} data dictionary writes it again"
 
 
 def test_the_readme_names_no_command_and_no_setting_that_there_is_not() -> None:
     section = text_of(README).partition("\n## Commands\n")[2].partition("\n## ")[0]
     named = re.findall(r"^\| `([a-z ]+[a-z])[^`]*` \|", section, re.MULTILINE)
     assert named
-    assert set(named) <= set(cli.COMMANDS)
+    assert set(named) <= dict(cli.cli.walk()).keys()
     assert {name.lower() for name in re.findall(r"`ML_([A-Z_]+)`", text_of(README))} <= set(
         settings.Settings.model_fields
     )

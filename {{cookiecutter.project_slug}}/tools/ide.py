@@ -67,22 +67,24 @@ def text(path: Path) -> str:
 
 
 def commands(script: ast.Module, shown: list[list[str]]) -> Iterator[Command]:
-    """The rows of the table COMMANDS, each with the first of the shown commands that fits."""
+    """The functions that click makes commands of, each with the first of the shown commands that fits."""
     assigned = [line for line in script.body if isinstance(line, ast.Assign)]
     named = {target.id: line.value for line in assigned for target in line.targets if isinstance(target, ast.Name)}
-    table = named.get("COMMANDS")
-    for key, row in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
-        if isinstance(key, ast.Constant):
-            words, needs = str(key.value).split(), tuple(needed(row, named))
-            fitting = (line[len(words) :] for line in shown if line[: len(words)] == words)
-            examples = (rest for rest in fitting if len(rest) == len(needs))
-            yield Command(" ".join(words), needs, tuple(next(examples, ())))
+    for function in (line for line in script.body if isinstance(line, ast.FunctionDef)):
+        for mark in function.decorator_list:
+            match mark:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=group), attr="command"), args=names):
+                    name = str(ast.literal_eval(names[0])) if names else function.name
+                    words, needs = ([] if group == "cli" else [group]) + [name], tuple(needed(function, named))
+                    fitting = (line[len(words) :] for line in shown if line[: len(words)] == words)
+                    examples = (rest for rest in fitting if len(rest) == len(needs))
+                    yield Command(" ".join(words), needs, tuple(next(examples, ())))
 
 
-def needed(row: ast.expr, named: dict[str, ast.expr]) -> Iterator[str]:
-    """The arguments that a row has click ask for, but for those that may be left out."""
-    for part in ast.walk(row):
-        match named.get(part.id) if isinstance(part, ast.Name) else part:
+def needed(function: ast.FunctionDef, named: dict[str, ast.expr]) -> Iterator[str]:
+    """The arguments that click asks for, but for those that may be left out."""
+    for mark in function.decorator_list:
+        match named.get(mark.id) if isinstance(mark, ast.Name) else mark:
             case ast.Call(func=ast.Attribute(attr="argument"), args=[ast.Constant(value=str(name)), *_], keywords=more):
                 if "required=False" not in map(ast.unparse, more):
                     yield name

@@ -1,24 +1,23 @@
-"""The console script: a row a command, above the parts; heavy imports only inside a command."""
+"""The command line: one function a command, in the order of the help; heavy libraries are imported inside them."""
 
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PACKAGE = __name__.partition(".")[0]
 NAME = PACKAGE.replace("_", "-")
 OK, NO, BAD = 0, 1, 2
 STOPPED = "stopped; run again to go on"
-
-Parameter = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Moment(click.DateTime):
@@ -27,67 +26,38 @@ class Moment(click.DateTime):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
-        """Read it, and say that it is UTC."""
+        """Parse a time as UTC."""
         return super().convert(value, param, ctx).replace(tzinfo=UTC)
 
 
-PATH = click.Path(path_type=Path)
-TIME = Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
-FILE = click.argument("file", type=PATH)
-INBOX_FILE = click.argument("file", type=PATH, required=False)
-RUN = click.argument("run", required=False)
-KEY = click.argument("key")
-KEYS = click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-NOW = click.option("--now", type=TIME, metavar="TIME", help="The time it is, UTC; else the clock.")
-AS_OF = click.option("--as-of", type=TIME, metavar="TIME", help="Use what was known by then, UTC; else now.")
-OWNER = click.option("--table", metavar="NAME", help="Whose rows they are; else by folder or columns.")
-DIRTY = click.option("--dirty", is_flag=True, help="Release also from files that differ from the last commit.")
-VERSION = click.option("--version", type=int, metavar="N", help="Which version; else the challenger.")
-START = click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
-END = click.option("--to", "end", type=TIME, metavar="TIME", help="Until when, UTC; else the newest label.")
-HOST = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-PORT, APP_PORT = (
-    click.option("--port", type=click.IntRange(0, 65535), default=usual, show_default=True, help="0 takes a free one.")
-    for usual in (8000, 8080)
-)
-CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
-N = click.option("--n", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many rows.")
-STRATEGY = click.option(
-    "--strategy",
-    type=click.Choice(["margin", "random", "disagreement"]),
-    default="margin",
-    show_default=True,
-    help="Which rows are worth most.",
-)
-TASKS = click.option("--out", type=PATH, metavar="FILE", help="Where to, .json; else into the reports.")
-HTML = click.option("--html", type=PATH, metavar="DIR", help="Write each report as one HTML file into DIR.")
-TRIALS = click.option("--trials", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many.")
-WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="How many processes; else one a core.")
-STORAGE = click.option("--storage", metavar="URL", help="A database that many machines share; else a file here.")
-OUT = click.option("--out", type=PATH, metavar="FILE", help="Where to, .parquet or .csv; else into the reports.")
+class Command(click.Command):
+    """A command on the project: its function is called with the workspace and the command's own parameters.
 
+    The result is printed for people on stderr, or with `--json` as one JSON object on stdout. The exit status is 1
+    where the result has a false `ok`.
 
-@dataclass(frozen=True)
-class Command:
-    """A row: what a command of one or two words calls, `module:function` of the package, and how it is asked.
-
-    The function is given the workspace and the command's parameters; what it returns is printed for people, or as
-    JSON. Where that has a false `ok`, the answer is no. A command that `writes` runs alone.
+    Attributes:
+        section: The heading in the help.
+        writes: Whether it takes the project's lock, since only one such command may run at a time.
     """
 
-    group: str
-    call: str
-    help: str
-    parameters: tuple[Parameter, ...] = ()
-    writes: bool = False
+    def __init__(self, *args: Any, section: str, writes: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*args, **kwargs)
+        self.section, self.writes = section, writes
+        self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout."))
 
-    def __call__(self, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - a command's own parameters
-        """Do it, print what came of it, exit with its status."""
+    def invoke(self, ctx: click.Context) -> NoReturn:
+        """Run it on the project of the current directory, print the result, and exit with its status."""
+        as_json = ctx.params.pop("as_json")
+        result = self._run(ctx.params, as_json=as_json)
+        click.echo(json(result) if as_json else result, err=not as_json)
+        sys.exit(OK if getattr(result, "ok", True) else NO)
+
+    def _run(self, options: dict[str, Any], *, as_json: bool) -> object:
         from polars.exceptions import PanicException, PolarsError
 
         from {{cookiecutter.__package_name}}.shared import BadInput, Refused, first_line
 
-        module, _, function = self.call.partition(":")
         where = "the project"
         try:
             from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
@@ -95,9 +65,8 @@ class Command:
 
             workspace = open_project(PROBLEM)
             where = f"the project or its tables in {workspace.lake.url}"
-            work = getattr(import_module(f"{PACKAGE}.{module}"), function)
             with workspace.alone(needed=self.writes):
-                result = work(workspace, **options)
+                return self.callback(workspace, **options) if self.callback else None
         except Refused as error:
             fail(str(error), NO, as_json=as_json)
         except BadInput as error:
@@ -108,141 +77,279 @@ class Command:
             fail(f"{error.name} is not installed here, and this command needs it: uv sync", BAD, as_json=as_json)
         except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
             fail(f"{where} can't be read or written: {first_line(error)}", BAD, as_json=as_json)
-        click.echo(json(result) if as_json else result, err=not as_json)
-        sys.exit(OK if getattr(result, "ok", True) else NO)
 
 
-COMMANDS = {
-    "run": Command(
-        "Daily",
-        "production.lifecycle:run",
-        "Do whatever is due: collect, ingest, monitor, train, gate, promote, predict.",
-        (NOW, DIRTY),
-        writes=True,
-    ),
-    "status": Command(
-        "Daily", "production.explain:status", "Say what is predicted, by which champion, from what data."
-    ),
-    "monitor": Command("Daily", "production.monitor:monitor", "Look at data, drift, age and live quality.", (NOW,)),
-    "check": Command(
-        "Data", "production.ingest:check", "Hold a FILE against its contract; nothing is written.", (FILE, OWNER, NOW)
-    ),
-    "ingest": Command(
-        "Data",
-        "production.ingest:ingest",
-        "Append a FILE's rows once, or all of the inbox.",
-        (INBOX_FILE, OWNER, NOW),
-        writes=True,
-    ),
-    "data erase": Command(
-        "Data",
-        "production.erase:erase",
-        "Erase rows by KEY, for good, wherever the project keeps them.",
-        (KEYS,),
-        writes=True,
-    ),
-    "labels export": Command(
-        "Data",
-        "research.labels.tasks:export",
-        "Write the unlabelled rows worth most as tasks of Label Studio.",
-        (N, STRATEGY, TASKS, NOW),
-    ),
-    "labels import": Command(
-        "Data",
-        "research.labels.batch:bring",
-        "Turn a FILE that Label Studio exported into a batch of labels.",
-        (FILE,),
-        writes=True,
-    ),
-    "train": Command(
-        "Model", "production.train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True
-    ),
-    "gate": Command("Model", "production.gate:judge", "Judge a challenger, with reasons.", (VERSION,)),
-    "promote": Command(
-        "Model",
-        "production.promote:promote",
-        "Judge a challenger; let it serve if it passes.",
-        (VERSION, NOW, DIRTY),
-        writes=True,
-    ),
-    "simulate": Command(
-        "Model", "production.simulate:simulate", "Replay past days; compare with a model that stays.", (START, END)
-    ),
-    "rollback": Command(
-        "Model", "production.promote:rollback", "Let the version before serve again.", (NOW,), writes=True
-    ),
-    "tune": Command(
-        "Research",
-        "research.tune:tune",
-        "Search better parameters on past folds; write the best to config/params.toml.",
-        (TRIALS, WORKERS, STORAGE),
-    ),
-    "runs": Command("Research", "research.reproduce:runs", "List the tracked runs, the newest first."),
-    "reproduce": Command(
-        "Research", "research.reproduce:reproduce", "Do a RUN again as it was, or the newest, and compare.", (RUN,)
-    ),
-    "report": Command(
-        "Research", "research.report:report", "Open the reports as an app, or write them as HTML.", (HTML, APP_PORT)
-    ),
-    "predict": Command(
-        "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
-    ),
-    "serve": Command(
-        "Answers", "production.service.serve:serve", "Answer requests over HTTP.", (HOST, PORT, NOW, CANDIDATE)
-    ),
-    "explain": Command(
-        "Answers", "production.explain:explain", "Show the row with a KEY through every stage.", (KEY, NOW)
-    ),
-}
+class Group(click.Group):
+    """Commands and groups of them; the help lists all commands by section."""
+
+    command_class = Command
+    group_class = type
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Command]]:
+        """Every command with its full name, such as `run` or `data erase`, in the order of the source."""
+        for name, command in self.commands.items():
+            if isinstance(command, Group):
+                yield from command.walk(f"{prefix}{name} ")
+            elif isinstance(command, Command):
+                yield f"{prefix}{name}", command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's own
+        """Write the commands into the help, by section."""
+        commands = list(self.walk())
+        for section in dict.fromkeys(command.section for _, command in commands):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name, command.help or "") for name, command in commands if command.section == section]
+                )
 
 
-class Grouped(click.Group):
-    """Commands by group, in the order in which one needs them."""
+PATH = click.Path(path_type=Path)
+TIME = Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
+POSITIVE = click.IntRange(1)
+PORT = click.IntRange(0, 65535)
+FILE = click.argument("file", type=PATH)
+NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: the setting ML_CLOCK.")
+TABLE = click.option("--table", metavar="NAME", help="Table of the rows. Default: by the file's folder or columns.")
+DIRTY = click.option("--dirty", is_flag=True, help="Release also from files that differ from the last commit.")
+VERSION = click.option("--version", type=int, metavar="N", help="Version to evaluate. Default: the challenger.")
 
-    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the groups into the help."""
-        for group in dict.fromkeys(command.group for command in COMMANDS.values()):
-            with formatter.section(group):
-                formatter.write_dl([(name, row.help) for name, row in COMMANDS.items() if row.group == group])
 
-
-@click.group(cls=Grouped, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def cli(context: click.Context) -> None:
     """From arriving batches to a champion that predicts.
 
-    Without a command: where the project stands. Exit status 0: done; 1: the answer is no, or a person must act;
-    2: bad input, with one line that says what to do.
+    Without a command, show the status. Exit status 0: done; 1: the answer is no, or a person must act; 2: bad input,
+    with one line that says what to do.
     """
     if context.invoked_subcommand is None:
-        COMMANDS["status"](as_json=False)
+        with status.make_context(status.name, [], parent=context) as inner:
+            status.invoke(inner)
 
 
-def add(name: str, row: Command) -> None:
-    """Make a row a command of the console script."""
+@cli.command(section="Daily", writes=True)
+@NOW
+@DIRTY
+def run(workspace: "Workspace", *, now: datetime | None, dirty: bool) -> object:
+    """Run whatever is due: collect, ingest, monitor, train, gate, promote and predict."""
+    from {{cookiecutter.__package_name}}.production import lifecycle
 
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-    def callback(**options: Any) -> None:  # noqa: ANN401 - a command's own parameters
-        row(**options)
-
-    asked: Callable[..., Any] = callback
-    for parameter in reversed(row.parameters):
-        asked = parameter(asked)
-    first, _, second = name.partition(" ")
-    (group(first) if second else cli).command(name=second or first, help=row.help)(asked)
+    return lifecycle.run(workspace, now=now, dirty=dirty)
 
 
-def group(name: str) -> click.Group:
-    """The group of the commands of two words that begin with this one."""
-    names = [other.partition(" ")[2] for other in COMMANDS if other.startswith(f"{name} ")]
-    made = cli.commands.setdefault(name, click.Group(name, help=f"One of {', '.join(names)}.", no_args_is_help=False))
-    if not isinstance(made, click.Group):
-        raise TypeError(f"{name} is a command, and can't be a group too")
-    return made
+@cli.command(section="Daily")
+def status(workspace: "Workspace") -> object:
+    """Show what is predicted, the champion, its data and what to do next."""
+    from {{cookiecutter.__package_name}}.production import explain
+
+    return explain.status(workspace)
+
+
+@cli.command(section="Daily")
+@NOW
+def monitor(workspace: "Workspace", *, now: datetime | None) -> object:
+    """Check data quality, drift, staleness and live performance."""
+    from {{cookiecutter.__package_name}}.production import monitor
+
+    return monitor.monitor(workspace, now=now)
+
+
+@cli.command(section="Data")
+@FILE
+@TABLE
+@NOW
+def check(workspace: "Workspace", *, file: Path, table: str | None, now: datetime | None) -> object:
+    """Validate FILE against its contract without writing anything."""
+    from {{cookiecutter.__package_name}}.production import ingest
+
+    return ingest.check(workspace, file, table=table, now=now)
+
+
+@cli.command(section="Data", writes=True)
+@click.argument("file", type=PATH, required=False)
+@TABLE
+@NOW
+def ingest(workspace: "Workspace", *, file: Path | None, table: str | None, now: datetime | None) -> object:
+    """Validate FILE (default: every file in the inbox) and append its valid rows exactly once."""
+    from {{cookiecutter.__package_name}}.production import ingest
+
+    return ingest.ingest(workspace, file, table=table, now=now)
+
+
+@cli.group(no_args_is_help=False)
+def data() -> None:
+    """Document the contract and erase rows."""
+
+
+@data.command(section="Data")
+def dictionary(workspace: "Workspace") -> object:
+    """Document the contract in docs/data-dictionary.md."""
+    from {{cookiecutter.__package_name}}.shared import derived
+
+    return derived.write_data_dictionary(workspace.problem.tables, workspace.root / "docs" / "data-dictionary.md")
+
+
+@data.command(section="Data", writes=True)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+def erase(workspace: "Workspace", *, keys: tuple[str, ...]) -> object:
+    """Erase the rows with each KEY from tables, files and tracked runs, permanently."""
+    from {{cookiecutter.__package_name}}.production import erase
+
+    return erase.erase(workspace, keys)
+
+
+@cli.group(no_args_is_help=False)
+def labels() -> None:
+    """Have rows labelled by people in Label Studio."""
+
+
+@labels.command("export", section="Data")
+@click.option("--n", type=POSITIVE, default=100, show_default=True, metavar="N", help="Number of rows.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["margin", "random", "disagreement"]),
+    default="margin",
+    show_default=True,
+    help="How rows are sampled.",
+)
+@click.option("--out", type=PATH, metavar="FILE", help="Output file (.json). Default: a file in reports/.")
+@NOW
+def export_tasks(workspace: "Workspace", *, n: int, strategy: str, out: Path | None, now: datetime | None) -> object:
+    """Export the unlabelled rows that are most worth labelling as Label Studio tasks."""
+    from {{cookiecutter.__package_name}}.research.labels import tasks
+
+    return tasks.export(workspace, n=n, strategy=strategy, out=out, now=now)
+
+
+@labels.command("import", section="Data", writes=True)
+@FILE
+def import_annotations(workspace: "Workspace", *, file: Path) -> object:
+    """Import FILE, an export of Label Studio, as a batch of labels."""
+    from {{cookiecutter.__package_name}}.research.labels import batch
+
+    return batch.bring(workspace, file)
+
+
+@cli.command(section="Model", writes=True)
+@click.option("--as-of", type=TIME, metavar="TIME", help="Train on what was known by then, UTC. Default: now.")
+def train(workspace: "Workspace", *, as_of: datetime | None) -> object:
+    """Train, evaluate and register a challenger."""
+    from {{cookiecutter.__package_name}}.production import train
+
+    return train.train(workspace, as_of=as_of)
+
+
+@cli.command(section="Model")
+@VERSION
+def gate(workspace: "Workspace", *, version: int | None) -> object:
+    """Evaluate a challenger against the gate and give the reasons."""
+    from {{cookiecutter.__package_name}}.production import gate
+
+    return gate.judge(workspace, version=version)
+
+
+@cli.command(section="Model", writes=True)
+@VERSION
+@NOW
+@DIRTY
+def promote(workspace: "Workspace", *, version: int | None, now: datetime | None, dirty: bool) -> object:
+    """Evaluate a challenger and promote it to champion if it passes the gate."""
+    from {{cookiecutter.__package_name}}.production import promote
+
+    return promote.promote(workspace, version=version, now=now, dirty=dirty)
+
+
+@cli.command(section="Model")
+@click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
+@click.option("--to", "end", type=TIME, metavar="TIME", help="End of the replay, UTC. Default: the newest label.")
+def simulate(workspace: "Workspace", *, start: datetime | None, end: datetime | None) -> object:
+    """Replay past days under three retraining policies and compare them."""
+    from {{cookiecutter.__package_name}}.production import simulate
+
+    return simulate.simulate(workspace, start=start, end=end)
+
+
+@cli.command(section="Model", writes=True)
+@NOW
+def rollback(workspace: "Workspace", *, now: datetime | None) -> object:
+    """Roll back to the previous champion."""
+    from {{cookiecutter.__package_name}}.production import promote
+
+    return promote.rollback(workspace, now=now)
+
+
+@cli.command(section="Research")
+@click.option("--trials", type=POSITIVE, default=50, show_default=True, metavar="N", help="Number of trials.")
+@click.option("--workers", type=POSITIVE, metavar="N", help="Number of worker processes. Default: one per CPU core.")
+@click.option("--storage", metavar="URL", help="Database that several machines share. Default: a journal file.")
+def tune(workspace: "Workspace", *, trials: int, workers: int | None, storage: str | None) -> object:
+    """Search for better parameters on past folds and write the best to config/params.toml."""
+    from {{cookiecutter.__package_name}}.research import tune
+
+    return tune.tune(workspace, trials=trials, workers=workers, storage=storage)
+
+
+@cli.command(section="Research")
+def runs(workspace: "Workspace") -> object:
+    """List the tracked runs, newest first."""
+    from {{cookiecutter.__package_name}}.research import reproduce
+
+    return reproduce.runs(workspace)
+
+
+@cli.command(section="Research")
+@click.argument("run", required=False)
+def reproduce(workspace: "Workspace", *, run: str | None) -> object:
+    """Re-run RUN (default: the latest) from its commit, lock file and table versions, and compare the results."""
+    from {{cookiecutter.__package_name}}.research import reproduce
+
+    return reproduce.reproduce(workspace, run)
+
+
+@cli.command(section="Research")
+@click.option("--html", type=PATH, metavar="DIR", help="Export each report as one HTML file into DIR.")
+@click.option("--port", type=PORT, default=8080, show_default=True, help="Port of the app; 0 takes a free one.")
+def report(workspace: "Workspace", *, html: Path | None, port: int) -> object:
+    """Open the reports as an app, or export them as HTML."""
+    from {{cookiecutter.__package_name}}.research import report
+
+    return report.report(workspace, html=html, port=port)
+
+
+@cli.command(section="Answers")
+@FILE
+@click.option("--out", type=PATH, metavar="FILE", help="Output file (.parquet or .csv). Default: a file in reports/.")
+@NOW
+def predict(workspace: "Workspace", *, file: Path, out: Path | None, now: datetime | None) -> object:
+    """Predict the rows of FILE with the champion."""
+    from {{cookiecutter.__package_name}}.production import predict
+
+    return predict.predict(workspace, file, out=out, now=now)
+
+
+@cli.command(section="Answers")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=PORT, default=8000, show_default=True, help="Port to listen on; 0 takes a free one.")
+@NOW
+def serve(workspace: "Workspace", *, host: str, port: int, now: datetime | None) -> object:
+    """Serve predictions over HTTP."""
+    from {{cookiecutter.__package_name}}.production.service import serve
+
+    return serve.serve(workspace, host=host, port=port, now=now)
+
+
+@cli.command(section="Answers")
+@click.argument("key")
+@NOW
+def explain(workspace: "Workspace", *, key: str, now: datetime | None) -> object:
+    """Show the row with KEY at every stage, from raw data to prediction and outcome."""
+    from {{cookiecutter.__package_name}}.production import explain
+
+    return explain.explain(workspace, key, now=now)
 
 
 def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
-    """Say no in one line, and exit."""
+    """Give the reason in one line, and exit."""
     click.echo(f"{NAME}: {reason}", err=True)
     if as_json:
         click.echo(json({"error": reason}))
@@ -254,10 +361,6 @@ def json(result: object) -> str:
     from pydantic import TypeAdapter
 
     return TypeAdapter[object](type(result)).dump_json(result, ensure_ascii=True).decode()
-
-
-for _name, _row in COMMANDS.items():
-    add(_name, _row)
 
 
 def stop(*_: object) -> NoReturn:

@@ -1,12 +1,9 @@
-"""What follows from a contract, so that nobody writes a column list twice: request model, data dictionary, sample rows.
-
-As a program it writes the data dictionary of this project's contract into a file.
-"""
+"""What is derived from a contract: request model, data dictionary and sample rows."""
 
 import math
 import re
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,6 +72,30 @@ def _asked(column: Column) -> Any:  # noqa: ANN401 - a type
         limits += [at.Ge(-(2**63)), at.Le(2**63 - 1)]
     asked = Annotated[kind, *limits] if limits else kind
     return asked | None if column.optional else asked
+
+
+@dataclass(frozen=True)
+class DataDictionary:
+    """A data dictionary that was written.
+
+    Attributes:
+        file: Its path.
+        tables: The names of the tables in it.
+    """
+
+    file: str
+    tables: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.tables)} in {self.file}"
+
+
+def write_data_dictionary(tables: tuple[type[Table], ...], path: Path) -> DataDictionary:
+    """Write the tables' data dictionary as a page."""
+    head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(head + data_dictionary(tables), encoding="utf-8", newline="\n")
+    return DataDictionary(str(path), tuple(table.table for table in tables))
 
 
 def data_dictionary(tables: tuple[type[Table], ...]) -> str:
@@ -148,10 +169,3 @@ def _range(column: Column) -> tuple[float, float]:
     if math.isinf(low):
         low = min(0.0, high - 1000)
     return low, min(high, low + 1000)
-
-
-if __name__ == "__main__":
-    from {{cookiecutter.__package_name}}.shared.contract import TABLES
-
-    text = f"# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n{data_dictionary(TABLES)}"
-    Path(sys.argv[1]).write_text(text, encoding="utf-8", newline="\n")
