@@ -80,7 +80,7 @@ def test_a_part_beside_the_layers_is_found_and_named(copy: Path) -> None:
 
 # About what serves
 
-HEAVY = ("sklearn", "skl2onnx", "mlflow", "matplotlib")
+HEAVY = ("sklearn", "onnx", "skl2onnx", "mlflow", "matplotlib")
 LOADED = "import sys; print(sorted(set(sys.modules) & {heavy}))"
 
 
@@ -91,12 +91,13 @@ def loaded_by(*modules: str) -> str:
 
 
 def test_what_serves_loads_no_library_of_training() -> None:
-    serving = ("production.service.serve", "production.predict", "production.explain", "production.ingest")
-    assert loaded_by(*serving) == "[]"
+    serving = ("service.serve", "predict", "explain", "ingest", "served")
+    assert loaded_by("shared.training", *(f"production.{module}" for module in serving)) == "[]"
 
 
 def test_what_trains_does() -> None:
-    assert loaded_by("shared.model") == "['skl2onnx', 'sklearn']"
+    assert loaded_by("shared.model") == "['sklearn']"
+    assert loaded_by("shared.onnx_model") == "['onnx', 'skl2onnx', 'sklearn']"
 
 
 def not_served() -> set[str]:

@@ -18,8 +18,9 @@ from {{cookiecutter.__package_name}}.production import train as train_module
 from {{cookiecutter.__package_name}}.production.gate import Check, Verdict, judge
 from {{cookiecutter.__package_name}}.production.train import CANDIDATE, train
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version, code_hash
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Predictor, text_features
+from {{cookiecutter.__package_name}}.shared.release import MODEL
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 

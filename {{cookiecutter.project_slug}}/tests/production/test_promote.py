@@ -16,6 +16,7 @@ from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.predict import features_for, predict_rows
 from {{cookiecutter.__package_name}}.production.promote import promote, publish, repair, rollback
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.predictor import predicted
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release, Releases
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
@@ -172,7 +173,7 @@ def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, state = challenge(trained), State(trained)
-    monkeypatch.setattr(promote_module, "predicted", lambda *given: training.predicted(*given) + 0.01)
+    monkeypatch.setattr(promote_module, "predicted", lambda *given: predicted(*given) + 0.01)
     with pytest.raises(Refused, match=r"version 2 differs by 0\.01 from its golden answers: it must not serve"):
         promote(trained, now=NOW)
     assert state.is_as_before()

@@ -14,12 +14,9 @@ from typing import Annotated, Any, ClassVar
 
 import narwhals as nw
 import numpy as np
-import onnx
 import polars as pl
 import pytest
 from pydantic import BaseModel, Field, create_model
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import make_pipeline
@@ -37,7 +34,7 @@ from {{cookiecutter.__package_name}}.production.service.serve import Service
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.research.report import programs, rendered
 from {{cookiecutter.__package_name}}.research.views import model
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, training
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, onnx_model
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.schema import (
     Category,
@@ -76,16 +73,8 @@ def estimator(parameters: Parameters, categories: list[str], kind: type) -> Any:
     return make_pipeline(encode, trees)
 
 
-def export(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
-    kinds = {True: StringTensorType, False: FloatTensorType}
-    inputs = [(name, kinds[text]([None, 1])) for name, text in features.items()]
-    options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
-    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
-    return model
-
-
 def recipe(kind: type) -> Callable[[], Recipe]:
-    return lambda: Recipe(Parameters, lambda parameters, names: estimator(parameters, names, kind), export)
+    return lambda: Recipe(Parameters, lambda parameters, names: estimator(parameters, names, kind))
 
 
 # --- a regression without time, key or late label
@@ -265,7 +254,7 @@ def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_o
     seen: list[pl.DataFrame] = []
     drawn: list[float] = []
     checked: list[pl.DataFrame] = []
-    parity = training.parity
+    parity = onnx_model.parity
 
     def augment(_: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
         seen.append(rows)
@@ -276,7 +265,7 @@ def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_o
         checked.append(rows)
         return parity(problem, pipeline, predictor, rows)
 
-    monkeypatch.setattr(training, "parity", watched)
+    monkeypatch.setattr(onnx_model, "parity", watched)
     plain, augmented = tmp_path / "plain", tmp_path / "augmented"
     plain.mkdir()
     augmented.mkdir()

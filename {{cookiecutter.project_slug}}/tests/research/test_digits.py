@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import onnx
 import polars as pl
 import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, create_model
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
@@ -102,12 +99,6 @@ def support_vectors() -> Any:
     return CalibratedClassifierCV(SVC(gamma=0.25, C=10), ensemble=False, cv=3)
 
 
-def export(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
-    inputs = [(name, FloatTensorType([None, 1])) for name in features]
-    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options={"zipmap": False}, target_opset=17)
-    return model
-
-
 def problem(model: Callable[[], Any]) -> Problem:
     """Which digit is it? By a model that has not seen any."""
 
@@ -122,7 +113,7 @@ def problem(model: Callable[[], Any]) -> Problem:
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, estimator, export, augment),
+        recipe=lambda: Recipe(Parameters, estimator, augment=augment),
     )
 
 

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import onnx
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -104,13 +101,6 @@ class Parameters(BaseModel):
     seed: int = 0
 
 
-def export_model(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
-    inputs = [(name, FloatTensorType([None, 1])) for name in features]
-    options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
-    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
-    return model
-
-
 def problem(labels: type[Table], kind: Callable[[], Any]) -> Problem:
     return Problem(
         subject=Parcel,
@@ -119,7 +109,7 @@ def problem(labels: type[Table], kind: Callable[[], Any]) -> Problem:
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, lambda *_: make_pipeline(SimpleImputer(), kind()), export_model),
+        recipe=lambda: Recipe(Parameters, lambda *_: make_pipeline(SimpleImputer(), kind())),
     )
 
 

@@ -680,7 +680,7 @@ def test_the_projects_own_problem_brings_its_model_when_asked() -> None:
     recipe = PROBLEM.recipe()
     assert "seed" in recipe.parameters.model_fields
     assert callable(recipe.estimator)
-    assert callable(recipe.export)
+    assert all(hook is None or callable(hook) for hook in (recipe.export, recipe.augment))
 
 
 @pytest.fixture(scope="module")

@@ -12,27 +12,31 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, TargetEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import {{cookiecutter.__package_name}}
-from {{cookiecutter.__package_name}}.shared import Refused, evaluation, training
+from {{cookiecutter.__package_name}}.shared import Refused, evaluation, onnx_model, training
+from {{cookiecutter.__package_name}}.shared.onnx_model import convert
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor, model_inputs, predicted, text_features
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.release import (
-    Golden,
-    Predictor,
-    Release,
-    model_inputs,
-    text_features,
-)
+from {{cookiecutter.__package_name}}.shared.release import Golden, Release
 from {{cookiecutter.__package_name}}.shared.schema import EventTime, Table, Target, Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 
@@ -101,14 +105,6 @@ def own_function(_: Parameters, categories: list[str]) -> Any:
     return make_pipeline(encode, HistGradientBoostingClassifier(max_iter=5))
 
 
-def to_onnx(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
-    kinds = {True: StringTensorType, False: FloatTensorType}
-    inputs = [(name, kinds[text]([None, 1])) for name, text in features.items()]
-    options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
-    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
-    return model
-
-
 def made(table: type[Table], estimator: Callable[[Any, list[str]], Any]) -> Problem:
     return Problem(
         subject=table,
@@ -117,7 +113,7 @@ def made(table: type[Table], estimator: Callable[[Any, list[str]], Any]) -> Prob
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, estimator, to_onnx),
+        recipe=lambda: Recipe(Parameters, estimator),
     )
 
 
@@ -217,10 +213,66 @@ def test_the_exported_model_answers_like_the_pipeline_where_values_are_missing_o
     fitted, problem = request.getfixturevalue(name), {"binary": BINARY, "multiclass": MULTICLASS}.get(name, REGRESSION)
     rows = guests(problem, 50, seed=3)
     rows = rows.with_columns(pl.lit(value, dtype=rows.schema[column]).alias(column) for column, value in change.items())
-    expected = training.predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
+    expected = predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
     found = fitted.predictor.predict(rows)
     assert np.isfinite(found).all()
     assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "decision tree": lambda: DecisionTreeClassifier(min_samples_leaf=5),
+    "random forest": lambda: RandomForestClassifier(10, random_state=0),
+    "extra trees": lambda: ExtraTreesClassifier(10, random_state=0),
+    "gradient boosting": lambda: make_pipeline(SimpleImputer(), GradientBoostingClassifier(n_estimators=10)),
+    "calibrated": lambda: CalibratedClassifierCV(HistGradientBoostingClassifier(max_iter=5), cv=2),
+    "logistic regression": lambda: make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()),
+    "decision tree of values": lambda: DecisionTreeRegressor(min_samples_leaf=5),
+    "random forest of values": lambda: RandomForestRegressor(10, random_state=0),
+    "extra trees of values": lambda: ExtraTreesRegressor(10, random_state=0),
+    "linear regression": lambda: make_pipeline(SimpleImputer(), LinearRegression()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_estimator_of_scikit_learn_is_exported_without_a_line_about_it(kind: str) -> None:
+    def estimator(_: Parameters, categories: list[str]) -> Any:
+        encode = make_column_transformer((TargetEncoder(cv=KFold(5)), categories), remainder="passthrough")
+        return make_pipeline(encode, KINDS[kind]())
+
+    assert fit(made(Pays if "values" in kind or "linear" in kind else Returns, estimator)).parity <= 1e-6
+
+
+@pytest.mark.parametrize("first", np.linspace(1000, 2000, 5, dtype=np.float32).tolist())
+@pytest.mark.parametrize(
+    "trees",
+    [
+        HistGradientBoostingClassifier(max_iter=1, min_samples_leaf=1, learning_rate=1),
+        HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=1, learning_rate=1),
+        DecisionTreeClassifier(),
+        RandomForestRegressor(3, random_state=0),
+    ],
+    ids=lambda trees: type(trees).__name__,
+)
+def test_a_threshold_between_neighbouring_32_bit_numbers_keeps_them_apart(trees: Any, first: float) -> None:
+    values = [np.float32(first)]
+    while len(values) < 4:
+        values.append(np.nextafter(values[-1], np.float32(np.inf)))
+    rows = pl.DataFrame({"number": values * 50}, schema={"number": pl.Float32})
+    trees = trees.fit(rows, np.arange(200) % 4 >= 2)
+    exported = onnx_model.export(Recipe(Parameters, lambda *_: trees), trees, {"number": False})
+    task = Task.BINARY if hasattr(trees, "classes_") else Task.REGRESSION
+    found = Predictor(exported, {"number": False}, task).predict(rows)
+    assert found == pytest.approx(predicted(task, trees, rows), abs=1e-6)
+    assert len(set(found)) == 2
+
+
+def test_trees_of_lightgbm_or_xgboost_need_a_converter_which_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> onnx.ModelProto:
+        raise RuntimeError("no converter for <class 'lightgbm.sklearn.LGBMClassifier'>")
+
+    monkeypatch.setattr(onnx_model, "find_spec", lambda _: None)
+    with pytest.raises(Refused, match=r"exported to ONNX: no converter [^\n]+; uv add --group train onnxmltools$"):
+        onnx_model.export(Recipe(Parameters, trees, unknown), LogisticRegression(), {})
 
 
 def test_one_row_is_answered_like_many(binary: training.Fitted) -> None:
@@ -323,7 +375,7 @@ def test_the_reason_of_a_failed_export_is_one_line(error: Exception, reason: str
     with pytest.raises(
         Refused, match=rf"^the model \(LogisticRegression\) can't be exported to ONNX: {reason}; change"
     ):
-        training.to_bytes(Recipe(Parameters, trees, broken), model, {})
+        onnx_model.export(Recipe(Parameters, trees, broken), model, {})
 
 
 def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_name_made_up(
@@ -331,14 +383,14 @@ def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_nam
 ) -> None:
     def exported(*, backwards: bool) -> bytes:
         def shuffled(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
-            model = to_onnx(pipeline, features)
+            model = convert(pipeline, features)
             domains = sorted(model.opset_import, key=lambda opset: opset.domain, reverse=backwards)
             del model.opset_import[:]
             model.opset_import.extend(domains)
             model.graph.name = f"made up {backwards}"
             return model
 
-        return training.to_bytes(Recipe(Parameters, trees, shuffled), binary.pipeline, binary.predictor.features)
+        return onnx_model.export(Recipe(Parameters, trees, shuffled), binary.pipeline, binary.predictor.features)
 
     assert exported(backwards=True) == exported(backwards=False)
     model = onnx.load_from_string(exported(backwards=True))
@@ -348,13 +400,13 @@ def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_nam
 
 def test_a_model_that_is_no_valid_onnx_is_not_given_away(binary: training.Fitted) -> None:
     def spoiled(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
-        model = to_onnx(pipeline, features)
+        model = convert(pipeline, features)
         del model.graph.output[:]
         model.graph.node[0].op_type = "NoSuchOperator"
         return model
 
     with pytest.raises(Refused, match=r"^the model [^\n]+ NoSuchOperator [^\n]+; change shared.model.py$"):
-        training.to_bytes(Recipe(Parameters, trees, spoiled), binary.pipeline, binary.predictor.features)
+        onnx_model.export(Recipe(Parameters, trees, spoiled), binary.pipeline, binary.predictor.features)
 
 
 class Constant:
@@ -376,7 +428,7 @@ class Constant:
 
 def parity(problem: Problem, pipeline: Constant, exported: Constant) -> float:
     rows = guests(problem, 20).with_columns(pl.lit(30.0).cast(pl.Float32).alias("age"))
-    return training.parity(problem, pipeline, exported, rows)  # type: ignore[arg-type]
+    return onnx_model.parity(problem, pipeline, exported, rows)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("where", ["usual", "missing", "unseen"])
@@ -495,7 +547,7 @@ def test_a_release_answers_its_golden_requests_as_the_pipeline_did(request: pyte
     fitted, problem = request.getfixturevalue(name), {"binary": BINARY, "multiclass": MULTICLASS}.get(name, REGRESSION)
     rows = guests(problem, 40, seed=6)
     assert rows["age"].null_count() > 0
-    answers = training.predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
+    answers = predicted(problem.task, fitted.pipeline, model_inputs(rows, fitted.predictor.features))
     release(problem, fitted, rows, answers).check()
     one = np.zeros_like(answers)
     one.flat[3] = 1e-5 * (np.ptp(answers) if problem.task is Task.REGRESSION else 1)

@@ -21,7 +21,8 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.gate import Check
-from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, TOLERANCE, Release
+from {{cookiecutter.__package_name}}.shared.predictor import TOLERANCE
+from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release
 from {{cookiecutter.__package_name}}.shared.requests import ANSWER, asked, logged
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 

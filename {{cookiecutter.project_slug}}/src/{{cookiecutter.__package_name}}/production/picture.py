@@ -4,8 +4,8 @@ import json
 
 from {{cookiecutter.__package_name}}.production.train import CANDIDATE
 from {{cookiecutter.__package_name}}.shared import effects, figures, training
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.registry import Version
-from {{cookiecutter.__package_name}}.shared.release import Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 

@@ -11,10 +11,10 @@ from {{cookiecutter.__package_name}}.production import canary, cards
 from {{cookiecutter.__package_name}}.production.gate import Verdict, asked, challenger, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared.predictor import model_inputs, predicted
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
-from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Golden, Release, model_inputs
+from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Golden, Release
 from {{cookiecutter.__package_name}}.shared.schema import Task
-from {{cookiecutter.__package_name}}.shared.training import predicted
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)

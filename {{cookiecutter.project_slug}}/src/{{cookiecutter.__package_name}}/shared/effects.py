@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from {{cookiecutter.__package_name}}.shared import training
 from {{cookiecutter.__package_name}}.shared.evaluation import losses
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.release import Predictor
 
 ROWS = 5000  # on which the importance of features is measured
 SOME, VALUES = 300, 12  # rows on which a feature is moved, and to so many values

@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from {{cookiecutter.__package_name}}.shared import Refused, dataset
-from {{cookiecutter.__package_name}}.shared.release import Predictor, Release
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor
+from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import ANSWER, SERVED, VERSION
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace

@@ -1,18 +1,15 @@
-"""Yours: parameters -> an estimator that has not seen data, what it is fitted on, and how it leaves for production.
+"""Yours: parameters -> an estimator that has not seen data, and what it is fitted on.
 
-Any scikit-learn estimator that exports to ONNX will do: categories come as text, numbers as 32-bit floats.
+An estimator of scikit-learn, LightGBM or XGBoost will do: categories come as text, numbers as 32-bit floats. For other
+frameworks add `export(estimator, features)`, which returns ONNX.
 """
 
-from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import onnx
 import polars as pl
 import polars.selectors as cs
 from pydantic import BaseModel, ConfigDict, Field
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
@@ -42,30 +39,13 @@ class Parameters(BaseModel):
     seed: int = Field(default=0, ge=0, description="of all that is random in training")
 
 
-BLANK = 0.3  # of the numbers of a repeated row
-
-
-def augment(parameters: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Training rows, and some of them once more with numbers missing, as when a sensor fails.
-
-    The machinery gives it the rows that a model is fitted on, and never those on which it is judged.
-    """
-    if not parameters.blank_share:
-        return rows
-    again = rows.filter(pl.Series(rng.random(len(rows)) < parameters.blank_share))
-    numbers = again.select(cs.numeric() - cs.starts_with("_")).columns  # the label is `_target`
-    blank = {name: pl.Series(rng.random(len(again)) < BLANK) for name in numbers}
-    gaps = again.with_columns(pl.when(~blank[name]).then(pl.col(name)).alias(name) for name in numbers)
-    return pl.concat([rows, gaps])
-
-
 def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
     """Gradient boosted trees over numbers as they are and categories by their rate of the target.
 
     Args:
         parameters: Of the trees.
-        categories: The features that are text. They go through an encoder, since the trees' own treatment of
-            categories is lost on the way to ONNX.
+        categories: The features that are text. They go through an encoder, since the export to ONNX loses the trees'
+            own treatment of categories.
     """
     folds = StratifiedKFold(5, shuffle=True, random_state=parameters.seed)
     encode = make_column_transformer((TargetEncoder(cv=folds), categories), remainder="passthrough")
@@ -75,29 +55,18 @@ def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
     return make_pipeline(encode, trees)
 
 
-def export(pipeline: Pipeline, features: dict[str, bool]) -> onnx.ModelProto:
-    """The fitted pipeline as ONNX, one input a feature.
+BLANK = 0.3  # of the numbers of a repeated row
 
-    Args:
-        pipeline: What `estimator` made, fitted.
-        features: The features in their order; true where one is text.
+
+def augment(parameters: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Training rows, and some of them once more with numbers missing, as when a sensor fails.
+
+    The framework gives it the rows that a model is fitted on, and never those on which it is judged.
     """
-    inputs: list[tuple[str, Any]] = [
-        (name, StringTensorType([None, 1]) if text else FloatTensorType([None, 1])) for name, text in features.items()
-    ]
-    _round_thresholds_down(pipeline[-1])
-    options = {"zipmap": False} if hasattr(pipeline, "classes_") else None
-    model: onnx.ModelProto = convert_sklearn(pipeline, initial_types=inputs, options=options, target_opset=17)
-    return model
-
-
-def _round_thresholds_down(trees: HistGradientBoostingClassifier) -> None:
-    """Make thresholds 32-bit numbers, as ONNX has them, without moving a 32-bit value to the other side.
-
-    The export rounds to the nearest: a value just above its threshold could then be equal to it.
-    """
-    for predictor in chain.from_iterable(trees._predictors):  # noqa: SLF001 - where scikit-learn keeps its trees
-        threshold = predictor.nodes["num_threshold"]
-        nearest = threshold.astype(np.float32)
-        lower = np.nextafter(nearest, np.float32(-np.inf))
-        predictor.nodes["num_threshold"] = np.where(nearest > threshold, lower, nearest)
+    if not parameters.blank_share:
+        return rows
+    again = rows.filter(pl.Series(rng.random(len(rows)) < parameters.blank_share))
+    numbers = again.select(cs.numeric() - cs.starts_with("_")).columns  # the label is `_target`
+    blank = {name: pl.Series(rng.random(len(again)) < BLANK) for name in numbers}
+    gaps = again.with_columns(pl.when(~blank[name]).then(pl.col(name)).alias(name) for name in numbers)
+    return pl.concat([rows, gaps])

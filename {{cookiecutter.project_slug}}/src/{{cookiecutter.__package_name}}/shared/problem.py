@@ -36,14 +36,15 @@ class Recipe:
     Attributes:
         parameters: The class that `config/params.toml` is read into; it has a `seed`.
         estimator: From parameters and the names of the features that are text, an estimator that has not seen data.
-        export: From a fitted estimator and whether each feature is text, the same as ONNX.
+        export: From a fitted estimator and whether each feature is text, the same as ONNX: one input per feature, the
+            prediction as last output. None converts what scikit-learn, LightGBM and XGBoost fit.
         augment: From parameters, the rows of a training set and a generator of the parameters' seed, the rows to fit on
             in their place: of the same columns, more of them or changed. None fits on the rows as they are.
     """
 
     parameters: type[BaseModel]
     estimator: Callable[[Any, list[str]], Any]
-    export: Callable[[Any, dict[str, bool]], "onnx.ModelProto"]
+    export: Callable[[Any, dict[str, bool]], "onnx.ModelProto"] | None = None
     augment: Callable[[Any, pl.DataFrame, np.random.Generator], pl.DataFrame] | None = None
 
 

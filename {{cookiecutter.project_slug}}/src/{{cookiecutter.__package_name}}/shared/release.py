@@ -10,77 +10,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, first_line
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.predictor import TOLERANCE, Predictor, difference, model_inputs
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES, Task
-
-
-def text_features(problem: Problem, rows: pl.DataFrame) -> dict[str, bool]:
-    """The features in the model's order; true where one is text, a category."""
-    return {name: rows.schema[name] == pl.String for name in problem.features}
-
-
-def model_inputs(rows: pl.DataFrame, features: dict[str, bool]) -> pl.DataFrame:
-    """What pipeline and exported model are both given: text with no missing values, 32-bit floats with NaN for them."""
-    return rows.select(
-        pl.col(name).fill_null("") if text else pl.col(name).cast(pl.Float32).fill_null(float("nan"))
-        for name, text in features.items()
-    )
-
-
-class Predictor:
-    """A model as it is registered.
-
-    Args:
-        model: ONNX, one input a feature.
-        features: The features in the model's order; true where one is text.
-        task: What kind of answer it gives.
-    """
-
-    def __init__(self, model: bytes, features: dict[str, bool], task: Task) -> None:
-        self._model, self.features, self.task = model, features, task
-
-    @cached_property
-    def _session(self) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # it raises classes of its own
-            msg = f"the model is no ONNX that can be loaded: {first_line(error)}; see docs/runbook.md"
-            raise BadInput(msg) from error
-
-    def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
-        """Predictions for rows with their features.
-
-        Returns:
-            Probabilities of the target, shape (rows,), for a binary task; of each class, shape (rows, classes), for
-            a multiclass task; values, shape (rows,), for a regression.
-        """
-        inputs = {name: _input(rows[name], text=text) for name, text in self.features.items()}
-        answers = self._session.run(None, inputs)
-        prediction = np.asarray(answers[-1], dtype=np.float64)
-        if self.task is Task.BINARY:
-            return prediction[:, -1]
-        return prediction.reshape(-1) if self.task is Task.REGRESSION else prediction
-
-
-def _input(column: pl.Series, *, text: bool) -> NDArray[Any]:
-    """What `model_inputs` gives, shape (rows, 1), column by column: for a row that takes a third of its time."""
-    if text:
-        return np.array([value or "" for value in column.to_list()], dtype=object).reshape(-1, 1)
-    return column.cast(pl.Float32).to_numpy().reshape(-1, 1)
-
 
 TABLE = "releases"
 CARD, MODEL = "release.json", "model.onnx"  # as files: beside a run, and for the canary
-TOLERANCE = 1e-5
 COLUMNS = {
     "number": pl.Int64(),
     "version": pl.Int64(),
@@ -180,8 +120,7 @@ class Release(BaseModel):
         if features.is_empty():  # all were erased
             return
         expected = np.asarray(self.golden.answers, dtype=np.float64)
-        scale = float(np.ptp(expected)) or 1.0 if self.task is Task.REGRESSION else 1.0
-        worst = float(np.abs(self.predictor.predict(features) - expected).max()) / scale
+        worst = difference(self.task, expected, self.predictor.predict(features))
         if not worst <= TOLERANCE:
             msg = f"version {self.version} differs by {worst:.2g} from its golden answers: it must not serve"
             raise Refused(msg)

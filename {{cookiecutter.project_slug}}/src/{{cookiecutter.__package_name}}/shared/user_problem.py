@@ -8,8 +8,8 @@ def recipe() -> Recipe:
     """How the model is made; its module is imported here and not above, which keeps scikit-learn out of serving."""
     from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415
 
-    augment = getattr(model, "augment", None)  # optional in model.py
-    return Recipe(model.Parameters, model.estimator, model.export, augment)
+    optional = {name: getattr(model, name, None) for name in ("export", "augment")}
+    return Recipe(model.Parameters, model.estimator, **optional)
 
 
 PROBLEM = Problem(
