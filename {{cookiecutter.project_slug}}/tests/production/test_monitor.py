@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.production.monitor import (
     monitor,
 )
 from {{cookiecutter.__package_name}}.production.predict import champion
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
@@ -73,7 +73,7 @@ def test_live_quality_is_the_champions_on_labels_that_came_after_its_training(la
     rows = dataset.training_set(later.problem, later.lake, as_of=LATER)
     for period in periods:
         part = rows.filter(pl.col(KNOWN) > period.until - 7 * DAY, pl.col(KNOWN) <= period.until)
-        answers = training.answers(later.problem, part, release.predictor.predict(part), release.classes)
+        answers = evaluation.answers(later.problem, part, release.predictor.predict(part), release.classes)
         assert period.rows == len(part) > 1000
         assert period.online == pytest.approx(metrics(answers, later.acceptance.decision))
         assert (period.offline, period.version) == (release.metrics, 1)

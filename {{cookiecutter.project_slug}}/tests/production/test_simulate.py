@@ -11,7 +11,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle, simulate
 from {{cookiecutter.__package_name}}.production.simulate import Simulated
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset, training
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, evaluation, training
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -96,7 +96,7 @@ def test_an_age_of_which_there_are_no_rows_says_nothing(quick: Workspace) -> Non
     day = (pl.col(AT) - start).dt.total_days()
     rows = rows.filter((day == 0) | (day == 7))
     release = quick.releases.newest(1)[0]
-    same = training.answers(quick.problem, rows, release.predictor.predict(rows), release.classes)
+    same = evaluation.answers(quick.problem, rows, release.predictor.predict(rows), release.classes)
     assert simulate._stale_after(quick, rows, dict.fromkeys(simulate.POLICIES, same), start) is None
 
 

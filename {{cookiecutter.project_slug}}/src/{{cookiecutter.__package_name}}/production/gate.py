@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput, training
+from {{cookiecutter.__package_name}}.shared import BadInput, evaluation, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -129,7 +129,7 @@ def _checks(
     figures = metrics(model, ask.decision)
     _require_known(ask, {*figures, *SOMETIMES[problem.task]})
     yield from limits("", figures, ask.at_least, ask.at_most)
-    days, rng = training.days(problem, rows), np.random.default_rng(seed)
+    days, rng = evaluation.days(problem, rows), np.random.default_rng(seed)
     for name in ("dummy", "linear"):
         better = gain(losses(model), losses(answers(name)), days, confidence=ask.confidence, rng=rng)
         yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
@@ -188,8 +188,8 @@ def _beats(
     if fresh.sum() < ask.window.rows:
         return Check(name, passed=False, detail=f"{fresh.sum()} labels are newer than the champion: too few to compare")
     held = rows.filter(fresh)
-    theirs = training.answers(workspace.problem, held, champion.predictor.predict(held), champion.classes)
-    days = training.days(workspace.problem, held)
+    theirs = evaluation.answers(workspace.problem, held, champion.predictor.predict(held), champion.classes)
+    days = evaluation.days(workspace.problem, held)
     better = gain(losses(model[fresh]), losses(theirs), days, confidence=ask.confidence, rng=rng)
     figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics(theirs, ask.decision).items())
     return Check(name, better.lower > 0, f"loss lower by {better}; on these rows it has {figures}")

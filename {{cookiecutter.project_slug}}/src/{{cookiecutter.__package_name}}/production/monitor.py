@@ -12,7 +12,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production import served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation
 from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
@@ -114,7 +114,7 @@ def live_quality(workspace: Workspace, release: Release, *, now: datetime, windo
     rows = labelled_since(workspace, release, now=now, back=windows * length)
     if rows.is_empty():
         return ()
-    answers = training.answers(workspace.problem, rows, release.predictor.predict(rows), release.classes)
+    answers = evaluation.answers(workspace.problem, rows, release.predictor.predict(rows), release.classes)
     periods = []
     for n in reversed(range(windows)):
         until = now - n * length
@@ -212,7 +212,7 @@ def _slices(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Iter
     columns = [name for name in ask.slices.columns if name in rows.columns]
     if not columns:
         return
-    answers = training.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
+    answers = evaluation.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
     for part in by_slice(answers, rows, columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value}"
         bad = missed(part.metrics, ask.slices)

@@ -23,7 +23,15 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, decisions, figures, training, whole
+from {{cookiecutter.__package_name}}.shared import (
+    BadInput,
+    Refused,
+    decisions,
+    evaluation,
+    figures,
+    training,
+    whole,
+)
 from {{cookiecutter.__package_name}}.shared.dataset import training_set
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Gain, costs, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
@@ -235,7 +243,7 @@ def _releases(own: Workspace) -> list[Turn]:
 
 
 def _in_turn(own: Workspace, rows: pl.DataFrame, turns: list[Turn]) -> Answers:
-    return training.answers(own.problem, rows, in_turn(rows, turns), own.releases.newest(1)[0].classes)
+    return evaluation.answers(own.problem, rows, in_turn(rows, turns), own.releases.newest(1)[0].classes)
 
 
 def _report(
@@ -246,7 +254,7 @@ def _report(
     months = tuple(_months(own, rows, answers))
     total = {policy: metrics(answer, decision) for policy, answer in answers.items()}
     price = {policy: costs(answer, decision) for policy, answer in answers.items()}
-    days, rng = training.days(own.problem, rows), np.random.default_rng(0)
+    days, rng = evaluation.days(own.problem, rows), np.random.default_rng(0)
     saved = gain(price["gated"], price["static"], days, confidence=confidence, rng=rng)
     log_of_runs = decisions.read(own.lake)
     tried = log_of_runs.drop_nulls("trained")
@@ -295,7 +303,7 @@ def _stale_after(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers]
     for n in sorted(set(age[age >= 1])):
         mine = age == n
         fresh, old = (losses(answers[policy][mine]) for policy in ("periodic", "static"))
-        days = training.days(own.problem, rows.filter(mine))
+        days = evaluation.days(own.problem, rows.filter(mine))
         loses = gain(fresh, old, days, confidence=own.acceptance.confidence, rng=np.random.default_rng(int(n)))
         if loses.lower > 0:
             return int(n * every)

@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation, training
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, provenance
 from {{cookiecutter.__package_name}}.shared.release import MODEL
@@ -79,7 +79,7 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
     log.info("train     baselines")
     predictions |= training.baselines(problem, before, held, seed=parameters.seed)
     figures = {
-        name: metrics(training.answers(problem, held, prediction, fitted.classes), workspace.acceptance.decision)
+        name: metrics(evaluation.answers(problem, held, prediction, fitted.classes), workspace.acceptance.decision)
         for name, prediction in predictions.items()
     }
     command = ["-m", PACKAGE, "train"]

@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.research.views.kept import kept
-from {{cookiecutter.__package_name}}.shared import BadInput, live, training
+from {{cookiecutter.__package_name}}.shared import BadInput, evaluation, live, training
 from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
 from {{cookiecutter.__package_name}}.shared.figures import panels, wide
@@ -136,7 +136,7 @@ def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
     for name, answers in made.items():
         rows = live.came_true(workspace, answers, now=now, back=RECENT)
         if len(rows):
-            worth = training.answers(problem, rows, live.prediction(champion, rows), champion.classes)
+            worth = evaluation.answers(problem, rows, live.prediction(champion, rows), champion.classes)
             table.append({"": name, "labels": len(rows)} | metrics(worth, workspace.acceptance.decision))
     if not table:
         return f"No label has come in the last {RECENT.days} days for an answer that version {champion.version} gave."
