@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -215,7 +216,7 @@ def test_the_problem_is_written_in_four_modules_experiments_and_reports() -> Non
 
 # About what serves
 
-HEAVY = ("sklearn", "skl2onnx", "mlflow", "matplotlib")
+HEAVY = ("sklearn", "skl2onnx", "mlflow", "matplotlib", "onnx")
 LOADED = "import sys; print(sorted(set(sys.modules) & {heavy}))"
 
 
@@ -226,12 +227,19 @@ def loaded_by(*modules: str) -> str:
 
 
 def test_what_serves_loads_no_library_of_training() -> None:
-    serving = ("production.service.serve", "production.predict", "production.explain", "production.ingest")
+    serving = (
+        "production.service.serve",
+        "production.predict",
+        "production.explain",
+        "production.ingest",
+        "production.monitor",
+        "production.promote",
+    )
     assert loaded_by(*serving) == "[]"
 
 
 def test_what_trains_does() -> None:
-    assert loaded_by("shared.model") == "['skl2onnx', 'sklearn']"
+    assert loaded_by("shared.model") == "['onnx', 'skl2onnx', 'sklearn']"
 
 
 def not_served() -> set[str]:
@@ -260,10 +268,16 @@ from pathlib import Path
 sys.modules |= dict.fromkeys({not_served()})
 from {PACKAGE}.production.explain import explain, status
 from {PACKAGE}.production.predict import predict
-from {PACKAGE}.production.explain import status
+from {PACKAGE}.production.monitor import monitor
+from {PACKAGE}.production.promote import rollback
 from {PACKAGE}.shared.workspace import open_workspace
 workspace = open_workspace()
 print(predict(workspace, Path("asked.parquet")).rows, status(workspace).champion, explain(workspace, "{key}").version)
+print(monitor(workspace).ok, rollback(workspace).version, predict(workspace, Path("asked.parquet")).version)
 """
+    champion = trained.releases.newest(1)[0]
+    again = {"number": 2, "version": 2, "released": champion.released + timedelta(hours=1)}
+    trained.releases.append(champion.model_copy(update=again))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
-    assert (done.stdout.strip(), done.returncode) == ("3 1 1", 0), done.stderr
+    assert (done.stdout.split(), done.returncode) == (["3", "2", "2", "True", "1", "1"], 0), done.stderr
+    assert "version 1 serves; MLflow follows with the next run" in done.stderr

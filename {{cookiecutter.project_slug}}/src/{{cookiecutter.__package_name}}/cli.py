@@ -156,7 +156,7 @@ COMMANDS = {
     "train": Command(
         "Model", "production.train:train", "Fit, measure and register a challenger.", (AS_OF,), writes=True
     ),
-    "gate": Command("Model", "production.gate:judge", "Judge a challenger, with reasons.", (VERSION,)),
+    "gate": Command("Model", "production.gate:gate", "Judge a challenger, with reasons.", (VERSION,)),
     "promote": Command(
         "Model",
         "production.promote:promote",

@@ -76,27 +76,27 @@ class Health:
         return "\n".join(lines)
 
 
-def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = True) -> Health:
+def monitor(workspace: Workspace, *, now: datetime | None = None, full: bool = True) -> Health:
     """Look at data, champion and live quality.
 
     Args:
         workspace: The workspace.
         now: The time it is; without it, the setting `clock` says.
-        deep: Whether to hold the lake's newest rows against the contract again, and to look for drift.
+        full: Whether to hold the lake's newest rows against the contract again, and to look for drift.
     """
     moment, champion = workspace.now(now), workspace.releases.champion()
     findings = [*_refused(workspace, moment), *_silent(workspace, moment)]
-    if deep:
+    if full:
         findings += _invariants(workspace, moment)
     if champion is None:
         findings.append(Finding("champion", State.ALARM, "none serves: run, and read why a challenger was refused"))
         return Health(moment, tuple(findings), ())
     windows = workspace.acceptance.retrain.windows
-    periods = live_quality(workspace, champion, now=moment, windows=windows if deep else 1)
-    if not deep and any(period.broken for period in periods):  # only then do the windows before matter
+    periods = live_quality(workspace, champion, now=moment, windows=windows if full else 1)
+    if not full and any(period.broken for period in periods):  # only then do the windows before matter
         periods = live_quality(workspace, champion, now=moment, windows=windows)
     findings += [_age(workspace, champion, moment), _quality(workspace, periods)]
-    if deep:
+    if full:
         findings.append(_golden(champion))
         rows = labelled_since(workspace, champion, now=moment, back=RECENT)
         findings += _classes(champion, rows)

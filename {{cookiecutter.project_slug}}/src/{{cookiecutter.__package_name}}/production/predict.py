@@ -14,7 +14,7 @@ from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractBreach, conform, marked
 from {{cookiecutter.__package_name}}.shared.dataset import History
 from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
-from {{cookiecutter.__package_name}}.shared.registry import code_hash
+from {{cookiecutter.__package_name}}.shared.provenance import code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import Personal, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -91,7 +91,7 @@ def predict(workspace: Workspace, file: Path, *, out: Path | None = None, now: d
     target = out or workspace.path(workspace.settings.reports) / f"{file.stem}-predicted{file.suffix}"
     if target.suffix.lower() not in {".parquet", ".csv"}:
         raise BadInput(f"{target} ends in {target.suffix!r}: answers are .parquet or .csv")
-    same = (digest_of(file), file.suffix, release.number, release.run_id, code_hash(), CHUNK, now)
+    same = (digest_of(file), file.suffix, release.number, release.run_id, code_hash(workspace.root), CHUNK, now)
     job = hashlib.sha256(repr(same).encode()).hexdigest()
     checkpoint = Checkpoint(target)
     with checkpoint.alone():

@@ -35,7 +35,7 @@ from {{cookiecutter.__package_name}}.shared import (
 from {{cookiecutter.__package_name}}.shared.dataset import training_set
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Gain, costs, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
-from {{cookiecutter.__package_name}}.shared.registry import code_hash
+from {{cookiecutter.__package_name}}.shared.provenance import code_hash
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
 
@@ -179,7 +179,7 @@ def _day(moment: datetime) -> datetime:
 
 def _workspace(workspace: Workspace, start: datetime) -> Workspace:
     """A workspace beside the project's own, that is fed from its lake; another code or configuration has another."""
-    made = (code_hash(), workspace.parameters.model_dump_json(), workspace.acceptance.model_dump_json())
+    made = (code_hash(workspace.root), workspace.parameters.model_dump_json(), workspace.acceptance.model_dump_json())
     folder = REPLAYS / f"{start:%Y-%m-%dT%H%M}-{hashlib.sha256(repr(made).encode()).hexdigest()[:8]}"
     names = ("lake", "inbox", "archive", "quarantine", "tracking")
     places = {name: (folder / name).as_posix() for name in names}
@@ -221,7 +221,7 @@ def _replay(own: Workspace, start: datetime, end: datetime) -> None:
     try:
         with own.alone(), click.progressbar(days, label="replay", file=sys.stderr) as bar:
             for day in bar:
-                lifecycle.run(own, now=day, dirty=True, answers=False)
+                lifecycle.run(own, now=day, dirty=True, predict=False, plot=False, smoke_test=False)
     finally:
         machinery.setLevel(level)
     if own.releases.champion() is None:

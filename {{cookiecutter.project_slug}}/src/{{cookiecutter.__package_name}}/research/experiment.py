@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, evaluation, figures, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, gain
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.registry import provenance
+from {{cookiecutter.__package_name}}.shared.provenance import provenance
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
@@ -161,7 +161,7 @@ class Experiment:
         with self.workspace.registry.run(self.kind, self.workspace.parameters.model_dump(), made_of | about) as run:
             run.log(metrics)
             for file, content in files.items():
-                run.keep(file, content)
+                run.log_artifact(file, content)
                 (folder / file).write_bytes(content)
         show(table)
         print(finding)

@@ -3,9 +3,7 @@
 What is fitted leaves as the bytes that production loads: ONNX, canonical, and proven equal to the pipeline.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,13 @@ from onnx import helper
 from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.shared import Refused, first_line
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, answers, classes_of, losses
+from {{cookiecutter.__package_name}}.shared.evaluation import Floats, answers, classes_of, losses
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.release import Predictor, model_inputs, text_features
 from {{cookiecutter.__package_name}}.shared.schema import TARGET, Task
 
 PARITY = 1e-5  # absolute for probabilities, relative to the spread of the values for a regression
 UNSEEN = "a category never seen"
-EVIDENCE = "evidence.parquet"  # beside the run: rows of the newest window, with what each model predicts for them
 
 
 def to_bytes(recipe: Recipe, pipeline: Any, features: dict[str, bool]) -> bytes:  # noqa: ANN401 - any estimator
@@ -172,16 +168,6 @@ def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed:
     models = {"dummy": dummy, "linear": make_pipeline(encode, linear)}
     x, y, new = model_inputs(rows, features), _labels(problem, rows), model_inputs(held, features)
     return {name: predicted(problem.task, model.fit(x, y), new) for name, model in models.items()}
-
-
-def evidence(problem: Problem, rows: pl.DataFrame, model: str, classes: Sequence[str]) -> Answers:
-    """What a model answered in training: rows of the newest window keep its predictions in the column `_MODEL`."""
-    return answers(problem, rows, rows[f"_{model}"].to_numpy(), classes)
-
-
-def evidence_rows(registry: Registry, run_id: str) -> pl.DataFrame:
-    """The rows on which a run was measured, with their features, labels and predictions."""
-    return pl.read_parquet(BytesIO(registry.read(run_id, EVIDENCE)))
 
 
 def _fitted(problem: Problem, parameters: BaseModel, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - any estimator
