@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -91,7 +93,7 @@ def loaded_by(*modules: str) -> str:
 
 
 def test_what_serves_loads_no_library_of_training() -> None:
-    serving = ("service.serve", "predict", "explain", "ingest", "served")
+    serving = ("service.serve", "predict", "explain", "ingest", "monitor", "promote", "served")
     assert loaded_by("shared.training", *(f"production.{module}" for module in serving)) == "[]"
 
 
@@ -128,9 +130,16 @@ from {PACKAGE}.production.explain import explain, status
 from {PACKAGE}.production.predict import predict
 from {PACKAGE}.production.explain import status
 from {PACKAGE}.shared.user_problem import PROBLEM
+from {PACKAGE}.production.monitor import monitor
+from {PACKAGE}.production.promote import rollback
 from {PACKAGE}.shared.workspace import open_workspace
 workspace = open_workspace(PROBLEM)
 print(predict(workspace, Path("asked.parquet")).rows, status(workspace).champion, explain(workspace, "{key}").version)
+print(monitor(workspace).ok, rollback(workspace).version, predict(workspace, Path("asked.parquet")).version)
 """
+    champion = trained.releases.newest(1)[0]
+    again = {"number": 2, "version": 2, "released": champion.released + timedelta(hours=1)}
+    trained.releases.append(champion.model_copy(update=again))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
-    assert (done.stdout.strip(), done.returncode) == ("3 1 1", 0), done.stderr
+    assert (done.stdout.split(), done.returncode) == (["3", "2", "2", "True", "1", "1"], 0), done.stderr
+    assert "version 1 serves; MLflow follows with the next run" in done.stderr

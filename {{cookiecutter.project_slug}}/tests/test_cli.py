@@ -409,9 +409,9 @@ def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
     assert trained.registry.tags(told["run_id"])["commit"] == ""
     assert trained.registry.tags(told["run_id"])["as_of"] == START.isoformat()
     assert asked("run", "--now", "2013-04-01").exit_code == 0
-    judged = trained.registry.aliased(CHALLENGER)
+    judged = trained.registry.version_by_alias(CHALLENGER)
     assert judged is not None
-    assert trained.registry.said(judged).get("verdict") == "refused"
+    assert trained.registry.version_tags(judged).get("verdict") == "refused"
     assert asked("gate").exit_code == 1
     assert gate.challenger(trained).number == 2
 

@@ -100,12 +100,14 @@ def test_a_page_that_was_deleted_is_not_filled_in_and_an_unknown_mark_is_named(
     trained: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     docs: Path = trained.root / "docs"
+    candidate = trained.candidates.read(champion(trained).run_id)
     (docs / "data-sheet.md").unlink()
     (docs / "model-card.md").write_text("<!-- filled in: nonsense -->\n", encoding="utf-8")
     reports = trained.path(trained.settings.reports)
     (reports / "data-sheet.md").unlink()
-    assert cards.fill(trained, champion(trained)) == [(trained.settings.reports / "model-card.md").as_posix()]
+    card = (trained.settings.reports / "model-card.md").as_posix()
+    assert cards.fill(trained, champion(trained), candidate) == [card]
     assert page(trained, "model-card.md") == "<!-- filled in: nonsense -->\n"
     assert "docs/model-card.md asks for nonsense" in caplog.text
     (docs / "model-card.md").unlink()
-    assert cards.fill(trained, champion(trained)) == []
+    assert cards.fill(trained, champion(trained), candidate) == []

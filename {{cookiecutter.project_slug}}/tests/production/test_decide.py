@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from {{cookiecutter.__package_name}}.production import decide as decide_module
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.decide import decide
@@ -128,10 +129,9 @@ def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_d
 
 
 def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_labels_only(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch, asked: list[datetime]
+    trained: Workspace, asked: list[datetime]
 ) -> None:
     shutil.rmtree(trained.root / "data" / "lake" / "releases")
-    monkeypatch.setattr(lifecycle, "repair", lambda *_, **__: None)  # as if no alias had moved either
     ask_for(trained, auc=0.99)
     done = lifecycle.run(trained, now=START)
     assert done.promoted is not None
@@ -156,25 +156,23 @@ def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(
     done = lifecycle.run(dataclasses.replace(trained), now=DUE)
     assert (done.ok, done.champion, asked) == (False, 1, [])
     assert done.decision.reason == (
-        f"version 1 serves, and MLflow at {trained.registry.address} knows no version: "
-        "restore it, or train and promote to begin anew"
+        f"due, 28 days after the last, but version 1 serves, and MLflow at {trained.registry.address} knows no "
+        "version: restore it, or train and promote to begin anew"
     )
 
 
 def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(
-    trained: Workspace, asked: list[datetime]
+    trained: Workspace, asked: list[datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_models(trained)
     ask_for(trained, auc=0.99)
     left = train(trained, as_of=START + timedelta(hours=1))
-    code = trained.registry.tags(left.run_id)["code"]
-    with trained.registry.resumed(left.run_id) as run:
-        run.tag({"code": "of another time"})
-    done = lifecycle.run(trained, now=START + timedelta(hours=2))
+    with monkeypatch.context() as patched:
+        patched.setattr(decide_module, "code_hash", lambda _: "of another time")
+        done = lifecycle.run(trained, now=START + timedelta(hours=2))
     assert (done.trained, done.promoted, done.picture) == (None, None, None)
-    with trained.registry.resumed(left.run_id) as run:
-        run.tag({"code": code})
     done = lifecycle.run(trained, now=START + timedelta(hours=2))
+    assert f"the challenger of run {left.run_id[:8]} was trained and not judged: it is taken up" in str(done)
     assert done.promoted is not None
     assert (done.trained, done.picture, done.promoted.verdict.version) == (None, "reports/version-2.png", 2)
     assert not done.promoted.ok
@@ -186,11 +184,10 @@ def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(
 def test_a_challenger_that_passed_before_its_run_was_killed_is_still_released(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = trained.registry.aliased(CHALLENGER)
+    version = trained.registry.version_by_alias(CHALLENGER)
     assert version is not None
-    assert trained.registry.said(version).get("verdict") == "passed"
+    assert trained.registry.version_tags(version).get("verdict") == "passed"
     shutil.rmtree(trained.root / "data" / "lake" / "releases")
-    monkeypatch.setattr(lifecycle, "repair", lambda *_, **__: None)  # as if the alias had not moved yet
     monkeypatch.setattr(lifecycle, "train", lambda *_, **__: pytest.fail("it is there already"))
     done = lifecycle.run(trained, now=START)
     assert (done.champion, done.trained) == (1, None)
@@ -228,15 +225,16 @@ def test_a_version_from_files_that_differ_is_released_by_name_only(
     small_models(committed)
     version = train(committed, as_of=START + timedelta(hours=1)).version
     passes = Verdict(version, 1, ())
-    monkeypatch.setattr(promote_module, "asked", lambda *_, **__: passes)
+    monkeypatch.setattr(promote_module, "evaluate", lambda *_, **__: passes)
     with pytest.raises(Refused, match=f"^version {version} was trained from files that differ from the last commit: "):
         promote_module.promote(committed, version=version)
     assert champion(committed).version == 1
     assert not decide(committed, health(START)).left, "run does not take it up either"
     assert promote_module.promote(committed, version=version, dirty=True).ok
     assert champion(committed).version == version
-    with committed.registry._client() as client:
-        assert client.get_model_version(committed.registry.model, str(version)).tags["dirty"] == "true"
+    found = committed.registry.version(version)
+    assert found is not None
+    assert committed.registry.version_tags(found)["dirty"] == "true"
 
 
 def test_what_was_decided_is_kept_once(trained: Workspace) -> None:

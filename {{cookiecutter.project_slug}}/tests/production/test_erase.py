@@ -2,13 +2,10 @@
 
 import os
 from datetime import timedelta
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
-from mlflow import MlflowClient
 
 from {{cookiecutter.__package_name}}.production import erase as erasing
 from {{cookiecutter.__package_name}}.production import ingest, lifecycle, promote
@@ -18,6 +15,7 @@ from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.release import CARD, Release
 from {{cookiecutter.__package_name}}.shared.training import EVIDENCE
 from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 
@@ -54,7 +52,7 @@ def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Works
     release, as_of = champion(trained), trained.now()
     before = dataset.training_set(trained.problem, trained.lake, as_of=as_of)
     done = erasing.erase(trained, written(examples))
-    assert (done.keys, done.runs, done.champion) == (2, 1, 1)
+    assert (done.keys, done.candidates, done.champion) == (2, 1, 1)
     assert done.tables[trained.problem.schema.name] == 2
     left = [path for folder in kept for path in holding(folder, examples)]
     assert [str(path) for path in left if path.parent.name != "erasures"] == []
@@ -67,9 +65,12 @@ def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Works
     assert shorter.golden.answers == release.golden.answers[2:]
     assert shorter.onnx == release.onnx
     shorter.check()
-    assert Release.read(trained.registry.read(release.run_id, CARD), b"").golden == shorter.golden
-    evidence = pl.read_parquet(BytesIO(trained.registry.read(release.run_id, EVIDENCE)))
-    assert len(evidence) == release.metrics["window_rows"] - 2
+    candidate = trained.candidates.read(release.run_id)
+    assert len(candidate.holdout) == release.metrics["window_rows"] - 2
+    assert candidate.holdout.join(examples, on=examples.columns, how="semi").is_empty()
+    newest = trained.candidates.newest()
+    assert newest is not None
+    assert newest.model_dump().items() <= candidate.model_dump().items()
 
 
 def test_what_was_erased_does_not_come_back_with_a_batch(trained: Workspace, examples: pl.DataFrame) -> None:
@@ -138,26 +139,11 @@ def test_replays_and_drafts_are_gone_too(trained: Workspace, examples: pl.DataFr
     assert pl.read_parquet(draft).is_empty()
 
 
-def test_evidence_of_runs_beyond_the_first_thousand_is_found(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    search = MlflowClient.search_runs
-
-    def watched(*given: Any, **named: Any) -> Any:
-        asked.append(named["max_results"])
-        return search(*given, **named)
-
-    monkeypatch.setattr(MlflowClient, "search_runs", watched)
-    assert len(trained.registry.runs()) == 1
-    assert asked == [50_000], "as many as MLflow gives at once"
-
-
 def test_erasing_twice_is_erasing_once(trained: Workspace, examples: pl.DataFrame) -> None:
     erasing.erase(trained, written(examples))
-    versions = {name: trained.lake.version(name) for name in ("erasures", "releases")}
+    versions = {name: trained.lake.version(name) for name in ("candidates", "erasures", "releases")}
     again = erasing.erase(trained, written(examples))
-    assert (again.tables, again.files, again.runs) == ({}, (), 0)
+    assert (again.tables, again.files, again.candidates) == ({}, (), 0)
     assert {name: trained.lake.version(name) for name in versions} == versions
 
 
@@ -172,7 +158,7 @@ def test_a_rollback_is_possible_after_it_though_the_tables_of_then_are_gone(
     assert "can't be read any more" in sheet
 
 
-def test_it_goes_on_where_it_was_stopped_between_runs_and_releases(
+def test_it_goes_on_where_it_was_stopped_before_the_releases(
     trained: Workspace, examples: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object) -> None:
@@ -185,7 +171,6 @@ def test_it_goes_on_where_it_was_stopped_between_runs_and_releases(
     erasing.erase(trained, written(examples))
     release = champion(trained)
     assert len(release.golden.requests) == 18
-    assert Release.read(trained.registry.read(release.run_id, CARD), b"").golden == release.golden
 
 
 def test_files_outside_the_project_are_written_anew_too(
@@ -214,7 +199,7 @@ def test_the_next_run_goes_on_without_the_rows(trained: Workspace, examples: pl.
 
 def test_a_run_from_before_says_why_it_cannot_be_equal(trained: Workspace, examples: pl.DataFrame) -> None:
     run = trained.registry.runs()[0]
-    with trained.registry.resumed(run.id) as open_run:
+    with trained.registry.reopen(run.id) as open_run:
         open_run.tag({"commit": "a" * 40, "dirty": "false"})
     erasing.erase(trained, written(examples))
     with pytest.raises(Refused, match=r"2 rows were erased since run \w+ was made: it can't be equal any more"):

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import re
-import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,13 @@ import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import train as train_module
-from {{cookiecutter.__package_name}}.production.gate import Check, Verdict, judge
-from {{cookiecutter.__package_name}}.production.train import CANDIDATE, train
+from {{cookiecutter.__package_name}}.production.gate import Check, Verdict, gate
+from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.predictor import Predictor, text_features
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version, code_hash
+from {{cookiecutter.__package_name}}.shared.provenance import code_hash
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
 from {{cookiecutter.__package_name}}.shared.release import MODEL
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -35,7 +35,7 @@ def ask(workspace: Workspace, text: str) -> None:
 
 
 def evidence_of(workspace: Workspace, version: Version) -> pl.DataFrame:
-    return training.evidence_rows(workspace.registry, version.run_id)
+    return workspace.candidates.read(version.run_id).holdout
 
 
 def convincing(rows: pl.DataFrame) -> pl.DataFrame:
@@ -46,24 +46,23 @@ def convincing(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def challenge(workspace: Workspace, rows: pl.DataFrame, **tags: str) -> Version:
+def challenge(workspace: Workspace, rows: pl.DataFrame) -> Version:
     """Register a challenger with this evidence, else like the champion."""
-    champion = workspace.registry.aliased(CHAMPION)
+    champion = workspace.registry.version_by_alias(CHAMPION)
     assert champion is not None
-    kept = {name: tag for name, tag in workspace.registry.tags(champion.run_id).items() if "mlflow." not in name}
-    content = BytesIO()
-    rows.write_parquet(content)
-    with workspace.registry.run("train", {}, kept | tags) as run:
-        run.keep(training.EVIDENCE, content.getvalue())
-        version = workspace.registry.register(run, training.EVIDENCE)
-    workspace.registry.move(CHALLENGER, version.number)
+    candidate = workspace.candidates.read(champion.run_id)
+    with workspace.registry.run("train", {}, {}) as run:
+        changes = {"run_id": run.id, "trained": datetime.now(UTC), "holdout": rows}
+        workspace.candidates.append(candidate.model_copy(update=changes))
+    version = workspace.registry.register(run.id, MODEL)
+    workspace.registry.set_alias(CHALLENGER, version.number)
     return version
 
 
 @pytest.fixture
 def rows(trained: Workspace) -> pl.DataFrame:
     """The evidence of a challenger that passes."""
-    champion = trained.registry.aliased(CHAMPION)
+    champion = trained.registry.version_by_alias(CHAMPION)
     assert champion is not None
     return convincing(evidence_of(trained, champion))
 
@@ -82,7 +81,7 @@ def answer(verdict: Verdict, name: str) -> Check:
 
 def test_a_convincing_challenger_passes_and_every_question_is_answered(trained: Workspace, rows: pl.DataFrame) -> None:
     version = challenge(trained, rows)
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert (verdict.version, verdict.champion, verdict.ok) == (2, 1, True)
     assert refusals(verdict) == []
     assert [check.name for check in verdict.checks if not check.part] == [
@@ -96,22 +95,23 @@ def test_a_convincing_challenger_passes_and_every_question_is_answered(trained: 
     ]
     parts = [check for check in verdict.checks if check.part]
     assert {check.name.split()[0].strip(":") for check in parts} == {"carrier"}
-    assert trained.registry.said(version).get("verdict") == "passed"
-    assert judge(trained) == verdict, "asked again, it answers the same"
-    assert judge(trained, version=2) == verdict
+    assert trained.registry.version_tags(version).get("verdict") == "passed"
+    assert gate(trained) == verdict, "asked again, it answers the same"
+    assert gate(trained, version=2) == verdict
 
 
 def test_the_answers_are_kept_with_the_version(trained: Workspace, rows: pl.DataFrame) -> None:
     ask(trained, "[at_least]\nauc = 1.5\n")
     version = challenge(trained, rows)
-    verdict = judge(trained)
-    assert trained.registry.said(version).get("verdict") == "refused"
-    with sqlite3.connect(trained.root / "mlruns" / "mlflow.db") as db:
-        sought = "SELECT value FROM model_version_tags WHERE key = 'reasons' AND version = '2'"
-        ((reasons,),) = db.execute(sought).fetchall()
-    db.close()
+    verdict = gate(trained)
+    assert trained.registry.version_tags(version).get("verdict") == "refused"
+    reasons = trained.registry.version_tags(version)["reasons"]
     assert reasons.splitlines() == [str(check) for check in verdict.checks]
     assert "NO   auc at least 1.5: 1.0000" in reasons
+    kept = trained.lake.read("verdicts", {}).filter(run_id=version.run_id).collect()
+    assert (kept["passed"].to_list(), kept["reasons"].to_list()) == ([False], [reasons])
+    gate(trained)
+    assert trained.lake.read("verdicts", {}).filter(run_id=version.run_id).collect().equals(kept), "said once"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_limit_holds_up_to_itself(
 ) -> None:
     ask(trained, text)
     challenge(trained, rows)
-    assert refusals(judge(trained)) == ([] if passed else [name])
+    assert refusals(gate(trained)) == ([] if passed else [name])
 
 
 @pytest.mark.parametrize(
@@ -138,21 +138,21 @@ def test_a_limit_on_a_metric_that_there_is_not_is_bad_input(trained: Workspace, 
     ask(trained, text)
     challenge(trained, rows)
     with pytest.raises(BadInput, match=r"acceptance.toml asks for bogus: the metrics here are auc, brier, "):
-        judge(trained)
+        gate(trained)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_prediction_that_is_no_number_is_refused(trained: Workspace, rows: pl.DataFrame, value: float) -> None:
     spoilt = rows.with_columns(_model=pl.when(pl.int_range(pl.len()) == 7).then(value).otherwise("_model"))
     version = challenge(trained, spoilt)
-    assert "predictions are numbers" in refusals(judge(trained))
-    assert trained.registry.said(version).get("verdict") == "refused"
+    assert "predictions are numbers" in refusals(gate(trained))
+    assert trained.registry.version_tags(version).get("verdict") == "refused"
 
 
 @pytest.mark.parametrize("baseline", ["dummy", "linear"])
 def test_a_baseline_that_is_as_good_is_enough_to_refuse(trained: Workspace, rows: pl.DataFrame, baseline: str) -> None:
     challenge(trained, rows.with_columns(pl.col("_model").alias(f"_{baseline}")))
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert refusals(verdict) == [f"better than {baseline}"]
     assert answer(verdict, f"better than {baseline}").detail.startswith("loss lower by +0.0000 (lower bound +0.0000, ")
 
@@ -161,7 +161,7 @@ def test_without_a_champion_nothing_is_compared_with_it(trained: Workspace, rows
     challenge(trained, rows)
     lake = trained.root / "data" / "lake"
     (lake / "releases").rename(lake / "gone")
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert (verdict.champion, verdict.ok) == (None, True)
     assert not any("champion" in check.name for check in verdict.checks)
 
@@ -178,7 +178,7 @@ CHAMPIONS = "better than champion, version 1"
 
 def test_a_challenger_that_answers_as_the_champion_is_not_better(trained: Workspace, rows: pl.DataFrame) -> None:
     challenge(trained, with_champions(trained, rows).with_columns(_linear=0.5))
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert refusals(verdict) == [CHAMPIONS]
     assert answer(verdict, CHAMPIONS).detail.startswith("loss lower by +0.0000 (lower bound +0.0000, ")
     figures = {"log_loss", "brier", "calibration_error", "cost", "rate", "auc"}
@@ -194,7 +194,7 @@ def test_to_be_better_by_one_lucky_day_is_not_enough(
     truth = pl.col(TARGET).cast(pl.Float64)
     rows = with_champions(trained, rows).with_columns(_linear=0.5)
     challenge(trained, rows.with_columns(_model=pl.when(lucky).then(0.01 + 0.98 * truth).otherwise("_model")))
-    assert refusals(judge(trained)) == ([] if passed else [CHAMPIONS])
+    assert refusals(gate(trained)) == ([] if passed else [CHAMPIONS])
 
 
 def fresh(n: int) -> pl.Expr:
@@ -207,7 +207,7 @@ def fresh(n: int) -> pl.Expr:
 def test_only_enough_newer_labels_count(trained: Workspace, rows: pl.DataFrame, n: int, *, passed: bool) -> None:
     ask(trained, "[window]\nrows = 50\n")
     challenge(trained, rows.with_columns(fresh(n).cast(rows.schema[KNOWN])))
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert refusals(verdict) == ([] if passed else [CHAMPIONS])
     detail = answer(verdict, CHAMPIONS).detail
     assert detail == f"{n} labels are newer than the champion: too few to compare" or f", {n} rows)" in detail
@@ -224,12 +224,12 @@ def test_the_champion_is_compared_on_newer_labels_alone(
     mixed = rows.with_columns(fresh(1500).cast(rows.schema[KNOWN]), bad.alias("_bad"))
     mixed = mixed.with_columns(_model=pl.when(good).then("_model").otherwise("_bad")).drop("_bad")
     challenge(trained, mixed)
-    assert answer(judge(trained), CHAMPIONS).passed is good_on_newer
+    assert answer(gate(trained), CHAMPIONS).passed is good_on_newer
 
 
 def test_a_feature_of_the_champion_that_is_no_longer_built_is_named(trained: Workspace, rows: pl.DataFrame) -> None:
     challenge(trained, rows.drop("visibility"))
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert refusals(verdict) == [CHAMPIONS]
     assert answer(verdict, CHAMPIONS).detail == "features.build no longer gives it visibility: keep them"
 
@@ -243,7 +243,7 @@ def test_quality_holds_on_every_slice_that_is_large_enough(
     truth = pl.col(TARGET).cast(pl.Float64)
     wrong = rows.with_columns(_model=pl.when(carrier="UA").then(0.9 - 0.8 * truth).otherwise("_model"))
     challenge(trained, wrong)
-    verdict = judge(trained)
+    verdict = gate(trained)
     expected = [f"carrier UA ({n} rows), auc at least 0.55", f"carrier UA ({n} rows), log_loss at most 1.0"]
     assert refusals(verdict) == ([] if passed else expected)
     assert all(check.part == check.name.startswith("carrier ") for check in verdict.checks)
@@ -253,14 +253,14 @@ def test_a_slice_of_a_column_that_there_is_not_is_bad_input(trained: Workspace, 
     ask(trained, '[slices]\ncolumns = ["flavour"]\n')
     challenge(trained, rows)
     with pytest.raises(BadInput, match=r"acceptance\.toml.*flavour"):
-        judge(trained)
+        gate(trained)
 
 
 def test_there_must_be_a_challenger_of_that_version(empty: Workspace) -> None:
     with pytest.raises(BadInput, match="there is no challenger: train one first"):
-        judge(empty)
+        gate(empty)
     with pytest.raises(BadInput, match="there is no version 7"):
-        judge(empty, version=7)
+        gate(empty, version=7)
 
 
 def test_a_verdict_tells_its_reasons_first() -> None:
@@ -308,9 +308,9 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(apri
     as_of = datetime(2013, 4, 20, tzinfo=UTC)
     made = train(april, as_of=as_of)
     registry = april.registry
-    version = registry.aliased(CHALLENGER)
+    version = registry.version_by_alias(CHALLENGER)
     assert version == Version(made.version, made.run_id) == Version(2, made.run_id)
-    champion = registry.aliased(CHAMPION)
+    champion = registry.version_by_alias(CHAMPION)
     assert champion is not None
     assert champion.number == 1
     assert april.lake.version("releases") == 0
@@ -324,24 +324,30 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(apri
     assert kept["_dummy"].n_unique() == 1
     assert kept["_linear"].n_unique() > kept["_dummy"].n_unique()
 
-    content = registry.read(version.run_id, CANDIDATE)
-    assert content == registry.read(version.run_id, MODEL)
-    model = Predictor(content, text_features(april.problem, kept), april.problem.task)
-    assert np.array_equal(model.predict(kept), kept["_model"].to_numpy())
+    candidate = april.candidates.read(made.run_id)
+    assert candidate.model_dump(exclude={"holdout"}) == made.candidate.model_dump(exclude={"holdout"})
+    assert made.training_set.equals(whole)
+    assert candidate.onnx == registry.read(version.run_id, MODEL)
+    assert np.array_equal(candidate.predictor(april.problem).predict(kept), kept["_model"].to_numpy())
+    assert (candidate.as_of, candidate.tables, candidate.classes) == (as_of, tables, ())
+    assert list(candidate.features) == list(april.problem.features)
+    assert candidate.parameters == april.parameters.model_dump()
+    assert candidate.code == code_hash(april.root)
+    newest = april.candidates.newest()
+    assert newest is not None
+    assert newest.run_id == made.run_id
 
     tags = registry.tags(version.run_id)
     assert tags["as_of"] == as_of.isoformat()
     assert json.loads(tags["tables"]) == tables
-    assert json.loads(tags["features"]) == list(april.problem.features)
     assert json.loads(tags["parameters"]) == april.parameters.model_dump()
-    assert json.loads(tags["classes"]) == []
-    assert tags["code"] == code_hash()
     logged = registry.metrics(version.run_id)
     assert {name: logged[name] for name in made.metrics["model"]} == made.metrics["model"]
     for baseline in ("dummy", "linear"):
         values = made.metrics[baseline]
         assert {name: logged[f"{baseline}.{name}"] for name in values} == values
     assert logged["parity"] == made.parity <= 1e-5
+    assert candidate.metrics == logged
     assert (logged["rows"], logged["window_rows"]) == (made.rows, made.window)
     assert list(made.metrics) == ["model", "dummy", "linear"]
     assert made.metrics["model"]["auc"] > made.metrics["dummy"]["auc"] == 0.5
@@ -414,7 +420,7 @@ def test_a_challenger_of_shuffled_labels_is_refused(trained: Workspace, monkeypa
 
     monkeypatch.setattr(train_module, "dataset", _Like(dataset, split=shuffled))
     train(trained, as_of=START)
-    verdict = judge(trained)
+    verdict = gate(trained)
     assert {"auc at least 0.65", "better than linear", CHAMPIONS} & set(refusals(verdict)) >= {"auc at least 0.65"}
 
 
@@ -440,7 +446,7 @@ def test_a_group_that_is_served_much_worse_is_a_reason_to_refuse(
     worse = rows.with_columns(_model=pl.when(unlucky).then(1 - pl.col("_model")).otherwise("_model"))
     ask(trained, f'[groups]\ncolumns = ["carrier"]\nrows = 250\n[groups.gap]\nbrier = {gap}\n')
     challenge(trained, worse)
-    verdict = judge(trained)
+    verdict = gate(trained)
     (check,) = [check for check in verdict.checks if check.name.startswith("carrier:")]
     assert (check.name, check.passed, check.part) == (f"carrier: brier differs by at most {gap}", passed, True)
     difference, low, high = (float(n) for n in re.findall(r"\d\.\d{4}", check.detail))
@@ -452,14 +458,14 @@ def test_a_group_that_is_served_much_worse_is_a_reason_to_refuse(
 def test_one_group_alone_differs_from_none(trained: Workspace, rows: pl.DataFrame) -> None:
     ask(trained, '[groups]\ncolumns = ["carrier"]\nrows = 100000\ngap = { brier = 0.0 }\n')
     challenge(trained, rows)
-    assert refusals(judge(trained)) == []
+    assert refusals(gate(trained)) == []
 
 
 def test_a_group_of_a_column_that_there_is_not_is_bad_input(trained: Workspace, rows: pl.DataFrame) -> None:
     ask(trained, '[groups]\ncolumns = ["bogus"]\n')
     challenge(trained, rows)
     with pytest.raises(BadInput, match="names slices of bogus: no such column or feature"):
-        judge(trained)
+        gate(trained)
 
 
 # --- lengths of training that compete
@@ -468,10 +474,10 @@ def test_a_group_of_a_column_that_there_is_not_is_bad_input(trained: Workspace, 
 def test_of_several_lengths_the_one_that_does_best_before_the_window_is_taken(april: Workspace) -> None:
     ask(april, "[retrain]\ntrain_days = [1, 0]\n")
     trained = train(april, as_of=START)
-    assert april.registry.tags(trained.run_id)["train_days"] == "0"
+    assert trained.candidate.training_window_days == 0
     ask(april, "[retrain]\ntrain_days = [21]\n")
     short = train(april, as_of=START)
-    assert april.registry.tags(short.run_id)["train_days"] == "21"
+    assert short.candidate.training_window_days == 21
     assert short.rows < trained.rows
     everything = dataset.training_set(april.problem, april.lake, as_of=START)
     before, _ = dataset.split(april.problem, everything, april.acceptance.window, as_of=START)
@@ -503,7 +509,7 @@ def judged(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, mom
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "split", spoilt)
         lifecycle.bring_in(workspace, moment)
-        return judge(workspace, version=train(workspace, as_of=moment).version)
+        return gate(workspace, version=train(workspace, as_of=moment).version)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.production.monitor import (
     monitor,
 )
 from {{cookiecutter.__package_name}}.production.predict import champion
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
@@ -73,7 +73,7 @@ def test_live_quality_is_the_champions_on_labels_that_came_after_its_training(la
     rows = dataset.training_set(later.problem, later.lake, as_of=LATER)
     for period in periods:
         part = rows.filter(pl.col(KNOWN) > period.until - 7 * DAY, pl.col(KNOWN) <= period.until)
-        answers = training.answers(later.problem, part, release.predictor.predict(part), release.classes)
+        answers = evaluation.answers(later.problem, part, release.predictor.predict(part), release.classes)
         assert period.rows == len(part) > 1000
         assert period.online == pytest.approx(metrics(answers, later.acceptance.decision))
         assert (period.offline, period.version) == (release.metrics, 1)
@@ -117,7 +117,7 @@ def test_one_bad_window_alone_is_a_warning(later: Workspace, monkeypatch: pytest
 
     bad = Period(LATER, 1, 100, {"auc": 0.5}, {"auc": 0.7}, ("NO   auc at least 0.65: 0.5000",))
     monkeypatch.setattr(module, "live_quality", lambda *_, **__: (dataclasses.replace(bad, broken=()), bad))
-    health = monitor(later, now=LATER, deep=False)
+    health = monitor(later, now=LATER, full=False)
     assert found(health)["live quality"].state is State.WARNING
     assert health.ok
     assert "version 1, 100 rows: auc 0.5 (training 0.7)" in str(health)
@@ -126,13 +126,13 @@ def test_one_bad_window_alone_is_a_warning(later: Workspace, monkeypatch: pytest
 @pytest.mark.parametrize(("days", "state"), [(14, State.FINE), (13.9, State.ALARM)])
 def test_a_champion_older_than_the_measured_limit_is_stale(later: Workspace, days: float, state: State) -> None:
     aged = asking(later, monitor={"stale_days": days})
-    assert found(monitor(aged, now=LATER, deep=False))["age"].state is state
+    assert found(monitor(aged, now=LATER, full=False))["age"].state is state
 
 
 def test_a_table_that_has_gone_silent_is_an_alarm(trained: Workspace) -> None:
     quiet = asking(trained, monitor={"silent_days": 3})
-    assert found(monitor(quiet, now=START, deep=False))["table weather"].state is State.FINE
-    silent = found(monitor(quiet, now=START + 4 * DAY, deep=False))
+    assert found(monitor(quiet, now=START, full=False))["table weather"].state is State.FINE
+    silent = found(monitor(quiet, now=START + 4 * DAY, full=False))
     assert {name: silent[f"table {name}"].state for name in ("weather", "departures")} == {
         "weather": State.ALARM,
         "departures": State.ALARM,
@@ -145,19 +145,19 @@ def test_a_breached_batch_is_an_alarm_until_its_folder_is_deleted(trained: Works
     pl.DataFrame({"leg": [1]}).write_parquet(file)
     batch = ingest_file(trained, file, now=START, table="outcomes")
     trained = asking(trained, monitor={})
-    (alarm,) = monitor(trained, now=START + 27 * DAY, deep=False).urgent
+    (alarm,) = monitor(trained, now=START + 27 * DAY, full=False).urgent
     assert alarm.name == "batch outcomes/bad.parquet"
     assert alarm.detail.endswith(f"mend it, then delete {batch.quarantine}")
-    assert monitor(trained, now=START + 28 * DAY, deep=False).ok
+    assert monitor(trained, now=START + 28 * DAY, full=False).ok
     trained.path(batch.quarantine or "").joinpath("reasons.json").unlink()
-    assert monitor(trained, now=START, deep=False).ok
+    assert monitor(trained, now=START, full=False).ok
 
 
 def test_a_breached_batch_is_an_alarm_also_where_the_clock_is_that_of_the_data(trained: Workspace) -> None:
     file = trained.path("bad.parquet")
     pl.DataFrame({"leg": [1]}).write_parquet(file)
     ingest_file(trained, file, now=datetime.now(UTC), table="outcomes")
-    assert "batch outcomes/bad.parquet" in found(monitor(trained, now=START, deep=False))
+    assert "batch outcomes/bad.parquet" in found(monitor(trained, now=START, full=False))
 
 
 def test_before_the_first_labels_there_is_no_drift(trained: Workspace) -> None:
@@ -170,7 +170,7 @@ def test_reasons_that_can_not_be_read_are_an_alarm_that_names_the_folder(trained
     folder = trained.path(trained.settings.quarantine) / "weather" / "half"
     folder.mkdir(parents=True)
     (folder / "reasons.json").write_text(content)
-    (alarm,) = monitor(trained, now=START, deep=False).urgent
+    (alarm,) = monitor(trained, now=START, full=False).urgent
     assert (alarm.name, alarm.detail) == ("batch half", f"its reasons can't be read: delete {folder}")
 
 

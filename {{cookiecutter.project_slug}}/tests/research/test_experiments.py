@@ -80,8 +80,8 @@ def kept(name: str, printed: str, trained: Workspace) -> str:
     assert tags["finding"] in printed
     draws = "figure=" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     name = f"{name.replace('_', '-')}-fast"
-    assert trained.registry.kept(run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
-    for file in trained.registry.kept(run):
+    assert trained.registry.list_artifacts(run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
+    for file in trained.registry.list_artifacts(run):
         shown = (trained.path(trained.settings.reports) / file).read_bytes()
         assert trained.registry.read(run, file) == shown
         assert file.endswith(".csv") or shown.startswith(b"\x89PNG")
@@ -109,7 +109,7 @@ def test_an_experiment_leaves_a_tracked_run_with_figures_a_picture_and_a_table(
 def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_registered(
     trained: Workspace, ran: Ran
 ) -> None:
-    registered = trained.registry.aliased("challenger")
+    registered = trained.registry.version_by_alias("challenger")
     printed = ran("challenger", "--fast")
     run = kept("challenger", printed, trained)
     metrics, tags = trained.registry.metrics(run), trained.registry.tags(run)
@@ -123,7 +123,7 @@ def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_re
     assert metrics["gain_lower"] < metrics["gain"]
     assert ("not proven to be better" in printed) == (metrics["gain_lower"] <= 0)
     assert tags["feature"] == "rain"
-    assert trained.registry.aliased("challenger") == registered
+    assert trained.registry.version_by_alias("challenger") == registered
     assert [release.version for release in trained.releases.newest(9)] == [1]
 
 

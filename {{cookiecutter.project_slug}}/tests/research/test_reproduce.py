@@ -15,7 +15,7 @@ from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import reproduce as module
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce, runs
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
-from {{cookiecutter.__package_name}}.shared.registry import provenance
+from {{cookiecutter.__package_name}}.shared.provenance import provenance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PROJECT = Path(__file__).parents[2]
@@ -105,9 +105,8 @@ def tracked(workspace: Workspace, **changes: str) -> str:
     root = workspace.root
     tables = dataset.versions(workspace.problem, workspace.lake)
     tags = provenance(root, tables=tables, as_of=START, command=["-m", PACKAGE, "train"]) | changes
-    with workspace.registry.run("train", {}, tags) as run:
+    with workspace.registry.run("train", {}, tags | {"onnx": "a hash"}) as run:
         run.log({"auc": 0.7, "cost": 60.0})
-        run.keep("candidate.onnx", b"a model")
     return run.id
 
 
@@ -124,14 +123,14 @@ def test_a_run_is_made_again_in_no_other_environment_and_with_nobodys_trials(
 
 def test_what_differs_is_named(trained: Workspace) -> None:
     first, second = tracked(trained), tracked(trained)
-    with trained.registry.resumed(second) as run:
+    with trained.registry.reopen(second) as run:
         run.log({"auc": 0.8})
-        run.keep("candidate.onnx", b"another")
+        run.tag({"onnx": "another"})
     then = next(run for run in runs(trained).runs if run.id == first)
-    found = module._compared(trained.registry, then, trained.registry)
+    found = module._compared(then, trained.registry)
     assert found.again == second
     assert not found.ok
-    assert found.differs == ("auc: 0.7 then, 0.8 now", "candidate.onnx: other bytes")
+    assert found.differs == ("auc: 0.7 then, 0.8 now", "model: other bytes")
     assert str(found).splitlines() == [f"run {first[:8]} again differs:", *(f"  {line}" for line in found.differs)]
 
 

@@ -12,17 +12,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import deltalake
 import numpy as np
 import polars as pl
 import pytest
 from deltalake.exceptions import CommitFailedError
+from mlflow import MlflowClient
 from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures, masked
-from {{cookiecutter.__package_name}}.shared import registry as registry_module
+from {{cookiecutter.__package_name}}.shared import provenance as provenance_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import (
@@ -32,6 +33,9 @@ from {{cookiecutter.__package_name}}.shared.registry import (
     code_hash,
     provenance,
 )
+from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.provenance import MODEL_FILES, changed_files, code_hash, provenance
+from {{cookiecutter.__package_name}}.shared.registry import Registry, Version
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import (
     Forbidden,
@@ -288,7 +292,7 @@ def release(number: int, version: int = 7, **change: object) -> Release:
 
 def test_without_releases_there_is_no_champion(lake: Lake) -> None:
     releases = Releases(lake)
-    assert (releases.champion(), releases.newest(3), releases.versions()) == (None, [], set())
+    assert (releases.champion(), releases.newest(3), releases.run_ids()) == (None, [], set())
 
 
 def test_the_newest_release_serves_and_comes_back_byte_for_byte(lake: Lake) -> None:
@@ -298,7 +302,7 @@ def test_the_newest_release_serves_and_comes_back_byte_for_byte(lake: Lake) -> N
     assert releases.champion() == made[2]
     assert releases.newest(2) == [made[2], made[1]]
     assert releases.newest(9) == made[::-1]
-    assert releases.versions() == {3, 4}
+    assert releases.run_ids() == {made[0].run_id}
 
 
 def test_a_release_number_that_is_taken_changes_nothing(lake: Lake) -> None:
@@ -360,7 +364,7 @@ def test_an_answer_of_a_regression_is_the_value() -> None:
     assert answers.to_dict(as_series=False) == {"prediction": [1.5, -2.0]}
 
 
-PACKAGE = registry_module.__name__.partition(".")[0]
+PACKAGE = provenance_module.__name__.partition(".")[0]
 
 
 class Parameters(BaseModel, extra="forbid"):
@@ -695,58 +699,66 @@ def registry(address: str, request: pytest.FixtureRequest) -> Registry:
 
 
 def status(registry: Registry, run_id: str) -> str:
-    with registry.resumed(run_id) as run:
+    with registry.reopen(run_id) as run:
         return str(run.client.get_run(run_id).info.status)
 
 
 def registered(registry: Registry, content: bytes = b"model") -> Version:
     with registry.run("train", {}, {}) as run:
-        run.keep("model.onnx", content)
-        return registry.register(run, "model.onnx")
+        run.log_artifact("model.onnx", content)
+    return registry.register(run.id, "model.onnx")
 
 
 def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow.store.tracking import sqlalchemy_store  # noqa: PLC0415
-
     class Killed(BaseException):
         pass
 
-    def half(uri: str, _: str) -> None:
-        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half of it")
+    def half(client: MlflowClient, **_: int) -> None:
+        Path(client.tracking_uri.removeprefix("sqlite:///")).write_bytes(b"half of it")
         raise Killed
 
     registry = Registry(str(tmp_path / "mlruns"), "m")
     with monkeypatch.context() as patched:
-        patched.setattr(sqlalchemy_store, "SqlAlchemyStore", half)
+        patched.setattr(MlflowClient, "search_experiments", half)
         with pytest.raises(Killed):
             registry.newest()
     assert registry.newest() is None
     assert sorted(path.name for path in (tmp_path / "mlruns").iterdir()) == ["mlflow.db", "mlflow.lock"]
 
 
-def test_a_folder_that_was_moved_keeps_its_files_in_itself(tmp_path: Path, address: str) -> None:
-    from mlflow.tracking._tracking_service import utils  # noqa: PLC0415
+@pytest.mark.slow
+def test_processes_at_the_same_time_make_one_database(tmp_path: Path) -> None:
+    program = f"from {PACKAGE}.shared.registry import Registry; Registry('mlruns', 'm').newest()"
+    made = [subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path) for _ in range(3)]
+    assert [process.wait() for process in made] == [0, 0, 0]
+    assert Registry(str(tmp_path / "mlruns"), "m").runs() == []
 
+
+def test_a_folder_that_was_moved_goes_on_and_leaves_nothing_where_it_was(
+    tmp_path: Path, address: str, caplog: pytest.LogCaptureFixture
+) -> None:
     Registry(address, "another").newest()
     old = tmp_path / "old"
     shutil.copytree(address, old, ignore=shutil.ignore_patterns("artifacts"))
-    version = registered(Registry(str(old), "m"))
-    new = old.rename(tmp_path / "new")
-    utils._artifact_repos_cache.clear()  # of this process
-    moved = Registry(str(new), "m")
-    with moved.resumed(version.run_id) as run:
-        run.keep("later.txt", b"later")
-    assert (moved.read(version.run_id, "model.onnx"), moved.read(version.run_id, "later.txt")) == (b"model", b"later")
-    assert moved.kept(version.run_id) == ["later.txt", "model.onnx"]
-    second = registered(moved)
+    first = registered(Registry(str(old), "m"))
+    moved = Registry(str(old.rename(tmp_path / "new")), "m")
+    with moved.reopen(first.run_id) as run:
+        run.log({"auc": 0.7})
+        run.log_artifact("later.txt", b"later")
+    assert f"later.txt is not kept with run {first.run_id[:8]}: its folder in MLflow was moved" in caplog.text
+    second = registered(moved, b"second")
+    assert (second.number, moved.newest(), moved.version(1)) == (2, second, first)
+    assert moved.read(second.run_id, "model.onnx") == b"second"
+    assert {run.id: run.metrics for run in moved.runs()} == {first.run_id: {"auc": 0.7}, second.run_id: {}}
+    with pytest.raises(BadInput, match=r"^MLflow at [^\n]+ does not do it: [^\n]+$"):
+        moved.read(first.run_id, "model.onnx")
     assert not old.exists()
-    assert len(list((new / "artifacts").iterdir())) == len({version.run_id, second.run_id})
 
 
 def test_a_registry_without_a_model_names_none(registry: Registry) -> None:
-    assert registry.aliased("champion") is None
+    assert registry.version_by_alias("champion") is None
     assert registry.version(1) is None
 
 
@@ -754,7 +766,7 @@ def test_a_run_keeps_parameters_tags_metrics_and_files(registry: Registry, addre
     with registry.run("train", {"depth": 3, "rate": 0.5}, {"commit": "abc"}) as run:
         run.log({"auc": 0.7})
         run.log({"auc": 0.6, "cost": 60.0}, prefix="linear.")
-        run.keep("card.json", b"{}\xff")
+        run.log_artifact("card.json", b"{}\xff")
         run.tag({"note": "first"})
         assert status(registry, run.id) == "RUNNING"
     assert status(registry, run.id) == "FINISHED"
@@ -766,7 +778,7 @@ def test_a_run_keeps_parameters_tags_metrics_and_files(registry: Registry, addre
         "kind": "train",
     }
     assert registry.read(run.id, "card.json") == b"{}\xff"
-    with registry.resumed(run.id) as again:
+    with registry.reopen(run.id) as again:
         found = again.client.get_run(run.id)
         assert found.data.params == {"depth": "3", "rate": "0.5"}
         assert found.info.run_name == "train"
@@ -788,11 +800,26 @@ def test_runs_of_a_model_share_an_experiment_of_its_name(registry: Registry) -> 
     assert experiments == {registry.model}
 
 
+def test_runs_beyond_the_first_thousand_are_found(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    search = MlflowClient.search_runs
+
+    def watched(*given: Any, **named: Any) -> Any:
+        asked.append(named["max_results"])
+        return search(*given, **named)
+
+    with registry.run("train", {}, {}):
+        pass
+    monkeypatch.setattr(MlflowClient, "search_runs", watched)
+    assert len(registry.runs()) == 1
+    assert asked == [50_000], "as many as MLflow gives at once"
+
+
 def test_a_run_that_ended_can_be_added_to(registry: Registry) -> None:
     with registry.run("train", {}, {}) as run:
         pass
-    with registry.resumed(run.id) as again:
-        again.keep("later.txt", b"later")
+    with registry.reopen(run.id) as again:
+        again.log_artifact("later.txt", b"later")
         again.log({"auc": 0.9})
     assert registry.read(run.id, "later.txt") == b"later"
     assert registry.metrics(run.id) == {"auc": 0.9}
@@ -809,18 +836,27 @@ def test_versions_are_numbered_and_know_their_run(registry: Registry) -> None:
 
 def test_an_alias_names_the_version_that_it_was_moved_to_last(registry: Registry) -> None:
     first, second = registered(registry), registered(registry)
-    assert registry.aliased("champion") is None
-    registry.move("champion", 1)
-    registry.move("challenger", 2)
-    assert (registry.aliased("champion"), registry.aliased("challenger")) == (first, second)
-    registry.move("champion", 2)
-    assert registry.aliased("champion") == second
+    assert registry.version_by_alias("champion") is None
+    registry.set_alias("champion", 1)
+    registry.set_alias("challenger", 2)
+    assert (registry.version_by_alias("champion"), registry.version_by_alias("challenger")) == (first, second)
+    registry.set_alias("champion", 2)
+    assert registry.version_by_alias("champion") == second
+
+
+def test_a_run_is_registered_once(registry: Registry) -> None:
+    first = registered(registry)
+    assert registry.register(first.run_id, "model.onnx") == first
+    assert registry.newest() == first
 
 
 def test_a_verdict_is_kept_with_its_version(registry: Registry) -> None:
     first, second = registered(registry), registered(registry)
     registry.tag(first, {"verdict": "refused", "reasons": "auc"})
-    assert (registry.said(first).get("verdict"), registry.said(second).get("verdict")) == ("refused", None)
+    assert (registry.version_tags(first).get("verdict"), registry.version_tags(second).get("verdict")) == (
+        "refused",
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -829,7 +865,7 @@ def test_a_verdict_is_kept_with_its_version(registry: Registry) -> None:
         lambda registry: registry.tags("no such run"),
         lambda registry: registry.metrics("no such run"),
         lambda registry: registry.read("no such run", "model.onnx"),
-        lambda registry: registry.move("champion", 99),
+        lambda registry: registry.set_alias("champion", 99),
     ],
     ids=["tags", "metrics", "read", "move"],
 )
@@ -870,13 +906,13 @@ def test_a_server_that_does_not_answer_is_named_in_one_line() -> None:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         port = taken.getsockname()[1]
         with pytest.raises(BadInput, match=rf"^MLflow at http://127\.0\.0\.1:{port} does not do it: [^\n]+$"):
-            Registry(f"http://127.0.0.1:{port}", "model").aliased("champion")
+            Registry(f"http://127.0.0.1:{port}", "model").version_by_alias("champion")
 
 
 def test_a_folder_that_cannot_be_made_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlruns").write_text("a file")
     with pytest.raises(BadInput, match=r"^MLflow[^\n]+mlruns[^\n]+$"):
-        Registry(str(tmp_path / "mlruns"), "model").aliased("champion")
+        Registry(str(tmp_path / "mlruns"), "model").version_by_alias("champion")
 
 
 def test_the_address_decides_whatever_mlflow_would_take_from_the_environment(
@@ -885,25 +921,124 @@ def test_the_address_decides_whatever_mlflow_would_take_from_the_environment(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:1")
     version = registered(registry)
-    registry.move("champion", version.number)
-    assert registry.aliased("champion") == version
+    registry.set_alias("champion", version.number)
+    assert registry.version_by_alias("champion") == version
+
+
+PARAMETERS = "# how fast\nlearning_rate = 0.1\n"
+MODEL_SOURCE = '''"""A model."""
+
+LIMIT = 0.5  # of a probability
+
+
+def decide(probability: float) -> bool:
+    """Whether to alert."""
+    return probability >= LIMIT
+'''
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of two files in place of the project's."""
-    package = tmp_path / "package"
-    (package / "shared").mkdir(parents=True)
-    (package / "main.py").write_bytes(b"1")
-    (package / "shared" / "registry.py").write_bytes(b"2")
-    monkeypatch.setattr(registry_module, "__file__", str(package / "shared" / "registry.py"))
+def package(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of a few files in place of the project's, with parameters."""
+    package = root / "src" / PACKAGE
+    for name in (
+        "cli.py",
+        "core/store/lake.py",
+        "shared/model.py",
+        "shared/collect.py",
+        "shared/extensions.py",
+        "production/train.py",
+        "production/monitor.py",
+        "research/experiments/idea.py",
+        "research/reports/model.py",
+    ):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(MODEL_SOURCE, encoding="utf-8")
+    (root / "config" / "params.toml").write_text(PARAMETERS, encoding="utf-8")
+    monkeypatch.setattr(provenance_module, "SOURCE", package)
     return package
 
 
-def test_the_hash_of_the_code_is_that_of_the_names_and_contents_of_its_files(package: Path) -> None:
-    assert code_hash() == hashlib.sha256(b"main.py1shared/registry.py2").hexdigest()
-    (package / "notes.txt").write_text("no code")
-    assert code_hash() == hashlib.sha256(b"main.py1shared/registry.py2").hexdigest()
+@pytest.mark.parametrize("name", ["shared/model.py", "core/store/lake.py", "production/train.py"])
+def test_the_hash_of_the_code_changes_with_what_makes_a_model(root: Path, package: Path, name: str) -> None:
+    before = code_hash(root)
+    (package / name).write_text(MODEL_SOURCE.replace("0.5", "0.6"), encoding="utf-8")
+    assert code_hash(root) != before
+    (package / name).unlink()
+    assert code_hash(root) != before
+    (package / name).write_text(MODEL_SOURCE, encoding="utf-8", newline="\r\n")
+    assert code_hash(root) == before, "the ends of lines are Git's"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cli.py",
+        "shared/collect.py",
+        "shared/extensions.py",
+        "production/monitor.py",
+        "research/experiments/idea.py",
+        "research/reports/model.py",
+    ],
+)
+def test_the_hash_of_the_code_stays_with_what_makes_none(root: Path, package: Path, name: str) -> None:
+    before = code_hash(root)
+    (package / name).write_text("x = 1\n", encoding="utf-8")
+    (package / "research" / "experiments" / "new.py").touch()
+    assert code_hash(root) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A model."""', '"""Another docstring,\n\nof two paragraphs."""'),
+        ('    """Whether to alert."""\n', ""),
+        ("  # of a probability", "  # ä # and another"),
+        ("    return", "    # why\n\n    return"),
+        ("\n\n\ndef", "\n\ndef"),
+    ],
+    ids=["docstring", "no docstring", "comment", "comment in a line of its own", "blank lines"],
+)
+def test_comments_docstrings_and_blank_lines_change_nothing(root: Path, package: Path, old: str, new: str) -> None:
+    before = code_hash(root)
+    assert old in MODEL_SOURCE
+    (package / "shared" / "model.py").write_text(MODEL_SOURCE.replace(old, new), encoding="utf-8")
+    assert code_hash(root) == before
+
+
+def test_parameters_count_and_their_comments_do_not(root: Path, package: Path) -> None:
+    assert package.is_dir()
+    before = code_hash(root)
+    (root / "config" / "params.toml").write_text("learning_rate = 0.1", encoding="utf-8")
+    assert code_hash(root) == before
+    (root / "config" / "params.toml").write_text("learning_rate = 0.2", encoding="utf-8")
+    assert code_hash(root) != before
+
+
+TRICKY = '''
+NAME = f"ä {1!r} # no comment {'a'} {{}}"  # ö
+TEXT = """not a docstring
+
+# no comment
+"""
+class One: """of one line"""
+def two(): return (  # three
+
+    4)
+'''
+SIGNIFICANT = '''NAME = f"ä {1!r} # no comment {'a'} {{}}"
+TEXT = """not a docstring
+
+# no comment
+"""
+class One: """of one line"""
+def two(): return (
+    4)
+'''
+
+
+def test_what_is_significant_is_plain_text_and_so_equal_on_every_python() -> None:
+    assert provenance_module.significant(TRICKY).strip() == SIGNIFICANT.strip()
 
 
 @pytest.fixture
@@ -926,7 +1061,7 @@ def test_a_run_is_made_of_a_commit_a_lock_and_code(repository: Path) -> None:
     assert made_of == {
         "commit": (repository / ".git" / head).read_text().strip(),
         "dirty": "false",
-        "code": code_hash(),
+        "code": code_hash(repository),
         "lock": hashlib.sha256(b"locked\n").hexdigest(),
         "as_of": NOON.isoformat(),
         "tables": '{"flights": 3}',
@@ -949,6 +1084,18 @@ def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
     (repository / "pyproject.toml").touch()
     assert provenance(repository, tables={"flights": 3}, as_of=NOON)["dirty"] == "true"
     assert changed_files(repository) == ["pyproject.toml"]
+
+
+@pytest.mark.parametrize("name", ["shared/collect.py", "research/experiments/idea.py", "research/reports/model.py"])
+def test_what_makes_no_model_need_not_be_committed_for_one(package: Path, repository: Path, name: str) -> None:
+    made = {"tables": {"flights": 3}, "as_of": NOON}
+    (package / name).write_text("x = 1\n", encoding="utf-8")
+    assert changed_files(repository) == []
+    assert provenance(repository, **made, files=MODEL_FILES)["dirty"] == "false"
+    assert provenance(repository, **made)["dirty"] == "true", "an experiment can't be made again from its commit"
+    (package / "shared" / "model.py").write_text("x = 1\n", encoding="utf-8")
+    assert changed_files(repository) == [f"src/{PACKAGE}/shared/model.py"]
+    assert provenance(repository, **made, files=MODEL_FILES)["dirty"] == "true"
 
 
 @pytest.mark.parametrize("path", [None, "nowhere"], ids=["no repository", "no Git"])

@@ -182,7 +182,7 @@ def test_a_multiclass_model_gives_a_probability_a_class_in_the_order_of_their_na
     assert multiclass.classes == ("coffee", "tea", "water")
     assert probability.shape == (300, 3)
     assert np.allclose(probability.sum(axis=1), 1, atol=1e-6)
-    answers = training.answers(MULTICLASS, new, probability, multiclass.classes)
+    answers = evaluation.answers(MULTICLASS, new, probability, multiclass.classes)
     assert evaluation.metrics(answers, Decision())["accuracy"] > 0.8
 
 
@@ -190,7 +190,7 @@ def test_a_regression_gives_a_value(regression: training.Fitted) -> None:
     new = guests(REGRESSION, 300, seed=2)
     value = regression.predictor.predict(new)
     assert value.shape == (300,)
-    answers = training.answers(REGRESSION, new, value, regression.classes)
+    answers = evaluation.answers(REGRESSION, new, value, regression.classes)
     assert evaluation.metrics(answers, Decision())["r2"] > 0.8
     assert regression.classes == ()
 
@@ -456,15 +456,15 @@ def test_the_limit_of_a_regression_is_relative_to_the_spread_of_its_values() -> 
 @pytest.mark.parametrize("problem", [BINARY, MULTICLASS, REGRESSION], ids=lambda problem: problem.task)
 def test_a_linear_baseline_is_better_than_one_that_knows_only_the_target(problem: Problem) -> None:
     rows, held = guests(problem), guests(problem, 300, seed=1)
-    classes = training.classes_of(problem, rows)
+    classes = evaluation.classes_of(problem, rows)
     baselines = training.baselines(problem, rows, held, seed=0)
     loss = {
-        name: evaluation.losses(training.answers(problem, held, prediction, classes)).mean()
+        name: evaluation.losses(evaluation.answers(problem, held, prediction, classes)).mean()
         for name, prediction in baselines.items()
     }
     assert loss["linear"] < 0.8 * loss["dummy"]
     assert len(np.unique(baselines["dummy"], axis=0)) == 1
-    target = training.targets(problem, rows, classes)
+    target = evaluation.targets(problem, rows, classes)
     shares = [(target == number).mean() for number in range(3)]
     assert baselines["dummy"][0] == pytest.approx(shares if problem.task is Task.MULTICLASS else target.mean())
 
@@ -495,7 +495,7 @@ def test_rare_categories_are_one_to_a_linear_baseline() -> None:
 
 def test_what_came_true_is_zero_or_one_the_number_of_the_class_or_the_value() -> None:
     def true(problem: Problem, values: list[Any], classes: tuple[str, ...] = ()) -> list[float]:
-        found = training.targets(problem, pl.DataFrame({"_target": values}), classes)
+        found = evaluation.targets(problem, pl.DataFrame({"_target": values}), classes)
         assert found.dtype == np.float64
         return [float(value) for value in found]
 
@@ -515,9 +515,9 @@ def test_evidence_is_read_from_the_column_of_the_model_also_where_it_has_a_value
 
 def test_rows_of_a_utc_day_are_drawn_together_and_rows_without_a_time_in_two_thousand_blocks() -> None:
     at = pl.Series("_at", [NOON, NOON + timedelta(hours=11.9), NOON + timedelta(hours=12), NOON - timedelta(hours=13)])
-    days = training.days(BINARY, pl.DataFrame([at]))
+    days = evaluation.days(BINARY, pl.DataFrame([at]))
     assert (days - days[0]).tolist() == [0, 0, 1, -1]
-    blocks = training.days(REGRESSION, pl.DataFrame({"_at": [NOON] * 4001}))
+    blocks = evaluation.days(REGRESSION, pl.DataFrame({"_at": [NOON] * 4001}))
     assert blocks[[0, 1, 1999, 2000, 4000]].tolist() == [0, 1, 1999, 0, 0]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.shared import BadInput, training
+from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import AT, BATCH, KNOWN, TARGET, Personal, Schema, Task
@@ -26,7 +27,7 @@ COUNTS = ("table", "version", "rows", "batches", "from", "to", "most missing", "
 MARK = re.compile(r"^<!-- filled in: (\w+) -->$", re.MULTILINE)
 
 
-def fill(workspace: Workspace, release: Release) -> list[str]:
+def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[str]:
     """Fill in the pages for a release; one that is not there is not filled in.
 
     Returns:
@@ -36,13 +37,13 @@ def fill(workspace: Workspace, release: Release) -> list[str]:
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages if page.is_file()}
     if not texts:
         return []
-    parts = _parts(workspace, release)
+    parts = _parts(workspace, release, candidate)
     filled, folder = {name: _filled(name, text, parts) for name, text in texts.items()}, workspace.settings.reports
     workspace.path(folder).mkdir(parents=True, exist_ok=True)
-    with workspace.registry.resumed(release.run_id) as run:
+    with workspace.registry.reopen(release.run_id) as run:
         for name, text in filled.items():
             workspace.path(folder / name).write_text(text, encoding="utf-8", newline="\n")
-            run.keep(name, text.encode())
+            run.log_artifact(name, text.encode())
     return [(folder / name).as_posix() for name in filled]
 
 
@@ -52,14 +53,13 @@ def _filled(name: str, text: str, parts: dict[str, str]) -> str:
     return MARK.sub(lambda mark: parts.get(mark[1], mark[0]), text)
 
 
-def _parts(workspace: Workspace, release: Release) -> dict[str, str]:
+def _parts(workspace: Workspace, release: Release, candidate: Candidate) -> dict[str, str]:
     """What a page can ask for, by name."""
-    metrics, tags = workspace.registry.metrics(release.run_id), workspace.registry.tags(release.run_id)
-    rows = training.evidence_rows(workspace.registry, release.run_id)
+    rows, metrics = candidate.holdout, candidate.metrics
     return {
-        "details": _details(workspace, release, tags),
+        "details": _details(workspace, release, candidate),
         "quality": _quality(metrics),
-        "slices": _slices(workspace, release, rows),
+        "slices": _slices(workspace, candidate),
         "evidence": _evidence(rows, metrics),
         "parameters": _table(("parameter", "value"), release.parameters.items()),
         "features": ", ".join(f"`{name}`" for name in release.features),
@@ -68,15 +68,15 @@ def _parts(workspace: Workspace, release: Release) -> dict[str, str]:
     }
 
 
-def _details(workspace: Workspace, release: Release, tags: dict[str, str]) -> str:
+def _details(workspace: Workspace, release: Release, candidate: Candidate) -> str:
     target = f"`{workspace.problem.target.name}` of `{workspace.problem.labels.name}` ({release.task})"
-    changed = " and changes that are in no commit" if tags["dirty"] == "true" else ""
+    changed = " and changes that are in no commit" if candidate.dirty else ""
     facts = {
         "predicts": target,
         "version": f"{release.version}, {release.reason} {release.released:%Y-%m-%d %H:%M} UTC",
         "has seen": f"labels that were known by {release.trained_until:%Y-%m-%d %H:%M} UTC",
         "decides": "" if release.threshold is None else f"from a probability of {release.threshold:.4f}",
-        "made of": f"commit {tags['commit'] or 'unknown'}{changed}, lock {tags['lock'][:12] or 'unknown'}",
+        "made of": f"commit {candidate.commit or 'unknown'}{changed}, lock {candidate.lock[:12] or 'unknown'}",
         "run": release.run_id,
     }
     return _table(("", ""), ((name, fact) for name, fact in facts.items() if fact))
@@ -92,11 +92,10 @@ def _of(model: str, metric: str) -> str:
     return metric if model == MODELS[0] else f"{model}.{metric}"
 
 
-def _slices(workspace: Workspace, release: Release, rows: pl.DataFrame) -> str:
-    ask = workspace.acceptance
+def _slices(workspace: Workspace, candidate: Candidate) -> str:
+    ask, rows = workspace.acceptance, candidate.holdout
     columns = [name for name in dict.fromkeys((*ask.slices.columns, *ask.groups.columns)) if name in rows.columns]
-    answers = training.evidence(workspace.problem, rows, MODELS[0], release.classes)
-    found = by_slice(answers, rows, columns, ask.decision, at_least=ask.slices.rows)
+    found = by_slice(candidate.answers(workspace.problem), rows, columns, ask.decision, at_least=ask.slices.rows)
     if not found:
         return "No slices are named in `config/acceptance.toml`, or none has enough rows."
     names = sorted({name for part in found for name in part.metrics})

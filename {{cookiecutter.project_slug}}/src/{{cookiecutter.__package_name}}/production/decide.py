@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken
 from {{cookiecutter.__package_name}}.shared import dataset, masked
-from {{cookiecutter.__package_name}}.shared.registry import Version, changed_files, code_hash
+from {{cookiecutter.__package_name}}.shared.candidates import CandidateRecord
+from {{cookiecutter.__package_name}}.shared.provenance import changed_files, code_hash
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 
@@ -17,14 +18,14 @@ class Decision:
         due: Whether one is trained now.
         reason: Why, or why not.
         last: As of when the last one was trained; none before the first.
-        left: One that a killed run left, to be taken up in its place.
+        left: The run of one that a killed command left, to be taken up in its place.
         person: Whether a person must act first.
     """
 
     due: bool
     reason: str
     last: datetime | None = None
-    left: Version | None = None
+    left: str | None = None
     person: bool = False
 
 
@@ -36,16 +37,16 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Deci
         health: What the monitor found.
         dirty: Whether files may differ from the last commit.
     """
-    newest = workspace.registry.newest()
-    tags = workspace.registry.tags(newest.run_id) if newest else {}
-    last = datetime.fromisoformat(tags["as_of"]) if tags else None
-    if newest and _left(workspace, newest, tags, dirty=dirty):
-        reason = f"version {newest.number} was trained and not judged: it is taken up"
-        return Decision(due=False, reason=reason, last=last, left=newest)
-    if last is None and (champion := workspace.releases.champion()):
-        lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
-        return Decision(due=False, reason=f"{lost}: restore it, or train and promote to begin anew", person=True)
+    newest = workspace.candidates.newest()
+    last = newest.as_of if newest else None
+    if newest and _left(workspace, newest, dirty=dirty):
+        reason = f"the challenger of run {newest.run_id[:8]} was trained and not judged: it is taken up"
+        return Decision(due=False, reason=reason, last=last, left=newest.run_id)
     reason, due = _due(workspace, health, last)
+    if due and (champion := workspace.releases.champion()) and workspace.registry.newest() is None:
+        lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
+        hold = f"due, {reason}, but {lost}: restore it, or train and promote to begin anew"
+        return Decision(due=False, reason=hold, last=last, person=True)
     changed = changed_files(workspace.root) if due and not dirty else []
     if changed:
         some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
@@ -69,8 +70,9 @@ def _due(workspace: Workspace, health: Health, last: datetime | None) -> tuple[s
     return f"{max(days, 0):.0f} days after the last", days >= retrain.every_days
 
 
-def _left(workspace: Workspace, newest: Version, tags: dict[str, str], *, dirty: bool) -> bool:
+def _left(workspace: Workspace, newest: CandidateRecord, *, dirty: bool) -> bool:
     """Whether the newest challenger is of this code, and was not judged or not released: a run was killed."""
-    if newest.number in workspace.releases.versions() or tags["code"] != code_hash():
+    if newest.run_id in workspace.releases.run_ids() or newest.code != code_hash(workspace.root):
         return False
-    return workspace.registry.said(newest).get("verdict") != "refused" and (dirty or tags["dirty"] == "false")
+    last = workspace.candidates.last_verdict(newest.run_id)
+    return (last is None or last.passed) and (dirty or not newest.dirty)

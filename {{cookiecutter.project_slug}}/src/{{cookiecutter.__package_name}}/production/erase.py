@@ -1,8 +1,8 @@
 """Rows of the subject taken out for good: recorded first, then deleted wherever the project keeps rows.
 
 What is deleted: rows with the key in every table, from their past too; in files of the inbox, the archive, quarantine
-and reports; in what releases and runs keep as examples; replays as a whole, which can be made again. What can't be: a
-model that has learnt from them, and what was copied elsewhere.
+and reports; in the examples of releases and the holdouts of challengers; replays as a whole, which can be made again.
+What can't be: a model that has learnt from them, and what was copied elsewhere.
 """
 
 import json
@@ -10,16 +10,16 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures
 from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
+from {{cookiecutter.__package_name}}.shared import BadInput, candidates, erasures
+from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
-from {{cookiecutter.__package_name}}.shared.release import CARD, TABLE, Golden, Release, rows_of
+from {{cookiecutter.__package_name}}.shared.release import TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import Schema
-from {{cookiecutter.__package_name}}.shared.training import EVIDENCE, evidence_rows
 from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class Erased:
         keys: How many were asked for.
         tables: Deleted rows, by table.
         files: Files that were written anew without them.
-        runs: Runs whose kept rows were written anew.
+        candidates: Challengers whose holdout was written anew.
         champion: The version that serves and may have learnt from them.
     """
 
     keys: int
     tables: dict[str, int]
     files: tuple[str, ...]
-    runs: int
+    candidates: int
     champion: int | None
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Erased:
         tables = ", ".join(f"{name} {rows}" for name, rows in self.tables.items()) or "none"
         lines = [
             f"{self.keys} keys are recorded as erased; rows that come with them are left out from now on",
-            f"rows deleted: {tables}; {len(self.files)} files and {self.runs} runs were written anew",
+            f"rows deleted: {tables}; {len(self.files)} files and {self.candidates} challengers were written anew",
         ]
         if self.champion is not None and self.tables:
             lines.append(f"version {self.champion} may have learnt from them: train and promote another")
@@ -82,21 +82,17 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
         keys=len(gone),
         tables={name: rows for name, rows in tables.items() if rows},
         files=tuple(_rewritten(workspace, schema, gone)),
-        runs=_forget_evidence(workspace, schema, gone),
+        candidates=_forget_holdout(workspace, schema, gone),
         champion=champion.version if champion else None,
     )
 
 
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
-    """Take the rows out of the golden requests of releases: beside their runs, then in the table, which ends it."""
+    """Take the rows out of the golden requests of releases."""
     releases = workspace.releases.newest(ALL)
     shorter = [_without_examples(release, gone) for release in releases]
-    if shorter == releases:
-        return
-    for release in shorter:
-        with workspace.registry.resumed(release.run_id) as run:
-            run.keep(CARD, release.model_dump_json().encode())
-    erasures.replace(workspace.lake, TABLE, rows_of(shorter))
+    if shorter != releases:
+        erasures.replace(workspace.lake, TABLE, rows_of(shorter))
 
 
 def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
@@ -109,20 +105,16 @@ def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
     return release.model_copy(update={"golden": Golden.model_validate(columns)})
 
 
-def _forget_evidence(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> int:
-    """Take the rows out of the evidence of runs; return of how many."""
-    changed = 0
-    for tracked in workspace.registry.runs():
-        if EVIDENCE not in workspace.registry.kept(tracked.id):
-            continue
-        rows = evidence_rows(workspace.registry, tracked.id)
-        left = rows.join(gone, on=schema.key, how="anti", maintain_order="left")
-        if len(left) < len(rows):
-            content = BytesIO()
-            left.write_parquet(content)
-            with workspace.registry.resumed(tracked.id) as run:
-                run.keep(EVIDENCE, content.getvalue())
-            changed += 1
+def _forget_holdout(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> int:
+    """Take the rows out of the holdouts of challengers; return of how many."""
+    before = workspace.candidates.all()
+    after = [
+        one.model_copy(update={"holdout": one.holdout.join(gone, on=schema.key, how="anti", maintain_order="left")})
+        for one in before
+    ]
+    changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
+    if changed:
+        erasures.replace(workspace.lake, candidates.TABLE, candidates.rows_of(after))
     return changed
 
 

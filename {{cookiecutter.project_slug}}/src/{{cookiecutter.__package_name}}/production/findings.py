@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from {{cookiecutter.__package_name}}.production.gate import limits
+from {{cookiecutter.__package_name}}.production.gate import threshold_checks
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance, Slices
 
 
@@ -30,4 +30,4 @@ class Finding:
 
 def missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
     """The limits that figures miss."""
-    return tuple(str(check) for check in limits("", figures, ask.at_least, ask.at_most) if not check.passed)
+    return tuple(str(check) for check in threshold_checks("", figures, ask.at_least, ask.at_most) if not check.passed)

@@ -1,13 +1,12 @@
 """The verdict on a challenger: thresholds, baselines, champion, slices; each answer has its reason."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput, training
+from {{cookiecutter.__package_name}}.shared import BadInput, evaluation
+from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -15,7 +14,7 @@ from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Task
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
-CANARY = "canary"  # the tag of a version that says why it was refused there, empty where it was not
+SMOKE_TEST = "smoke_test"  # the tag of a version that says why it was refused there, empty where it was not
 SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values
 
 
@@ -69,79 +68,83 @@ class Verdict:
         return "\n".join([*lines, f"  {good} of {len(parts)} answers on slices are yes"] if parts else lines)
 
 
+def gate(workspace: Workspace, *, version: int | None = None) -> Verdict:
+    """Judge a challenger by what its training left, and record the verdict.
+
+    Args:
+        workspace: The workspace.
+        version: Which one; without it, the challenger.
+
+    Raises:
+        BadInput: There is no challenger, or no such version.
+    """
+    found = challenger(workspace, version)
+    verdict = evaluate(workspace, workspace.candidates.read(found.run_id), found.number)
+    last = workspace.candidates.last_verdict(found.run_id)
+    refused = last.smoke_test if last else ""
+    if refused:
+        said = Check("smoke test, when promote ran it", passed=False, detail=refused)
+        verdict = replace(verdict, checks=(*verdict.checks, said))
+    record(workspace, found, verdict, smoke_test=refused)
+    return verdict
+
+
 def challenger(workspace: Workspace, version: int | None = None) -> Version:
     """The version to judge: the given one, or what the alias names.
 
     Raises:
         BadInput: There is none.
     """
-    found = workspace.registry.aliased(CHALLENGER) if version is None else workspace.registry.version(version)
+    registry = workspace.registry
+    found = registry.version_by_alias(CHALLENGER) if version is None else registry.version(version)
     if found is None:
-        msg = "there is no challenger: train one first" if version is None else f"there is no version {version}"
-        raise BadInput(msg)
+        raise BadInput(
+            "there is no challenger: train one first" if version is None else f"there is no version {version}"
+        )
     return found
 
 
-def judge(workspace: Workspace, *, version: int | None = None) -> Verdict:
-    """Ask every question about a challenger, and recall what the canary said; the answers are kept with the version.
-
-    Raises:
-        BadInput: There is no challenger, or no such version.
-    """
-    found = challenger(workspace, version)
-    verdict = asked(workspace, found)
-    if refused := workspace.registry.said(found).get(CANARY, ""):
-        said = Check("canary, when promote asked it", passed=False, detail=refused)
-        verdict = replace(verdict, checks=(*verdict.checks, said))
-    keep(workspace, found, verdict, canary=refused)
-    return verdict
+def record(workspace: Workspace, version: Version, verdict: Verdict, *, smoke_test: str = "") -> None:
+    """Record a verdict, and why the smoke test refuses it, if so; what served keeps the one that let it."""
+    if version.run_id in workspace.releases.run_ids():
+        return
+    reasons = "\n".join(map(str, verdict.checks))
+    workspace.candidates.append_verdict(version.run_id, passed=verdict.ok, reasons=reasons, smoke_test=smoke_test)
+    answer = "passed" if verdict.ok else "refused"
+    workspace.registry.tag(version, {"verdict": answer, "reasons": reasons, SMOKE_TEST: smoke_test})
 
 
-def asked(workspace: Workspace, found: Version) -> Verdict:
-    """The answers for one challenger, from the evidence of its run."""
+def evaluate(workspace: Workspace, candidate: Candidate, version: int) -> Verdict:
+    """The verdict on a challenger."""
     champion = workspace.releases.champion()
-    rows = training.evidence_rows(workspace.registry, found.run_id)
-    classes = json.loads(workspace.registry.tags(found.run_id)["classes"])
-    checks = tuple(_checks(workspace, rows, classes, champion, seed=found.number))
-    return Verdict(found.number, champion.version if champion else None, checks)
+    checks = tuple(_checks(workspace, candidate, champion, seed=version))
+    return Verdict(version, champion.version if champion else None, checks)
 
 
-def keep(workspace: Workspace, version: Version, verdict: Verdict, *, canary: str = "") -> None:
-    """Keep a verdict with its version, and why the canary refuses it, if so; what served keeps the one that let it."""
-    if version.number not in workspace.releases.versions():
-        answer, reasons = "passed" if verdict.ok else "refused", "\n".join(map(str, verdict.checks))
-        workspace.registry.tag(version, {"verdict": answer, "reasons": reasons, CANARY: canary})
-
-
-def _checks(
-    workspace: Workspace, rows: pl.DataFrame, classes: list[str], champion: Release | None, *, seed: int
-) -> Iterator[Check]:
-    problem, ask = workspace.problem, workspace.acceptance
-
-    def answers(model: str) -> Answers:
-        return training.evidence(problem, rows, model, classes)
-
-    model = answers("model")
+def _checks(workspace: Workspace, candidate: Candidate, champion: Release | None, *, seed: int) -> Iterator[Check]:
+    problem, ask, rows = workspace.problem, workspace.acceptance, candidate.holdout
+    model = candidate.answers(problem)
     numbers = bool(np.isfinite(model.prediction).all())
     yield Check("predictions are numbers", numbers, f"{len(rows)} rows")
     if not numbers:  # nothing else can be asked
         return
     figures = metrics(model, ask.decision)
     _require_known(ask, {*figures, *SOMETIMES[problem.task]})
-    yield from limits("", figures, ask.at_least, ask.at_most)
-    days, rng = training.days(problem, rows), np.random.default_rng(seed)
+    yield from threshold_checks("", figures, ask.at_least, ask.at_most)
+    days, rng = evaluation.days(problem, rows), np.random.default_rng(seed)
     for name in ("dummy", "linear"):
-        better = gain(losses(model), losses(answers(name)), days, confidence=ask.confidence, rng=rng)
+        baseline = losses(candidate.answers(problem, name))
+        better = gain(losses(model), baseline, days, confidence=ask.confidence, rng=rng)
         yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
     if champion is not None:
-        yield _beats(workspace, rows, model, champion, rng)
+        yield compare_with_champion(workspace, candidate, champion, rng)
     named = (*ask.slices.columns, *ask.groups.columns)
     if unknown := [column for column in named if column not in rows.columns]:
         raise BadInput(f"config/acceptance.toml names slices of {', '.join(unknown)}: no such column or feature")
     for part in by_slice(model, rows, ask.slices.columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value} ({part.rows} rows), "
-        yield from limits(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
-    yield from _gaps(workspace, rows, model)
+        yield from threshold_checks(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
+    yield from _gaps(workspace, candidate, model)
 
 
 def _require_known(ask: Acceptance, names: set[str]) -> None:
@@ -151,11 +154,11 @@ def _require_known(ask: Acceptance, names: set[str]) -> None:
         raise BadInput(f"config/acceptance.toml asks for {', '.join(unknown)}: the metrics here are {known}")
 
 
-def _gaps(workspace: Workspace, rows: pl.DataFrame, model: Answers) -> Iterator[Check]:
+def _gaps(workspace: Workspace, candidate: Candidate, model: Answers) -> Iterator[Check]:
     """Ask whether a group is served much worse than another."""
     ask = workspace.acceptance
     for column in ask.groups.columns:
-        parts = by_slice(model, rows, [column], ask.decision, at_least=ask.groups.rows)
+        parts = by_slice(model, candidate.holdout, [column], ask.decision, at_least=ask.groups.rows)
         for metric, limit in ask.groups.gap.items():
             values = sorted((part.metrics[metric], part.value) for part in parts if metric in part.metrics)
             if len(values) < 2:  # noqa: PLR2004 - a gap is between two
@@ -165,7 +168,7 @@ def _gaps(workspace: Workspace, rows: pl.DataFrame, model: Answers) -> Iterator[
             yield Check(f"{column}: {metric} differs by at most {limit}", high - low <= limit, detail, part=True)
 
 
-def limits(
+def threshold_checks(
     name: str, figures: dict[str, float], at_least: dict[str, float], at_most: dict[str, float]
 ) -> Iterator[Check]:
     """Whether figures keep their limits; a figure that is not there does not."""
@@ -177,19 +180,20 @@ def limits(
         yield Check(f"{name}{metric} at most {limit}", value <= limit, f"{value:.4f}", part=bool(name))
 
 
-def _beats(
-    workspace: Workspace, rows: pl.DataFrame, model: Answers, champion: Release, rng: np.random.Generator
+def compare_with_champion(
+    workspace: Workspace, candidate: Candidate, champion: Release, rng: np.random.Generator
 ) -> Check:
     """Compare on the rows whose labels are newer than what the champion was trained on."""
-    name, ask = f"better than champion, version {champion.version}", workspace.acceptance
+    name, ask, problem = f"better than champion, version {champion.version}", workspace.acceptance, workspace.problem
+    rows = candidate.holdout
     if missing := [feature for feature in champion.features if feature not in rows.columns]:
         return Check(name, passed=False, detail=f"features.build no longer gives it {', '.join(missing)}: keep them")
     fresh = (rows[KNOWN] > champion.trained_until).to_numpy()
     if fresh.sum() < ask.window.rows:
         return Check(name, passed=False, detail=f"{fresh.sum()} labels are newer than the champion: too few to compare")
-    held = rows.filter(fresh)
-    theirs = training.answers(workspace.problem, held, champion.predictor.predict(held), champion.classes)
-    days = training.days(workspace.problem, held)
-    better = gain(losses(model[fresh]), losses(theirs), days, confidence=ask.confidence, rng=rng)
+    newer = rows.filter(fresh)
+    theirs = evaluation.answers(problem, newer, champion.predictor.predict(newer), champion.classes)
+    ours, days = losses(candidate.answers(problem)[fresh]), evaluation.days(problem, newer)
+    better = gain(ours, losses(theirs), days, confidence=ask.confidence, rng=rng)
     figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics(theirs, ask.decision).items())
     return Check(name, better.lower > 0, f"loss lower by {better}; on these rows it has {figures}")

@@ -11,10 +11,9 @@ from {{cookiecutter.__package_name}}.production.ingest import IngestReport, inge
 from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
 from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
-from {{cookiecutter.__package_name}}.production.promote import Promoted, promote, repair
-from {{cookiecutter.__package_name}}.production.train import Trained, train
+from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
+from {{cookiecutter.__package_name}}.production.train import TrainingResult, register, train
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, decisions
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -25,7 +24,7 @@ COLLECTIONS = "collections"
 
 
 @dataclass(frozen=True)
-class Done:
+class RunReport:
     """What a run did.
 
     Attributes:
@@ -44,8 +43,8 @@ class Done:
     as_of: datetime | None
     ingested: IngestReport
     decision: Decision
-    trained: Trained | None = None
-    promoted: Promoted | None = None
+    trained: TrainingResult | None = None
+    promoted: PromotionResult | None = None
     picture: str | None = None
     predicted: int = 0
     champion: int | None = None
@@ -74,43 +73,54 @@ class Done:
         return "\n".join([*lines, f"next challenger: {due}"])
 
 
-def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = False, answers: bool = True) -> Done:
+def run(
+    workspace: Workspace,
+    *,
+    now: datetime | None = None,
+    dirty: bool = False,
+    predict: bool = True,
+    plot: bool = True,
+    smoke_test: bool = True,
+) -> RunReport:
     """Do whatever is due.
 
     Args:
         workspace: The workspace.
         now: The time it is; without it, the setting `clock` says.
         dirty: Whether a challenger may be released from files that differ from the last commit.
-        answers: Whether to predict ahead, to draw challengers and to try them in a server process, which the life cycle
-            does not need.
+        predict: Whether to predict ahead of the outcome.
+        plot: Whether to draw challengers.
+        smoke_test: Whether challengers are tested in a server process before they are released.
     """
     ingested = bring_in(workspace, now or datetime.now(UTC))
     moment = workspace.now(now)
     if dataset.newest(workspace.problem, workspace.lake) is None:
         log.info("train     not yet: no labels are known")
-        return Done(None, ingested, Decision(due=False, reason="not yet, no labels are known"))
-    repair(workspace, now=moment)
-    health = monitor(workspace, now=moment, deep=False)
+        return RunReport(None, ingested, Decision(due=False, reason="not yet, no labels are known"))
+    repair(workspace)
+    health = monitor(workspace, now=moment, full=False)
     decision = decide(workspace, health, dirty=dirty)
     log.info("decide    %s", decision.reason)
     trained, promoted, picture = None, None, None
     try:
-        trained, promoted, picture = _retrain(workspace, moment, decision, dirty=dirty, draws=answers)
+        trained, promoted, picture = _retrain(
+            workspace, moment, decision, dirty=dirty, plot=plot, smoke_test=smoke_test
+        )
     except Refused as refused:  # as where labels stop: what serves goes on answering
         if workspace.releases.champion() is None:
             raise
         decision = replace(decision, reason=f"{decision.reason}, but {refused}", person=True)
     if promoted and promoted.ok:
-        health = monitor(workspace, now=moment, deep=False)
+        health = monitor(workspace, now=moment, full=False)
     champion = workspace.releases.champion()
-    predicted = predict_ahead(workspace, now=moment) if champion and answers else 0
+    predicted = predict_ahead(workspace, now=moment) if champion and predict else 0
     log.info("predict   %d rows whose outcome is to come", predicted)
     last, every = moment if trained else decision.last, timedelta(days=workspace.acceptance.retrain.every_days)
     version, due = champion.version if champion else None, last + every if champion and last else None
-    done = Done(moment, ingested, decision, trained, promoted, picture, predicted, version, due, health)
-    _record(workspace, done)
+    report = RunReport(moment, ingested, decision, trained, promoted, picture, predicted, version, due, health)
+    _record(workspace, report)
     workspace.lake.tidy(others=[REQUESTS])
-    return done
+    return report
 
 
 def bring_in(workspace: Workspace, until: datetime) -> IngestReport:
@@ -129,36 +139,41 @@ def bring_in(workspace: Workspace, until: datetime) -> IngestReport:
 
 
 def _retrain(
-    workspace: Workspace, moment: datetime, decision: Decision, *, dirty: bool, draws: bool
-) -> tuple[Trained | None, Promoted | None, str | None]:
-    """Train a challenger where one is due, or take up the one that a killed run left, and ask for its promotion."""
-    version, trained = decision.left, None
-    if decision.due or decision.left:
-        workspace.registry.close_left_runs()
-    if decision.due:
-        trained = train(workspace, as_of=moment)
-        version = Version(trained.version, trained.run_id)
-    if version is None:
+    workspace: Workspace, moment: datetime, decision: Decision, *, dirty: bool, plot: bool, smoke_test: bool
+) -> tuple[TrainingResult | None, PromotionResult | None, str | None]:
+    """Train a challenger where one is due, or take up the one that a killed run left, and promote it if it passes."""
+    if not (decision.due or decision.left):
         return None, None, None
-    workspace.registry.move(CHALLENGER, version.number)
-    picture = draw(workspace, version) if draws else None
-    promoted = promote(workspace, version=version.number, now=moment, dirty=dirty, serves=draws)
+    workspace.registry.close_left_runs()
+    trained = train(workspace, as_of=moment) if decision.due else None
+    candidate = trained.candidate if trained else workspace.candidates.read(str(decision.left))
+    version = register(workspace, candidate.run_id)
+    picture = draw(workspace, candidate, version) if plot else None
+    promoted = promote_candidate(
+        workspace,
+        candidate,
+        version,
+        now=moment,
+        training_set=trained.training_set if trained else None,
+        dirty=dirty,
+        smoke_test=smoke_test,
+    )
     log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is refused")
     return trained, promoted, picture
 
 
-def _record(workspace: Workspace, done: Done) -> None:
+def _record(workspace: Workspace, report: RunReport) -> None:
     """Keep what was decided and why."""
-    verdict = done.promoted.verdict if done.promoted else None
+    verdict = report.promoted.verdict if report.promoted else None
     row = {
-        "at": done.as_of,
-        "batches": len(done.ingested.batches),
-        "rows": sum(batch.accepted for batch in done.ingested.batches),
-        "decision": done.decision.reason,
-        "trained": done.trained.version if done.trained else None,
+        "at": report.as_of,
+        "batches": len(report.ingested.batches),
+        "rows": sum(batch.accepted for batch in report.ingested.batches),
+        "decision": report.decision.reason,
+        "trained": report.trained.version if report.trained else None,
         "verdict": str(verdict) if verdict else None,
-        "champion": done.champion,
-        "predicted": done.predicted,
-        "alarms": "; ".join(str(finding) for finding in done.health.urgent) if done.health else "",
+        "champion": report.champion,
+        "predicted": report.predicted,
+        "alarms": "; ".join(str(finding) for finding in report.health.urgent) if report.health else "",
     }
     decisions.keep(workspace.lake, row)

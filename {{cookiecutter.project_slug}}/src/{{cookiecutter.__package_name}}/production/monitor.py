@@ -14,6 +14,8 @@ from {{cookiecutter.__package_name}}.production import served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation
+from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
 from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.live import labelled_since
@@ -76,27 +78,27 @@ class Health:
         return "\n".join(lines)
 
 
-def monitor(workspace: Workspace, *, now: datetime | None = None, deep: bool = True) -> Health:
+def monitor(workspace: Workspace, *, now: datetime | None = None, full: bool = True) -> Health:
     """Look at data, champion and live quality.
 
     Args:
         workspace: The workspace.
         now: The time it is; without it, the setting `clock` says.
-        deep: Whether to hold the lake's newest rows against the contract again, and to look for drift.
+        full: Whether to hold the lake's newest rows against the contract again, and to look for drift.
     """
     moment, champion = workspace.now(now), workspace.releases.champion()
     findings = [*_refused(workspace, moment), *_silent(workspace, moment)]
-    if deep:
+    if full:
         findings += _invariants(workspace, moment)
     if champion is None:
         findings.append(Finding("champion", State.ALARM, "none serves: run, and read why a challenger was refused"))
         return Health(moment, tuple(findings), ())
     windows = workspace.acceptance.retrain.windows
-    periods = live_quality(workspace, champion, now=moment, windows=windows if deep else 1)
-    if not deep and any(period.broken for period in periods):  # only then do the windows before matter
+    periods = live_quality(workspace, champion, now=moment, windows=windows if full else 1)
+    if not full and any(period.broken for period in periods):  # only then do the windows before matter
         periods = live_quality(workspace, champion, now=moment, windows=windows)
     findings += [_age(workspace, champion, moment), _quality(workspace, periods)]
-    if deep:
+    if full:
         findings.append(_golden(champion))
         rows = labelled_since(workspace, champion, now=moment, back=RECENT)
         findings += _classes(champion, rows)
@@ -114,7 +116,7 @@ def live_quality(workspace: Workspace, release: Release, *, now: datetime, windo
     rows = labelled_since(workspace, release, now=now, back=windows * length)
     if rows.is_empty():
         return ()
-    answers = training.answers(workspace.problem, rows, release.predictor.predict(rows), release.classes)
+    answers = evaluation.answers(workspace.problem, rows, release.predictor.predict(rows), release.classes)
     periods = []
     for n in reversed(range(windows)):
         until = now - n * length
@@ -212,7 +214,7 @@ def _slices(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Iter
     columns = [name for name in ask.slices.columns if name in rows.columns]
     if not columns:
         return
-    answers = training.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
+    answers = evaluation.answers(workspace.problem, rows, champion.predictor.predict(rows), champion.classes)
     for part in by_slice(answers, rows, columns, ask.decision, at_least=ask.slices.rows):
         name = f"{part.column} {part.value}"
         bad = missed(part.metrics, ask.slices)

@@ -5,28 +5,27 @@ import json
 from {{cookiecutter.__package_name}}.production.train import CANDIDATE
 from {{cookiecutter.__package_name}}.shared import effects, figures, training
 from {{cookiecutter.__package_name}}.shared.predictor import Predictor, text_features
+from {{cookiecutter.__package_name}}.shared import effects, figures
+from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.registry import Version
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 
-def draw(workspace: Workspace, version: Version) -> str:
+def draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
     """Draw a challenger into the folder of reports and beside its run.
 
     Returns:
         The picture's path, from the project's folder.
     """
-    problem, registry = workspace.problem, workspace.registry
-    rows = training.evidence_rows(registry, version.run_id)
-    classes = json.loads(registry.tags(version.run_id)["classes"])
-    model = Predictor(registry.read(version.run_id, CANDIDATE), text_features(problem, rows), problem.task)
-    importance = effects.importance(problem, model, rows, classes)
-    answers = {name: training.evidence(problem, rows, name, classes) for name in ("model", "linear")}
+    problem, rows = workspace.problem, candidate.holdout
+    importance = effects.importance(problem, candidate.predictor(problem), rows, candidate.classes)
+    answers = {name: candidate.answers(problem, name) for name in ("model", "linear")}
     figure = figures.overview(importance, answers, workspace.acceptance.decision)
     figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
     content = figures.png(figure)
     path = workspace.settings.reports / f"version-{version.number}.png"
     workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
     workspace.path(path).write_bytes(content)
-    with registry.resumed(version.run_id) as run:
-        run.keep("picture.png", content)
+    with workspace.registry.reopen(version.run_id) as run:
+        run.log_artifact("picture.png", content)
     return path.as_posix()

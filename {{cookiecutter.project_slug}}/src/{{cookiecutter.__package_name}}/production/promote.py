@@ -8,12 +8,18 @@ from datetime import datetime
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import canary, cards
-from {{cookiecutter.__package_name}}.production.gate import Verdict, asked, challenger, keep
+from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, evaluate, record
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.predictor import model_inputs, predicted
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Golden, Release
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared.candidates import Candidate
+from {{cookiecutter.__package_name}}.shared.evaluation import Floats
+from {{cookiecutter.__package_name}}.shared.provenance import code_hash
+from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version
+from {{cookiecutter.__package_name}}.shared.release import MODEL, Golden, Release, model_inputs
 from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -23,8 +29,14 @@ GOLDEN = 20
 
 
 @dataclass(frozen=True)
-class Promoted:
-    """What came of asking for a promotion."""
+class PromotionResult:
+    """What came of a promotion.
+
+    Attributes:
+        verdict: Of the gate, and of the smoke test where it was run.
+        release: The number of the release; none where the challenger was refused.
+        rows: On which it was refitted.
+    """
 
     verdict: Verdict
     release: int | None
@@ -43,75 +55,113 @@ class Promoted:
 
 
 def promote(
-    workspace: Workspace,
-    *,
-    version: int | None = None,
-    now: datetime | None = None,
-    dirty: bool = False,
-    serves: bool = True,
-) -> Promoted:
-    """Judge a challenger; where it passes, refit it on everything that it could know, try it, and release it.
+    workspace: Workspace, *, version: int | None = None, now: datetime | None = None, dirty: bool = False
+) -> PromotionResult:
+    """Judge a challenger; where it passes, refit it on everything that it could know, test it, and release it.
 
     Args:
         workspace: The workspace.
         version: Which one; without it, the challenger.
         now: The time it is; without it, the setting `clock` says.
         dirty: Whether it may be released from files that differ from the last commit.
-        serves: Whether it is tried in a server process first.
 
     Raises:
         BadInput: There is no challenger, or no such version.
-        Refused: It was trained from files that differ from the last commit, the code is no longer the challenger's, or
-            the refitted model fails its own checks.
+        Refused: As `promote_candidate`.
     """
-    judged = challenger(workspace, version)
-    verdict = asked(workspace, judged)
+    found = challenger(workspace, version)
+    return promote_candidate(
+        workspace, workspace.candidates.read(found.run_id), found, now=workspace.now(now), dirty=dirty
+    )
+
+
+def promote_candidate(
+    workspace: Workspace,
+    candidate: Candidate,
+    version: Version,
+    *,
+    now: datetime,
+    training_set: pl.DataFrame | None = None,
+    dirty: bool = False,
+    smoke_test: bool = True,
+) -> PromotionResult:
+    """Judge a challenger, refit, test and release it.
+
+    Args:
+        workspace: The workspace.
+        candidate: What its training left.
+        version: In the registry.
+        now: The time it is.
+        training_set: All rows that it could know, where they are at hand; else they are built again.
+        dirty: Whether it may be released from files that differ from the last commit.
+        smoke_test: Whether it is tested in a server process first.
+
+    Raises:
+        Refused: It was trained from files that differ from the last commit, the code is no longer the challenger's,
+            the refitted model fails its own checks, or another promotion was faster.
+    """
+    verdict = evaluate(workspace, candidate, version.number)
     if not verdict.ok:
-        keep(workspace, judged, verdict)
-        return Promoted(verdict, None)
-    if workspace.registry.tags(judged.run_id)["dirty"] == "true":
+        record(workspace, version, verdict)
+        return PromotionResult(verdict, None)
+    if candidate.dirty:
         if not dirty:
-            msg = f"version {judged.number} was trained from files that differ from the last commit"
+            msg = f"version {version.number} was trained from files that differ from the last commit"
             raise Refused(f"{msg}: commit them and train again, or release it with --dirty")
-        workspace.registry.tag(judged, {"dirty": "true"})
-    release, rows = _refitted(workspace, judged, now=workspace.now(now))
+        workspace.registry.tag(version, {"dirty": "true"})
+    if candidate.code != code_hash(workspace.root):
+        raise Refused(f"the code has changed since version {version.number} was trained: train again")
+    rows = _refit_rows(workspace, candidate, training_set)
+    release = _refit(workspace, candidate, version, rows, now=now)
     release.check()
-    tried = canary.checks(workspace, release, now=release.trained_until) if serves else ()
-    verdict = replace(verdict, checks=verdict.checks + tried)
-    keep(workspace, judged, verdict, canary="; ".join(f"{no.name}: {no.detail}" for no in tried if not no.passed))
+    checks = canary.checks(workspace, release, now=release.trained_until) if smoke_test else ()
+    verdict = replace(verdict, checks=verdict.checks + checks)
+    refused = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
+    record(workspace, version, verdict, smoke_test=refused)
     if not verdict.ok:
-        return Promoted(verdict, None)
-    with workspace.registry.resumed(judged.run_id) as run:
-        run.keep(MODEL, release.onnx)
-        run.keep(CARD, release.model_dump_json().encode())
-    publish(workspace, release)
-    return Promoted(verdict, release.number, rows)
+        return PromotionResult(verdict, None)
+    publish(workspace, release, candidate)
+    return PromotionResult(verdict, release.number, len(rows))
 
 
-def publish(workspace: Workspace, release: Release) -> None:
-    """Let a release serve: the alias moves first, the row follows; `repair` mends what is cut in between."""
-    workspace.registry.move(CHAMPION, release.version)
-    workspace.releases.append(release)
-    cards.fill(workspace, release)
+def publish(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
+    """Let a release serve: its row decides, and MLflow follows.
+
+    Raises:
+        Refused: Another release was appended meanwhile.
+    """
+    if not workspace.releases.append(release):
+        raise Refused(f"version {release.version} is not released: another release was made meanwhile; try again")
+    follow(workspace, release, candidate)
 
 
-def repair(workspace: Workspace, *, now: datetime) -> int | None:
-    """Release the version that the alias names, where the newest row is another's: its number, or none."""
-    named, serving = workspace.registry.aliased(CHAMPION), workspace.releases.champion()
-    if named is None or (serving is not None and serving.version == named.number):
+def follow(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
+    """Log what serves with its run, fill in the cards, and let the alias name it, last: then all is done.
+
+    What serves needs none of it, so that nothing is raised where MLflow is not installed or does not answer; `run` does
+    it again.
+    """
+    try:
+        with workspace.registry.reopen(release.run_id) as run:
+            run.log_artifact(MODEL, release.onnx)
+        cards.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
+        workspace.registry.set_alias(CHAMPION, release.version)
+    except (BadInput, ModuleNotFoundError, OSError) as error:
+        log.warning("promote   version %d serves; MLflow follows with the next run: %s", release.version, error)
+
+
+def repair(workspace: Workspace) -> int | None:
+    """Let the alias follow the newest release, where a promotion or rollback was cut: its version, or none."""
+    champion = workspace.releases.champion()
+    named = workspace.registry.version_by_alias(CHAMPION) if champion else None
+    if champion is None or (named and named.number == champion.version):
         return None
-    card, onnx = (workspace.registry.read(named.run_id, name) for name in (CARD, MODEL))
-    number = serving.number + 1 if serving else 1
-    reason = "rolled back" if named.number in workspace.releases.versions() else "promoted"
-    release = Release.read(card, onnx, number=number, released=now, reason=reason)
-    workspace.releases.append(release)
-    cards.fill(workspace, release)
-    log.warning("repaired  version %d is champion in the registry and serves now", named.number)
-    return named.number
+    follow(workspace, champion)
+    return champion.version
 
 
 @dataclass(frozen=True)
-class RolledBack:
+class RollbackResult:
     """Which version serves again."""
 
     version: int
@@ -122,7 +172,7 @@ class RolledBack:
         return f"version {self.version} is champion again"
 
 
-def rollback(workspace: Workspace, *, now: datetime | None = None) -> RolledBack:
+def rollback(workspace: Workspace, *, now: datetime | None = None) -> RollbackResult:
     """Let the version before the champion serve again, byte for byte.
 
     Raises:
@@ -140,40 +190,47 @@ def rollback(workspace: Workspace, *, now: datetime | None = None) -> RolledBack
     back = before.model_copy(update=update)
     back.check()
     publish(workspace, back)
-    return RolledBack(back.version, back.number)
+    return RollbackResult(back.version, back.number)
 
 
-def _refitted(workspace: Workspace, version: Version, *, now: datetime) -> tuple[Release, int]:
-    problem, registry = workspace.problem, workspace.registry
-    tags = registry.tags(version.run_id)
-    if tags["code"] != code_hash():
-        raise Refused(f"the code has changed since version {version.number} was trained: train again")
-    as_of, tables = datetime.fromisoformat(tags["as_of"]), json.loads(tags["tables"])
-    parameters = problem.recipe().parameters.model_validate_json(tags["parameters"])
-    rows = dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
-    rows = dataset.within(rows, int(tags["train_days"]))
+def _refit_rows(workspace: Workspace, candidate: Candidate, training_set: pl.DataFrame | None) -> pl.DataFrame:
+    """All rows that a challenger could know, as its training set was made."""
+    if training_set is None:
+        tables, as_of = candidate.tables, candidate.as_of
+        training_set = dataset.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
+    return dataset.within(training_set, candidate.training_window_days)
+
+
+def _refit(
+    workspace: Workspace, candidate: Candidate, version: Version, rows: pl.DataFrame, *, now: datetime
+) -> Release:
+    from {{cookiecutter.__package_name}}.shared import training  # noqa: PLC0415 - keeps the libraries of training out of a rollback
+
+    problem = workspace.problem
+    parameters = problem.recipe().parameters.model_validate(candidate.parameters)
     log.info("promote   refit on %d rows", len(rows))
     fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
+    golden = rows.tail(GOLDEN)
+    inputs = model_inputs(golden, fitted.predictor.features)
     champion = workspace.releases.champion()
-    release = Release(
+    return Release(
         number=champion.number + 1 if champion else 1,
         version=version.number,
         run_id=version.run_id,
         released=now,
         reason="promoted",
-        trained_until=as_of,
+        trained_until=candidate.as_of,
         task=problem.task,
         features=fitted.predictor.features,
         classes=fitted.classes,
         threshold=workspace.acceptance.decision.threshold if problem.task is Task.BINARY else None,
         reference=_reference(rows, fitted.predictor.features),
-        metrics=registry.metrics(version.run_id),
+        metrics=candidate.metrics,
         parameters=parameters.model_dump(),
-        tables=tables,
-        golden=_golden(workspace, rows.tail(GOLDEN), fitted, as_of=as_of),
+        tables=candidate.tables,
+        golden=_golden(workspace, golden, training.predicted(problem.task, fitted.pipeline, inputs), candidate.as_of),
         onnx=fitted.onnx,
     )
-    return release, len(rows)
 
 
 def _reference(rows: pl.DataFrame, features: dict[str, bool]) -> dict[str, object]:
@@ -184,20 +241,17 @@ def _reference(rows: pl.DataFrame, features: dict[str, bool]) -> dict[str, objec
     }
 
 
-def _golden(workspace: Workspace, rows: pl.DataFrame, fitted: training.Fitted, *, as_of: datetime) -> Golden:
+def _golden(workspace: Workspace, rows: pl.DataFrame, answers: Floats, as_of: datetime) -> Golden:
     """Rows as requests, with their features and what the pipeline itself, not its export, answers.
 
     Raises:
         Refused: A request's features are not those of training.
     """
     requests = rows.select(name for name in workspace.problem.schema.request.names if name in rows.columns)
-    features = rows.select(list(fitted.predictor.features))
+    features = rows.select(workspace.problem.features)
     online = features_for(workspace, requests, now=as_of)
     if skewed := [name for name in features.columns if not online[name].equals(features[name], null_equal=True)]:
         raise Refused(f"training-serving skew: {', '.join(skewed)} of a request differ from those of training")
-    prediction = predicted(workspace.problem.task, fitted.pipeline, model_inputs(features, fitted.predictor.features))
     return Golden(
-        requests=json.loads(requests.write_json()),
-        features=json.loads(features.write_json()),
-        answers=prediction.tolist(),
+        requests=json.loads(requests.write_json()), features=json.loads(features.write_json()), answers=answers.tolist()
     )

@@ -11,6 +11,8 @@ import polars as pl
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset, live, training
 from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, with_violations
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset, evaluation, live
+from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import (
@@ -105,7 +107,7 @@ def _came_true(
     rows = live.came_true(workspace, made, now=now, back=RECENT)
     if len(rows) < ask.window.rows:
         return
-    answers = training.answers(problem, rows, live.prediction(release, rows), release.classes)
+    answers = evaluation.answers(problem, rows, live.prediction(release, rows), release.classes)
     figures = metrics(answers, ask.decision)
     broken = missed(figures, ask)
     detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -23,11 +23,19 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, decisions, figures, training, whole
+from {{cookiecutter.__package_name}}.shared import (
+    BadInput,
+    Refused,
+    decisions,
+    evaluation,
+    figures,
+    training,
+    whole,
+)
 from {{cookiecutter.__package_name}}.shared.dataset import training_set
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Gain, costs, gain, losses, metrics
 from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
-from {{cookiecutter.__package_name}}.shared.registry import code_hash
+from {{cookiecutter.__package_name}}.shared.provenance import code_hash
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
 
@@ -171,7 +179,7 @@ def _day(moment: datetime) -> datetime:
 
 def _workspace(workspace: Workspace, start: datetime) -> Workspace:
     """A workspace beside the project's own, that is fed from its lake; another code or configuration has another."""
-    made = (code_hash(), workspace.parameters.model_dump_json(), workspace.acceptance.model_dump_json())
+    made = (code_hash(workspace.root), workspace.parameters.model_dump_json(), workspace.acceptance.model_dump_json())
     folder = REPLAYS / f"{start:%Y-%m-%dT%H%M}-{hashlib.sha256(repr(made).encode()).hexdigest()[:8]}"
     names = ("lake", "inbox", "archive", "quarantine", "tracking")
     places = {name: (folder / name).as_posix() for name in names}
@@ -213,7 +221,7 @@ def _replay(own: Workspace, start: datetime, end: datetime) -> None:
     try:
         with own.alone(), click.progressbar(days, label="replay", file=sys.stderr) as bar:
             for day in bar:
-                lifecycle.run(own, now=day, dirty=True, answers=False)
+                lifecycle.run(own, now=day, dirty=True, predict=False, plot=False, smoke_test=False)
     finally:
         machinery.setLevel(level)
     if own.releases.champion() is None:
@@ -235,7 +243,7 @@ def _releases(own: Workspace) -> list[Turn]:
 
 
 def _in_turn(own: Workspace, rows: pl.DataFrame, turns: list[Turn]) -> Answers:
-    return training.answers(own.problem, rows, in_turn(rows, turns), own.releases.newest(1)[0].classes)
+    return evaluation.answers(own.problem, rows, in_turn(rows, turns), own.releases.newest(1)[0].classes)
 
 
 def _report(
@@ -246,7 +254,7 @@ def _report(
     months = tuple(_months(own, rows, answers))
     total = {policy: metrics(answer, decision) for policy, answer in answers.items()}
     price = {policy: costs(answer, decision) for policy, answer in answers.items()}
-    days, rng = training.days(own.problem, rows), np.random.default_rng(0)
+    days, rng = evaluation.days(own.problem, rows), np.random.default_rng(0)
     saved = gain(price["gated"], price["static"], days, confidence=confidence, rng=rng)
     log_of_runs = decisions.read(own.lake)
     tried = log_of_runs.drop_nulls("trained")
@@ -295,7 +303,7 @@ def _stale_after(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers]
     for n in sorted(set(age[age >= 1])):
         mine = age == n
         fresh, old = (losses(answers[policy][mine]) for policy in ("periodic", "static"))
-        days = training.days(own.problem, rows.filter(mine))
+        days = evaluation.days(own.problem, rows.filter(mine))
         loses = gain(fresh, old, days, confidence=own.acceptance.confidence, rng=np.random.default_rng(int(n)))
         if loses.lower > 0:
             return int(n * every)

@@ -1,30 +1,32 @@
 """A challenger: fitted without the newest labelled window, tracked, registered, with its evidence."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from io import BytesIO
+from datetime import UTC, datetime
+from typing import Annotated
 
-import numpy as np
 import polars as pl
+from pydantic import ConfigDict, Field
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
+from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation, training
+from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, provenance
+from {{cookiecutter.__package_name}}.shared.provenance import MODEL_FILES, provenance
+from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.shared.release import MODEL
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-CANDIDATE = "candidate.onnx"
 PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A challenger.
 
     Attributes:
@@ -35,7 +37,11 @@ class Trained:
         window: Rows on which it was measured.
         metrics: Of the model and its baselines, on the window.
         parity: Largest difference between pipeline and exported model.
+        candidate: What the gate needs.
+        training_set: All labelled rows with their features, for the refit.
     """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
     version: int
     run_id: str
@@ -44,6 +50,8 @@ class Trained:
     window: int
     metrics: dict[str, dict[str, float]]
     parity: float
+    candidate: Annotated[Candidate, Field(exclude=True)]
+    training_set: Annotated[pl.DataFrame, Field(exclude=True)]
 
     def __str__(self) -> str:
         """A table for people."""
@@ -57,48 +65,83 @@ class Trained:
         return "\n".join(lines)
 
 
-def train(workspace: Workspace, *, as_of: datetime | None = None) -> Trained:
+def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingResult:
     """Fit a challenger on what was known as of a time, measure it on the newest window, register it.
 
     Raises:
         Refused: There are too few labelled rows, a feature knows the future, or the model can't be exported.
     """
-    problem, lake, parameters = workspace.problem, workspace.lake, workspace.parameters
+    problem, parameters, decision = workspace.problem, workspace.parameters, workspace.acceptance.decision
     as_of = workspace.now(as_of)
-    tables = dataset.versions(problem, lake)
-    rows = dataset.training_set(problem, lake, as_of=as_of, versions=tables)
-    before, held = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
-    if min(len(before), len(held)) < (need := workspace.acceptance.window.rows):
-        raise dataset.too_few(problem, before, held, need)
+    tables = dataset.versions(problem, workspace.lake)
+    rows = dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
+    before, holdout = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
+    if min(len(before), len(holdout)) < (need := workspace.acceptance.window.rows):
+        raise dataset.too_few(problem, before, holdout, need)
     _require_no_leak(workspace, rows, as_of, tables)
     days = _best_length(workspace, before)
     before = dataset.within(before, days)
-    log.info("train     on %d rows; %d rows of the newest window are held back", len(before), len(held))
-    fitted = training.fit(problem, parameters, before, check=held)
-    predictions = {"model": fitted.predictor.predict(held)}
+    log.info("train     on %d rows; %d rows of the newest window are held back", len(before), len(holdout))
+    fitted = training.fit(problem, parameters, before, check=holdout)
+    predictions = {"model": fitted.predictor.predict(holdout)}
     log.info("train     baselines")
-    predictions |= training.baselines(problem, before, held, seed=parameters.seed)
+    predictions |= training.baselines(problem, before, holdout, seed=parameters.seed)
     figures = {
-        name: metrics(training.answers(problem, held, prediction, fitted.classes), workspace.acceptance.decision)
+        name: metrics(evaluation.answers(problem, holdout, prediction, fitted.classes), decision)
         for name, prediction in predictions.items()
     }
     command = ["-m", PACKAGE, "train"]
-    tags = provenance(workspace.root, tables=tables, as_of=as_of, command=command) | {
-        "features": json.dumps(list(problem.features)),
-        "parameters": parameters.model_dump_json(),
-        "classes": json.dumps(fitted.classes),
-        "train_days": str(days),
+    made_of = provenance(workspace.root, tables=tables, as_of=as_of, command=command, files=MODEL_FILES)
+    candidate = Candidate(
+        run_id="",
+        trained=datetime.now(UTC),
+        as_of=as_of,
+        tables=tables,
+        commit=made_of["commit"],
+        dirty=made_of["dirty"] == "true",
+        code=made_of["code"],
+        lock=made_of["lock"],
+        parameters=parameters.model_dump(mode="json"),
+        features=fitted.predictor.features,
+        classes=fitted.classes,
+        training_window_days=days,
+        metrics=_flat(figures) | {"parity": fitted.parity, "rows": len(before), "window_rows": len(holdout)},
+        onnx=fitted.onnx,
+        holdout=holdout.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()),
+    )
+    version, candidate = _track(workspace, candidate, made_of)
+    return TrainingResult(
+        version.number, candidate.run_id, as_of, len(before), len(holdout), figures, fitted.parity, candidate, rows
+    )
+
+
+def _flat(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of several models by one name each: the model's own are as they are, `dummy.auc` is another's."""
+    return {
+        metric if name == "model" else f"{name}.{metric}": value
+        for name, values in figures.items()
+        for metric, value in values.items()
     }
-    with workspace.registry.run("train", parameters.model_dump(), tags) as run:
-        for name, values in figures.items():
-            run.log(values, prefix="" if name == "model" else f"{name}.")
-        run.log({"parity": fitted.parity, "rows": len(before), "window_rows": len(held)})
-        run.keep(training.EVIDENCE, _evidence(held, predictions))
-        run.keep(CANDIDATE, fitted.onnx)
-        run.keep(MODEL, fitted.onnx)  # what the registered version is; the refit takes its place at promotion
-        version = workspace.registry.register(run, MODEL)
-    workspace.registry.move(CHALLENGER, version.number)
-    return Trained(version.number, run.id, as_of, len(before), len(held), figures, fitted.parity)
+
+
+def _track(workspace: Workspace, candidate: Candidate, made_of: Mapping[str, str]) -> tuple[Version, Candidate]:
+    """Log a challenger as a run, record it in the lake, then register it; a `run` goes on from the lake's record."""
+    parameters = json.dumps(candidate.parameters, separators=(",", ":"))
+    tags = {**made_of, "parameters": parameters, "onnx": hashlib.sha256(candidate.onnx).hexdigest()}
+    with workspace.registry.run("train", candidate.parameters, tags) as run:
+        run.log(candidate.metrics)
+        run.log_artifact(MODEL, candidate.onnx)  # what the registered version is, until the refit takes its place
+        candidate = candidate.model_copy(update={"run_id": run.id})
+        if not workspace.settings.tables:  # what is trained on the tables of an earlier time is never released
+            workspace.candidates.append(candidate)
+    return register(workspace, candidate.run_id), candidate
+
+
+def register(workspace: Workspace, run_id: str) -> Version:
+    """Register the challenger of a run, where that is not done yet, and let the alias name it."""
+    version = workspace.registry.register(run_id, MODEL)
+    workspace.registry.set_alias(CHALLENGER, version.number)
+    return version
 
 
 def _best_length(workspace: Workspace, rows: pl.DataFrame) -> int:
@@ -122,10 +165,3 @@ def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, 
         what = f"{len(early)} labels of {problem.labels.name} are known before their row is predicted, as that of {one}"
         raise Refused(f"{what}: correct the rows, or the column with Known() in shared/contract.py")
     dataset.require_no_leak(problem, rows, dataset.known(problem, workspace.lake, as_of=as_of, versions=tables))
-
-
-def _evidence(held: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> bytes:
-    """The window's rows and what each model predicts for them, in columns `_model`, `_linear` and `_dummy`."""
-    content = BytesIO()
-    held.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()).write_parquet(content)
-    return content.getvalue()

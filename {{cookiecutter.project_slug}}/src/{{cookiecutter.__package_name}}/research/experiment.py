@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, figures, training
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, evaluation, figures, training
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, gain
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.registry import provenance
+from {{cookiecutter.__package_name}}.shared.provenance import provenance
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
 
@@ -110,11 +110,11 @@ class Experiment:
     def answers(self, problem: Problem, before: pl.DataFrame, held: pl.DataFrame) -> Answers:
         """What a problem's model, fitted on some rows as it is in training, says of others."""
         prediction = training.fitted_predictions(problem, self.workspace.parameters, before, held)
-        return training.answers(problem, held, prediction, training.classes_of(problem, before))
+        return evaluation.answers(problem, held, prediction, evaluation.classes_of(problem, before))
 
     def effect(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> Effect:
         """By how much our losses on rows are lower than theirs."""
-        days, confidence = training.days(self.problem, rows), self.workspace.acceptance.confidence
+        days, confidence = evaluation.days(self.problem, rows), self.workspace.acceptance.confidence
         low, high = (
             gain(*pair, days, confidence=confidence, rng=np.random.default_rng(0))
             for pair in ((ours, theirs), (theirs, ours))
@@ -161,7 +161,7 @@ class Experiment:
         with self.workspace.registry.run(self.kind, self.workspace.parameters.model_dump(), made_of | about) as run:
             run.log(metrics)
             for file, content in files.items():
-                run.keep(file, content)
+                run.log_artifact(file, content)
                 (folder / file).write_bytes(content)
         show(table)
         print(finding)

@@ -1,4 +1,4 @@
-"""Tracked runs, and each of them again as it was: the same commit, lock, tables and time; equal, or what differs."""
+"""RunInfo runs, and each of them again as it was: the same commit, lock, tables and time; equal, or what differs."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused
 from {{cookiecutter.__package_name}}.shared.erasures import since
-from {{cookiecutter.__package_name}}.shared.registry import Registry, Tracked
-from {{cookiecutter.__package_name}}.shared.release import MODEL
+from {{cookiecutter.__package_name}}.shared.registry import Registry, RunInfo
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
+ONNX = "onnx"  # the tag of the hash of a challenger's model
 SHORT = 8  # characters of an id, for people
 TRACKING = "mlruns"
 OTHERS = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "OPTUNA_STORAGE")  # an environment and trials that are not the run's
@@ -24,9 +24,9 @@ PYTHON = ("uv", "run", "--locked", "python")  # of the worktree, in the environm
 
 @dataclass(frozen=True)
 class Runs:
-    """Tracked runs, the newest first."""
+    """RunInfo runs, the newest first."""
 
-    runs: tuple[Tracked, ...]
+    runs: tuple[RunInfo, ...]
 
     def __str__(self) -> str:
         """A line a run."""
@@ -101,10 +101,10 @@ def reproduce(workspace: Workspace, run: str | None = None) -> Reproduced:
             raise BadInput(f"run {found.id[:SHORT]} had another lock than its commit has: it can't be made again here")
         _again(folder, command, _surroundings(workspace, found, folder))
         registry = Registry(str(folder / TRACKING), workspace.registry.model)
-        return _compared(workspace.registry, found, registry)
+        return _compared(found, registry)
 
 
-def _found(workspace: Workspace, run: str | None) -> Tracked:
+def _found(workspace: Workspace, run: str | None) -> RunInfo:
     tracked = workspace.registry.runs()
     matching = tracked[:1] if run is None else [found for found in tracked if found.id.startswith(run)]
     if len(matching) != 1:
@@ -113,7 +113,7 @@ def _found(workspace: Workspace, run: str | None) -> Tracked:
     return matching[0]
 
 
-def _command(run: Tracked) -> list[str]:
+def _command(run: RunInfo) -> list[str]:
     """What Python was given.
 
     Raises:
@@ -131,7 +131,7 @@ def _command(run: Tracked) -> list[str]:
     return command
 
 
-def _require_tables(workspace: Workspace, run: Tracked) -> None:
+def _require_tables(workspace: Workspace, run: RunInfo) -> None:
     """Refuse tables whose files from then are gone."""
     tables: dict[str, int] = json.loads(run.tags["tables"])
     then = replace(workspace.lake, versions=tables)
@@ -159,7 +159,7 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
             _git(root, "worktree", "remove", "--force", str(folder))
 
 
-def _surroundings(workspace: Workspace, run: Tracked, folder: Path) -> dict[str, str]:
+def _surroundings(workspace: Workspace, run: RunInfo, folder: Path) -> dict[str, str]:
     """The environment of the process: the run's tables and time, a registry of its own, nobody's trials."""
     tables = {name: version for name, version in json.loads(run.tags["tables"]).items() if version >= 0}
     kept = {name: value for name, value in os.environ.items() if name not in OTHERS}
@@ -187,7 +187,7 @@ def _again(folder: Path, command: list[str], environment: dict[str, str]) -> Non
         raise Refused(f"{' '.join(command)} fails now, where it did not then: {last[0]}")
 
 
-def _compared(recorded: Registry, run: Tracked, registry: Registry) -> Reproduced:
+def _compared(run: RunInfo, registry: Registry) -> Reproduced:
     again = next((made for made in registry.runs() if made.tags.get("kind") == run.tags.get("kind")), None)
     if again is None:
         raise Refused(f"the command of run {run.id[:SHORT]} leaves no run of kind {run.tags.get('kind')} now")
@@ -196,13 +196,9 @@ def _compared(recorded: Registry, run: Tracked, registry: Registry) -> Reproduce
         for name in sorted(run.metrics.keys() | again.metrics.keys())
         if run.metrics.get(name) != again.metrics.get(name)
     ]
-    models = [
-        name for name in recorded.kept(run.id) if name.endswith(".onnx") and name != MODEL
-    ]  # the refit took its place
-    differs += [
-        f"{name}: other bytes" for name in models if recorded.read(run.id, name) != registry.read(again.id, name)
-    ]
-    return Reproduced(run.id, again.id, tuple(differs), len(run.metrics), len(models))
+    if run.tags.get(ONNX) != again.tags.get(ONNX):
+        differs.append("model: other bytes")
+    return Reproduced(run.id, again.id, tuple(differs), len(run.metrics), int(ONNX in run.tags))
 
 
 def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

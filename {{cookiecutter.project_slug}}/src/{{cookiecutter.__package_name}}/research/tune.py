@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.research.study import Plan
 from {{cookiecutter.__package_name}}.research.trials import Tried, search
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, masked, require_port, whole
 from {{cookiecutter.__package_name}}.shared.folds import folds
-from {{cookiecutter.__package_name}}.shared.registry import provenance
+from {{cookiecutter.__package_name}}.shared.provenance import provenance
 from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.search import Choice, Space, space_of
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from {{cookiecutter.__package_name}}.shared import training
 from {{cookiecutter.__package_name}}.shared.evaluation import losses
 from {{cookiecutter.__package_name}}.shared.predictor import Predictor
+from {{cookiecutter.__package_name}}.shared.evaluation import answers, losses
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 
 ROWS = 5000  # on which the importance of features is measured
@@ -18,11 +19,11 @@ SOME, VALUES = 300, 12  # rows on which a feature is moved, and to so many value
 def importance(problem: Problem, model: Predictor, rows: pl.DataFrame, classes: Sequence[str]) -> dict[str, float]:
     """By how much the mean loss grows when a feature's values are shuffled (Breiman, 2001), the largest first."""
     some = rows.sample(min(ROWS, len(rows)), seed=0)
-    base = losses(training.answers(problem, some, model.predict(some), classes)).mean()
+    base = losses(answers(problem, some, model.predict(some), classes)).mean()
     grown = {}
     for name in problem.features:
         shuffled = some.with_columns(some[name].shuffle(seed=1))
-        grown[name] = float(losses(training.answers(problem, shuffled, model.predict(shuffled), classes)).mean() - base)
+        grown[name] = float(losses(answers(problem, shuffled, model.predict(shuffled), classes)).mean() - base)
     return dict(sorted(grown.items(), key=lambda item: -item[1]))
 
 

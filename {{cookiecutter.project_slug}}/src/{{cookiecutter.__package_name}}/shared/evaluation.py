@@ -11,12 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from {{cookiecutter.__package_name}}.shared.schema import Task
+from {{cookiecutter.__package_name}}.shared.problem import Problem
+from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Task
 from {{cookiecutter.__package_name}}.shared.settings import Decision
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-7  # of a probability in a logarithm: predictions are 32-bit floats
 REPLICATES = 2000
+BLOCKS = 2000  # of rows that a bootstrap draws, where rows have no day
 BINS = 10
 
 
@@ -37,6 +39,24 @@ class Answers:
     def __getitem__(self, rows: NDArray[np.bool_]) -> "Answers":
         """The answers of some rows."""
         return Answers(self.task, self.target[rows], self.prediction[rows])
+
+
+def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
+    """Predictions beside what came true."""
+    return Answers(problem.task, targets(problem, rows, classes), prediction)
+
+
+def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
+    """The classes of a multiclass task, in the order of its probabilities; empty for other tasks."""
+    return tuple(rows[TARGET].unique().sort()) if problem.task is Task.MULTICLASS else ()
+
+
+def targets(problem: Problem, rows: pl.DataFrame, classes: Sequence[str]) -> Floats:
+    """What came true, shape (rows,): 0 or 1, the class's number, or the value."""
+    column = rows[TARGET]
+    if problem.task is Task.MULTICLASS:
+        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
+    return column.cast(pl.Float64).to_numpy()
 
 
 def losses(answers: Answers) -> Floats:
@@ -176,3 +196,10 @@ def gain(ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: f
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=REPLICATES)
     means = (weights @ totals) / (weights @ counts)
     return Gain(float((theirs - ours).mean()), float(np.quantile(means, 1 - confidence)), len(ours))
+
+
+def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
+    """The day of each row, or a block of rows where they have no time."""
+    if problem.schema.event_time:
+        return rows[AT].dt.epoch("d").cast(pl.Int64).to_numpy()
+    return np.arange(len(rows)) % BLOCKS

@@ -25,7 +25,19 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 if TYPE_CHECKING:
     import onnx
 
-RESERVED = frozenset({"annotations", "collections", "decisions", "erasures", "predictions", "releases", "requests"})
+RESERVED = frozenset(
+    {
+        "annotations",
+        "candidates",
+        "collections",
+        "decisions",
+        "erasures",
+        "predictions",
+        "releases",
+        "requests",
+        "verdicts",
+    }
+)
 ANSWERS = frozenset({"decision", "error", "made", "prediction", "probability", "version"})  # columns beside a row's own
 
 

@@ -1,18 +1,17 @@
 """Runs, models and their aliases, in MLflow: SQLite in a folder, or any server by its address.
 
-Only training, gate and research come here: what serves is a row of the table `releases`.
+MLflow is the record for people, through its public client. What production needs is in the lake: challengers and
+verdicts in `candidates`, what serves in `releases`.
 """
 
-import hashlib
-import json
+import logging
 import os
+import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,20 +20,17 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from {{cookiecutter.__package_name}}.shared import BadInput, masked, require_port
+from {{cookiecutter.__package_name}}.shared import BadInput, masked, require_port, whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "artifacts"
-PLACES = (  # in which MLflow keeps where files are
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 MOST_RUNS = 50_000  # at a time, as MLflow lets one ask for; it gives 1,000 where nothing is said
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says to another name of model, of alias
 QUIET = {
@@ -49,10 +45,17 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Run:
-    """A tracked run while it works."""
+    """A tracked run while it works.
+
+    Attributes:
+        id: Its own.
+        client: Of MLflow.
+        artifacts: Whether files can be logged: not where the folder with the earlier ones was moved.
+    """
 
     id: str
     client: "MlflowClient"
+    artifacts: bool = True
 
     def log(self, metrics: Mapping[str, float], prefix: str = "") -> None:
         """Log metrics, all at once: one by one each takes a transaction of its own."""
@@ -61,8 +64,11 @@ class Run:
         now = int(datetime.now(UTC).timestamp() * 1000)
         self.client.log_batch(self.id, [Metric(f"{prefix}{name}", value, now, 0) for name, value in metrics.items()])
 
-    def keep(self, name: str, content: bytes) -> None:
-        """Keep a file beside the run."""
+    def log_artifact(self, name: str, content: bytes) -> None:
+        """Log a file."""
+        if not self.artifacts:
+            log.warning("runs      %s is not kept with run %s: its folder in MLflow was moved", name, self.id[:8])
+            return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.write_bytes(content)
@@ -84,7 +90,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Tracked:
+class RunInfo:
     """A run as it was tracked.
 
     Attributes:
@@ -132,14 +138,18 @@ class Registry:
         with self._client() as client:
             client.set_terminated(run.info.run_id)
 
-    def register(self, run: Run, file: str) -> Version:
-        """Register a run's file as the next version of the model."""
-        if not run.client.search_registered_models(f"name = '{self.model}'"):
-            run.client.create_registered_model(self.model)
-        source = f"{run.client.get_run(run.id).info.artifact_uri}/{file}"
-        return _version(run.client.create_model_version(self.model, source=source, run_id=run.id))
+    def register(self, run_id: str, file: str) -> Version:
+        """Register a run's file as the next version of the model; a run has one version, however often it is asked."""
+        with self._client() as client:
+            registered = client.search_model_versions(f"name = '{self.model}' and run_id = '{run_id}'")
+            if registered:
+                return _version(registered[0])
+            if not client.search_registered_models(f"name = '{self.model}'"):
+                client.create_registered_model(self.model)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{file}"
+            return _version(client.create_model_version(self.model, source=source, run_id=run_id))
 
-    def aliased(self, alias: str) -> Version | None:
+    def version_by_alias(self, alias: str) -> Version | None:
         """The version that an alias names, if any."""
         with self._client() as client:
             from mlflow import MlflowException  # noqa: PLC0415 - takes seconds
@@ -155,13 +165,13 @@ class Registry:
         """The version of this number, if there is one."""
         return next((version for version in self._versions() if version.number == number), None)
 
-    def runs(self) -> list[Tracked]:
+    def runs(self) -> list[RunInfo]:
         """All tracked runs, the newest first."""
         with self._client() as client:
             newest = ["attributes.start_time DESC"]
-            found = client.search_runs([self._experiment(client)], order_by=newest, max_results=MOST_RUNS)
+            found = client.search_runs(self._experiments(client), order_by=newest, max_results=MOST_RUNS)
             return [
-                Tracked(
+                RunInfo(
                     run.info.run_id,
                     datetime.fromtimestamp(run.info.start_time / 1000, UTC),
                     run.info.status,
@@ -179,10 +189,10 @@ class Registry:
         """Mark trainings that a killed process left as killed; only where no other process trains."""
         left = "attributes.status = 'RUNNING' and tags.kind = 'train'"
         with self._client() as client:
-            for run in client.search_runs([self._experiment(client)], left):
+            for run in client.search_runs(self._experiments(client), left):
                 client.set_terminated(run.info.run_id, "KILLED")
 
-    def move(self, alias: str, version: int) -> None:
+    def set_alias(self, alias: str, version: int) -> None:
         """Let an alias name this version."""
         with self._client() as client:
             client.set_registered_model_alias(self.model, alias, str(version))
@@ -193,8 +203,8 @@ class Registry:
             for name, value in tags.items():
                 client.set_model_version_tag(self.model, str(version.number), name, value)
 
-    def said(self, version: Version) -> dict[str, str]:
-        """What gate and canary said of a version, its tags: `verdict` and others; none where they were not asked."""
+    def version_tags(self, version: Version) -> dict[str, str]:
+        """The tags of a version: its verdict, and others."""
         with self._client() as client:
             return dict(client.get_model_version(self.model, str(version.number)).tags)
 
@@ -209,23 +219,21 @@ class Registry:
             return dict(client.get_run(run_id).data.metrics)
 
     def read(self, run_id: str, name: str) -> bytes:
-        """A file that was kept beside a run."""
-        at_hand = Path(self.address, ARTIFACTS, run_id, ARTIFACTS, name)  # as MLflow lays them out; it takes seconds
-        if at_hand.is_file():
-            return at_hand.read_bytes()
+        """A file that was logged with a run."""
         with self._client() as client, tempfile.TemporaryDirectory() as folder:
             return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
-    def kept(self, run_id: str) -> list[str]:
-        """The names of the files that were kept beside a run."""
+    def list_artifacts(self, run_id: str) -> list[str]:
+        """The names of the files that were logged with a run."""
         with self._client() as client:
             return sorted(found.path for found in client.list_artifacts(run_id))
 
     @contextmanager
-    def resumed(self, run_id: str) -> Iterator[Run]:
+    def reopen(self, run_id: str) -> Iterator[Run]:
         """A run that ended, to add to it."""
         with self._client() as client:
-            yield Run(run_id, client)
+            uri = str(client.get_run(run_id).info.artifact_uri)
+            yield Run(run_id, client, artifacts=self._artifacts is None or uri.startswith(self._artifacts))
 
     def _versions(self) -> list[Version]:
         with self._client() as client:
@@ -264,97 +272,43 @@ class Registry:
         file = Path(self.address, "mlflow.db")
         if not file.exists():
             self._make(file)
-        self._follow(file)
         return f"sqlite:///{file.as_posix()}"
 
     def _make(self, file: Path) -> None:
         """Make the database beside its place: who is killed meanwhile leaves none that is half made."""
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - takes seconds
+        import mlflow  # noqa: PLC0415 - takes seconds
 
-        draft = file.parent / "making" / file.name
-        with FileLock(file.with_suffix(".lock")):
+        with FileLock(file.with_suffix(".lock")), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             if file.exists():
                 return
-            shutil.rmtree(draft.parent, ignore_errors=True)
-            draft.parent.mkdir()
-            store = SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", self._artifacts())  # type: ignore[no-untyped-call]
-            store.engine.dispose()
-            draft.replace(file)
-            draft.parent.rmdir()
+            draft = Path(folder, file.name)
+            mlflow.MlflowClient(f"sqlite:///{draft.as_posix()}").search_experiments(max_results=1)  # makes the tables
+            with whole(file) as part:  # copied, since the client has the draft open
+                shutil.copyfile(draft, part)
 
-    def _follow(self, file: Path) -> None:
-        """Let a folder that was moved or copied keep its files in itself: MLflow knows them by where they were."""
-        with closing(sqlite3.connect(file)) as db, db:
-            found = db.execute("SELECT artifact_location FROM experiments WHERE name = ?", (self.model,)).fetchone()
-            if found is None or found[0] == self._artifacts():
-                return
-            for table, column in PLACES:
-                change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - names from above
-                db.execute(change, (found[0], self._artifacts()))
-
-    def _artifacts(self) -> str:
-        return Path(self.address, ARTIFACTS).absolute().as_uri()
+    @cached_property
+    def _artifacts(self) -> str | None:
+        """Where new files of runs are; none where a server decides."""
+        return None if "://" in self.address else Path(self.address, ARTIFACTS).absolute().as_uri()
 
     def _experiment(self, client: "MlflowClient") -> str:
-        if found := client.get_experiment_by_name(self.model):
-            return str(found.experiment_id)
-        local = "://" not in self.address
-        return client.create_experiment(self.model, artifact_location=self._artifacts() if local else None)
+        """The experiment of new runs: another one in a folder that was moved, whose files MLflow seeks where it was."""
+        experiments = self._own(client)
+        here = [found for found in experiments if self._artifacts in (None, found.artifact_location)]
+        if here:
+            return str(here[0].experiment_id)
+        name = self.model if not experiments else f"{self.model}-{len(experiments) + 1}"
+        return client.create_experiment(name, artifact_location=self._artifacts)
+
+    def _experiments(self, client: "MlflowClient") -> list[str]:
+        return [str(found.experiment_id) for found in self._own(client)]
+
+    def _own(self, client: "MlflowClient") -> list["Experiment"]:
+        """The model's experiments, the first first."""
+        ours = re.compile(rf"{re.escape(self.model)}(-\d+)?")
+        found = client.search_experiments(filter_string=f"name LIKE '{self.model}%'", order_by=["creation_time ASC"])
+        return [experiment for experiment in found if ours.fullmatch(experiment.name)]
 
 
 def _version(found: "ModelVersion") -> Version:
     return Version(int(found.version), str(found.run_id))
-
-
-def provenance(
-    root: Path, *, tables: Mapping[str, int], as_of: datetime, command: list[str] | None = None
-) -> dict[str, str]:
-    """Which code, tables and time a run is made of, and the command that makes it again.
-
-    Args:
-        root: The project's folder.
-        tables: The versions of the tables.
-        as_of: What was known by then was used.
-        command: What Python is given; without it, the script that runs.
-    """
-    lock = root / "uv.lock"
-    return {
-        "as_of": as_of.isoformat(),
-        "tables": json.dumps(tables),
-        "command": json.dumps(command or _script(root)),
-        "commit": _git(root, "rev-parse", "HEAD"),
-        "dirty": json.dumps(bool(changed_files(root))),
-        "code": code_hash(),
-        "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
-    }
-
-
-def _script(root: Path) -> list[str]:
-    """The script of the project that runs; empty where cells run one by one."""
-    script = Path(sys.argv[0]).resolve()
-    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # which runs cells, from the project's own .venv
-    inside = script.is_file() and script.is_relative_to(root.resolve()) and not kernel
-    return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
-
-
-def changed_files(root: Path) -> list[str]:
-    """What a model is made of and differs from the last commit: code, configuration, lock; empty without Git."""
-    lines = _git(root, "status", "--porcelain", "--", "src", "config", "pyproject.toml", "uv.lock").splitlines()
-    return [line.split(maxsplit=1)[-1] for line in lines]
-
-
-def code_hash() -> str:
-    """A hash of the package's source, whatever Git says of it."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

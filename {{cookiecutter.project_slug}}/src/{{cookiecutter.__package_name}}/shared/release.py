@@ -160,14 +160,16 @@ class Releases:
         rows = self._lake.read(TABLE, COLUMNS).sort("number", descending=True).head(n).collect()
         return [_read(row) for row in rows.to_dicts()]
 
-    def versions(self) -> set[int]:
-        """The versions that serve or served."""
-        return set(self._lake.read(TABLE, COLUMNS).select("version").collect().to_series())
+    def run_ids(self) -> set[str]:
+        """The runs whose versions serve or served."""
+        cards = self._lake.read(TABLE, COLUMNS).select(pl.col("card").str.json_path_match("$.run_id"))
+        return set(cards.collect().to_series())
 
     def append(self, release: Release) -> bool:
-        """Release it, once: a number that is taken changes nothing."""
+        """Release it: of two that are appended at once, or of the same number, the first one counts."""
+        version = self._lake.version(TABLE)
         taken = self._lake.read(TABLE, COLUMNS).filter(pl.col("number") == release.number).collect()
-        batch = f"release-{release.number}-{release.released.isoformat()}"  # a row that is gone must not be in its way
+        batch = f"release-{release.number}-{version}"  # a row that was deleted since must not be in its way
         return taken.is_empty() and self._lake.append(TABLE, rows_of([release]), batch=batch)
 
 

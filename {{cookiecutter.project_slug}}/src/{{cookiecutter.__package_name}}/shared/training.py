@@ -1,8 +1,6 @@
 """Fit and compare: the same for experiments, training and gate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -11,16 +9,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.shared import Refused, first_line
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, losses
+from {{cookiecutter.__package_name}}.shared.evaluation import Floats, answers, classes_of, losses
 from {{cookiecutter.__package_name}}.shared.predictor import Predictor, model_inputs, predicted, text_features
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.registry import Registry
-from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Task
-
-EVIDENCE = "evidence.parquet"  # beside the run: rows of the newest window, with what each model predicts for them
-
-
-BLOCKS = 2000  # of rows that a bootstrap draws, where rows have no day
+from {{cookiecutter.__package_name}}.shared.schema import TARGET, Task
 
 
 @dataclass(frozen=True)
@@ -32,19 +24,6 @@ class Fitted:
     predictor: Predictor
     classes: tuple[str, ...]
     parity: float
-
-
-def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
-    """The classes of a multiclass task, in the order of its probabilities; empty for other tasks."""
-    return tuple(rows[TARGET].unique().sort()) if problem.task is Task.MULTICLASS else ()
-
-
-def targets(problem: Problem, rows: pl.DataFrame, classes: Sequence[str]) -> Floats:
-    """What came true, shape (rows,): 0 or 1, the class's number, or the value."""
-    column = rows[TARGET]
-    if problem.task is Task.MULTICLASS:
-        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
-    return column.cast(pl.Float64).to_numpy()
 
 
 def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: pl.DataFrame) -> Fitted:
@@ -109,28 +88,6 @@ def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed:
     models = {"dummy": dummy, "linear": make_pipeline(encode, linear)}
     x, y, new = model_inputs(rows, features), _labels(problem, rows), model_inputs(held, features)
     return {name: predicted(problem.task, model.fit(x, y), new) for name, model in models.items()}
-
-
-def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
-    """Predictions beside what came true."""
-    return Answers(problem.task, targets(problem, rows, classes), prediction)
-
-
-def evidence(problem: Problem, rows: pl.DataFrame, model: str, classes: Sequence[str]) -> Answers:
-    """What a model answered in training: rows of the newest window keep its predictions in the column `_MODEL`."""
-    return answers(problem, rows, rows[f"_{model}"].to_numpy(), classes)
-
-
-def evidence_rows(registry: Registry, run_id: str) -> pl.DataFrame:
-    """The rows on which a run was measured, with their features, labels and predictions."""
-    return pl.read_parquet(BytesIO(registry.read(run_id, EVIDENCE)))
-
-
-def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
-    """The day of each row, or a block of rows where they have no time."""
-    if problem.schema.event_time:
-        return rows[AT].dt.epoch("d").cast(pl.Int64).to_numpy()
-    return np.arange(len(rows)) % BLOCKS
 
 
 def _fitted(problem: Problem, parameters: BaseModel, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - any estimator

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset
+from {{cookiecutter.__package_name}}.shared.candidates import Candidates
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
@@ -59,6 +60,11 @@ class Workspace:
     def releases(self) -> Releases:
         """What serves, and what served before."""
         return Releases(self.lake)
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """Trained challengers, and the verdicts on them."""
+        return Candidates(self.lake)
 
     @cached_property
     def registry(self) -> Registry:

@@ -29,9 +29,9 @@ if problem.schema.event_time:
 found, losses = [], {}
 for split, known in experiment.each(splits.items()):
     answers = {"model": experiment.answers(problem, known, held)}
-    classes = training.classes_of(problem, known)
+    classes = evaluation.classes_of(problem, known)
     for name, prediction in training.baselines(problem, known, held, seed=0).items():
-        answers[name] = training.answers(problem, held, prediction, classes)
+        answers[name] = evaluation.answers(problem, held, prediction, classes)
     for name in ("dummy", "linear", "model"):
         losses[split, name] = evaluation.losses(answers[name])
         measured = evaluation.metrics(answers[name], decision)

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import BadInput, live, training
 from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
+from {{cookiecutter.__package_name}}.shared import BadInput, evaluation, live
+from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
 from {{cookiecutter.__package_name}}.shared.figures import panels, wide
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions
@@ -57,25 +59,25 @@ def in_service(workspace: Workspace) -> Answered:
 
 def _answered(workspace: Workspace, releases: Sequence[Release]) -> Answered:
     problem, first, now = workspace.problem, releases[0], workspace.now()
-    rows = training.evidence_rows(workspace.registry, first.run_id).drop("_linear", "_dummy")
+    rows = workspace.candidates.read(first.run_id).holdout.drop("_linear", "_dummy")
     since = live.labelled_since(workspace, first, now=now, back=now - first.trained_until)
     if len(since):
         answer = live.in_turn(since, [(release.released, release.predictor) for release in releases])
         rows = pl.concat([rows, since.with_columns(pl.Series("_model", answer))], how="diagonal_relaxed")
     classes = releases[-1].classes
     personal = {name for schema in problem.schemas.values() for name in schema.having(Personal)}
-    answers = training.evidence(problem, rows, "model", classes)
+    answers = evaluation.answers(problem, rows, rows["_model"].to_numpy(), classes)
     return Answered(releases[-1], rows.drop("_model", *personal, strict=False), answers)
 
 
 def summary(workspace: Workspace, found: Answered) -> pl.DataFrame:
     """The champion's metrics on rows it had not seen, beside those of its training and of two simpler models."""
     problem, decision = workspace.problem, workspace.acceptance.decision
-    window = training.evidence_rows(workspace.registry, found.champion.run_id)
+    candidate = workspace.candidates.read(found.champion.run_id)
     measured = {f"version {found.champion.version}, {len(found.rows)} rows": metrics(found.answers, decision)}
     for name in ("model", "linear", "dummy"):
-        answers = training.evidence(problem, window, name, found.champion.classes)
-        measured[f"{name} in training, {len(window)} rows"] = metrics(answers, decision)
+        figures = metrics(candidate.answers(problem, name), decision)
+        measured[f"{name} in training, {len(candidate.holdout)} rows"] = figures
     return pl.DataFrame([{"": name} | figures for name, figures in measured.items()], infer_schema_length=None)
 
 
@@ -136,7 +138,7 @@ def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
     for name, answers in made.items():
         rows = live.came_true(workspace, answers, now=now, back=RECENT)
         if len(rows):
-            worth = training.answers(problem, rows, live.prediction(champion, rows), champion.classes)
+            worth = evaluation.answers(problem, rows, live.prediction(champion, rows), champion.classes)
             table.append({"": name, "labels": len(rows)} | metrics(worth, workspace.acceptance.decision))
     if not table:
         return f"No label has come in the last {RECENT.days} days for an answer that version {champion.version} gave."
