@@ -217,6 +217,17 @@ def test_a_row_is_rejected_with_the_rules_that_it_breaks(change: dict[str, Any],
     assert dict(report.valid.schema) == ORDERS.dtypes
 
 
+def test_a_table_without_any_rule_has_no_invalid_row() -> None:
+    class Note(Table):
+        table: ClassVar = "notes"
+
+        text: str | None
+
+    rows = pl.DataFrame({"text": ["a", None]})
+    assert checks.with_violations(rows, schema_of(Note))[BROKEN].to_list() == [[], []]
+    assert checks.with_violations(rows.lazy(), schema_of(Note)).collect()[BROKEN].to_list() == [[], []]
+
+
 def test_rows_that_break_a_rule_are_counted_rule_by_rule() -> None:
     report = validate(order(1, price=0.0), order(2, price=0.0, shop="west"), order(3))
     assert report.counts == {"only gifts are free": 2, "shop is a known category": 1}

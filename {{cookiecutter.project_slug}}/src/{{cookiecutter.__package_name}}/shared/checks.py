@@ -218,7 +218,9 @@ def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
     )
     violated = [pl.when(~pl.col(column)).then(pl.lit(name)) for column, name, _ in rules]
     columns = [column for column, _, _ in rules]
-    return checked.with_columns(pl.concat_list(violated).list.drop_nulls().alias(RULES)).drop(columns)
+    return checked.with_columns(pl.concat_list(pl.lit(None, pl.String), *violated).list.drop_nulls().alias(RULES)).drop(
+        columns
+    )
 
 
 def drop_rows(rows: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:

@@ -49,6 +49,7 @@ def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
         Unreadable: The file is neither Parquet nor CSV, or is broken.
     """
     with _reading(path):
+        path.open("rb").close()  # its errors are clearer than those of Polars
         rows, empty = _scan(path, path.absolute()), True
         for chunk in rows.collect_batches(chunk_size=size, maintain_order=True, lazy=True):
             empty = False
