@@ -325,7 +325,7 @@ module.predict(open_workspace(), Path(sys.argv[1]), out=Path(sys.argv[2]))
 def test_a_killed_prediction_goes_on_after_its_last_whole_part(
     trained: Workspace, by_three: Callable[[], list[str]]
 ) -> None:
-    march = pl.read_parquet("data/example/flights/2013-03.parquet")
+    march = pl.read_parquet("data/example/flights.parquet").filter(pl.col("scheduled").dt.month() == 3)
     written(march.sample(10, seed=1, shuffle=True), ASKED)
     expected = at_once(trained, ASKED)
     by_three()
@@ -348,7 +348,7 @@ def test_a_killed_prediction_goes_on_after_its_last_whole_part(
 def test_what_goes_on_knows_no_more_than_when_it_was_begun(
     trained: Workspace, by_three: Callable[[], list[str]]
 ) -> None:
-    march = pl.read_parquet("data/example/flights/2013-03.parquet")
+    march = pl.read_parquet("data/example/flights.parquet").filter(pl.col("scheduled").dt.month() == 3)
     expected = at_once(trained, written(march.sample(10, seed=1, shuffle=True), ASKED), now=START)
     stopped(trained, after=1, now=START)
     departures = trained.lake.scan(trained.problem.schemas["departures"])
@@ -483,7 +483,7 @@ print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a peak of memory")
 @pytest.mark.parametrize(("ending", "most"), [("parquet", 1.35), ("csv", 2)])
 def test_memory_does_not_grow_with_the_file(trained: Workspace, ending: str, most: float) -> None:
-    march = pl.read_parquet(trained.root / "data" / "example" / "flights" / "2013-03.parquet").head(5_000)
+    march = pl.read_parquet(trained.root / "data" / "example" / "flights.parquet").head(5_000)
     peaks = []
     for n in (150_000, 1_500_000):
         file = written(pl.concat([march] * (n // len(march))), Path(f"{n}.{ending}"))
