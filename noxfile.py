@@ -67,8 +67,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def size(session: nox.Session) -> None:
+    """Count a project's files and lines of code; docs/explanation/decisions.md states them."""
+    with tempfile.TemporaryDirectory() as folder:
+        uv(session, "python", "tools/size.py", str(bake(session, Path(folder))))
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what users wait for, and write docs/reference/benchmarks.md; it needs Chromium."""
+    """Measure what users wait for, and write docs/reference/benchmarks.md."""
     uv(session, "python", "-m", "tools.benchmark", *session.posargs)
 
 

@@ -134,6 +134,22 @@ def make(
     return Project(Path(root))
 
 
+KEEP_A_QUARTER = """
+from datetime import UTC, datetime
+from pathlib import Path
+import polars as pl
+for file in Path("data/example").glob("*.parquet"):
+    rows = pl.read_parquet(file)
+    time = rows.select(pl.col(pl.Datetime)).columns[0]
+    rows.filter(pl.col(time) < datetime(2013, 4, 1, tzinfo=UTC)).write_parquet(file)
+"""
+
+
+def keep_a_quarter(project: Project, python: Path) -> None:
+    """Leave only the first quarter of the example's rows, by an interpreter that has the project's packages."""
+    run(python, "-c", KEEP_A_QUARTER, cwd=project.root)
+
+
 def copied(project: Project, folder: Path) -> Project:
     """A copy of a project, to work in."""
     caches = shutil.ignore_patterns(".*_cache", "__pycache__")

@@ -1,4 +1,4 @@
-"""The template's history as update tests need it: its recorded releases, this checkout, two releases to come."""
+"""The template's history as update tests need it: recorded releases but previews, this checkout, two to come."""
 
 import json
 from dataclasses import dataclass, field

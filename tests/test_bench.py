@@ -1,17 +1,16 @@
-"""What the benchmark of a project measures with asks as it is told, and counts and times every answer."""
+"""The load of the benchmark sends what it is given, and counts every answer."""
 
 import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from baking import TEMPLATE
 
-LOAD = TEMPLATE / "{{cookiecutter.project_slug}}" / "tools" / "bench" / "load.py"
+LOAD = TEMPLATE / "tools" / "benchmark_load.py"
 Write = Callable[[bytes], object]
 
 
@@ -50,9 +49,9 @@ def test_bodies_are_asked_in_turn_and_each_answer_is_counted() -> None:
     sample, asked = load(echo, ["a", "bb", "ccc"], seconds=0.1, connections=1)
     assert len(asked) > 3
     assert asked == (["a", "bb", "ccc"] * len(asked))[: len(asked)]
-    assert len(sample["latencies"]) == len(asked)
+    assert sample["answers"] == len(asked)
     assert sample["body"] == asked[-1]
-    assert sample["errors"] == 0
+    assert sample["errors"] == []
 
 
 def test_all_connections_ask_at_the_same_time() -> None:
@@ -63,8 +62,8 @@ def test_all_connections_ask_at_the_same_time() -> None:
         write(reply(body))
 
     sample, asked = load(all_at_once, ["a"], seconds=0, connections=5)
-    assert len(sample["latencies"]) == len(asked) == 5
-    assert sample["errors"] == 0
+    assert sample["answers"] == len(asked) == 5
+    assert sample["errors"] == []
 
 
 def test_an_answer_that_comes_in_pieces_is_one() -> None:
@@ -74,7 +73,7 @@ def test_an_answer_that_comes_in_pieces_is_one() -> None:
 
     sample, _ = load(bit_by_bit, ["whole"], seconds=0, connections=1)
     assert sample["body"] == "whole"
-    assert len(sample["latencies"]) == 1
+    assert sample["answers"] == 1
 
 
 def test_an_answer_that_is_not_200_is_an_error() -> None:
@@ -82,24 +81,10 @@ def test_an_answer_that_is_not_200_is_an_error() -> None:
         write(reply("try again", "503 Service Unavailable"))
 
     sample, asked = load(busy, ["a"], seconds=0, connections=2)
-    assert sample["errors"] == len(asked) == 2
-    assert sample["wrong"] == ["503 try again"] * 2
+    assert sample["answers"] == len(asked) == 2
+    assert sample["errors"] == ["503 try again"] * 2
 
 
 def test_a_connection_that_the_server_closes_is_an_error() -> None:
     sample, _ = load(lambda *_: None, [""], seconds=60, connections=1)
-    assert sample["wrong"] == ["the server closed a connection"]
-
-
-def test_a_constant_rate_asks_so_often_and_counts_the_time_that_requests_wait() -> None:
-    begun: list[str] = []
-
-    def slow_at_first(write: Write, body: str) -> None:
-        if not begun:
-            begun.append(body)
-            time.sleep(0.2)  # the server's, while requests become due
-        write(reply(body))
-
-    sample, asked = load(slow_at_first, ["a"], seconds=0.5, connections=1, rate=100)
-    assert len(asked) == 50
-    assert len([waited for waited in sample["latencies"] if waited > 0.1]) >= 10
+    assert sample["errors"] == ["the server closed a connection"]

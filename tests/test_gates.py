@@ -145,7 +145,7 @@ def hooks_of(project: Project) -> list[dict[str, str]]:
 
 
 PLANTED = {
-    "check-added-large-files": ("data/example/random.bin", "0" * 6_000_000, "exceeds 1000 KB"),
+    "check-added-large-files": ("data/example/random.bin", "0" * 6_000_000, "exceeds 400 KB"),
     "detect-private-key": ("deploy.pem", "-----BEGIN RSA " + "PRIVATE KEY-----", "Private key found"),
     "check-merge-conflict": ("notes.txt", "<<<<<<< " + "HEAD", "Merge conflict"),
     "check-yaml": ("x.yaml", "a: [1", "x.yaml"),

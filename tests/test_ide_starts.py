@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baking import Project, copied, publish, run
+from baking import Project, copied, keep_a_quarter, publish, run
 from dap import first_stop
 from filelock import FileLock
 
 OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": ""}  # the project's own environment, none around the tests
-MONTHS = ("2013-01", "2013-02", "2013-03")
 TEST = "tests/shared/test_schema.py"
 
 
@@ -29,12 +28,10 @@ def installed(project: Project, tmp_path_factory: pytest.TempPathFactory, worker
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
             made = copied(project, folder)
-            for path in (made.root / "data" / "example").glob("*/*.parquet"):
-                if path.stem not in MONTHS:
-                    path.unlink()
+            run("uv", "sync", "--locked", "--quiet", cwd=made.root, env=OWN)
+            keep_a_quarter(made, python(made))
             (made.root / "config" / "params.toml").write_text("max_iter = 10\n", encoding="utf-8")
             publish(made.root, "Take a small model")  # `run` trains nothing that is not committed
-            run("uv", "sync", "--locked", "--quiet", cwd=made.root, env=OWN)
             (folder / "done").touch()
     return Project(folder / project.slug)
 

@@ -31,11 +31,11 @@ def test_a_question_that_older_projects_answered_stays(new: dict[str, object], c
     assert list(release.lost(OLD, new)) == ([complaint] if complaint else [])
 
 
-@pytest.mark.parametrize("tag", RELEASES)
-def test_every_release_can_update_to_this_checkout(tag: str) -> None:
-    then = run("git", "show", f"{RELEASES[tag]}:cookiecutter.json", cwd=TEMPLATE).stdout
-    now = (TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8")
-    assert list(release.lost(release.questions(then), release.questions(now))) == []
+def test_every_release_can_update_to_this_checkout() -> None:
+    now = release.questions((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    for commit in RELEASES.values():
+        then = run("git", "show", f"{commit}:cookiecutter.json", cwd=TEMPLATE).stdout
+        assert list(release.lost(release.questions(then), now)) == []
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_every_release_can_update_to_this_checkout(tag: str) -> None:
 def test_a_release_is_newer_and_described(monkeypatch: pytest.MonkeyPatch, version: str, complaint: str | None) -> None:
     text = CHANGELOG if version != "0.9.0" else CHANGELOG.replace("1.2.0", version)
     text = text if version != "1.0.0" else CHANGELOG.replace("1.2.0", version)
-    monkeypatch.setattr(release, "recorded", lambda: {"0.10.0": "HEAD", "1.0.0": "HEAD"})
+    table = [{"version": older, "commit": "HEAD"} for older in ("0.10.0", "1.0.0")]
+    monkeypatch.setattr(release, "rows", lambda: table)
     monkeypatch.setattr(release, "git", lambda *_: json.dumps({"project_name": "", "ci": ["github"]}))
     found = list(release.problems(version, text))
     assert len(found) == (1 if complaint else 0)
@@ -62,8 +63,16 @@ def test_a_release_is_newer_and_described(monkeypatch: pytest.MonkeyPatch, versi
 
 def test_a_recorded_row_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(release, "TABLE", tmp_path / "releases.toml")
-    release.TABLE.write_text("# Releases\n" + release.row("0.9.0", "a" * 40) + release.row("0.10.0", "b" * 40), "utf-8")
+    first, second = release.new_row("0.9.0", "a" * 40), release.new_row("0.10.0", "b" * 40)
+    release.TABLE.write_text(f"# Releases\n{first}{second}", "utf-8")
     assert release.recorded() == {"0.9.0": "a" * 40, "0.10.0": "b" * 40}
+
+
+def test_a_preview_is_recorded_and_no_update_starts_from_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(release, "TABLE", tmp_path / "releases.toml")
+    release.TABLE.write_text(release.new_row("0.9.0", "a" * 40) + "preview = true\n", "utf-8")
+    assert release.recorded() == {}
+    assert "0.9.0 is not newer than 0.9.0" in list(release.problems("0.9.0", CHANGELOG))
 
 
 def test_the_newest_tag_is_the_highest_version_with_the_commit_that_it_stands_for() -> None:

@@ -2,16 +2,21 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from baking import Project, copied, run
+from baking import Project, copied, keep_a_quarter, run
 
 from tools.browser import app, browser, open_report, program
 
 NAMES = ("data", "lifecycle", "model")
-MONTHS = ("2013-01", "2013-02", "2013-03")
+PLANT = """
+import sys
+from datetime import UTC, datetime
+import polars as pl
+rows = pl.read_parquet(sys.argv[1])
+rows.filter(pl.col("observed").dt.month() == 4).write_parquet(sys.argv[2])
+"""
 COST = re.compile(r"From ([0-9.]+) on, decisions cost ([0-9.]+) per 100 rows")
 
 
@@ -19,9 +24,7 @@ COST = re.compile(r"From ([0-9.]+) on, decisions cost ([0-9.]+) per 100 rows")
 def lively(project: Project, environment: Path, tmp_path: Path) -> tuple[Project, list[str], dict[str, str]]:
     """A project of a quarter's data with a champion, the start of its command, and what it needs around it."""
     made = copied(project, tmp_path)
-    for path in (made.root / "data" / "example").glob("*/*.parquet"):
-        if path.stem not in MONTHS:
-            path.unlink()
+    keep_a_quarter(made, environment / "python")
     (made.root / "config" / "params.toml").write_text("max_iter = 20\n", encoding="utf-8")
     start, env = [str(environment / "python"), "-m", made.package], {"PYTHONPATH": str(made.root / "src")}
     run(*start, "run", "--dirty", cwd=made.root, env=env)
@@ -36,7 +39,7 @@ def cost_of(text: str) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_the_app_answers_in_a_browser(lively: tuple[Project, list[str], dict[str, str]]) -> None:
+def test_the_app_answers_in_a_browser(project: Project, lively: tuple[Project, list[str], dict[str, str]]) -> None:
     made, start, env = lively
     asked: list[str] = []
     with browser() as context, app(start, made.root, {**os.environ, **env}) as address:
@@ -56,7 +59,8 @@ def test_the_app_answers_in_a_browser(lively: tuple[Project, list[str], dict[str
         live.wait_for_function(f"document.body.innerText.includes('From {before[0] + 0.2:.2f} on')")
         after = cost_of(live.inner_text("body"))
         assert after[1] != before[1]
-        run(*start, "ingest", *planted(made), cwd=made.root, env=env)
+        weather = planted(project, made, start[0])
+        run(*start, "ingest", weather, cwd=made.root, env=env)
         page.reload()
         assert " weather 3," in page.inner_text("main")
         assert " weather 3," in program(page).inner_text("body")
@@ -65,12 +69,12 @@ def test_the_app_answers_in_a_browser(lively: tuple[Project, list[str], dict[str
     ] == []
 
 
-def planted(made: Project) -> list[str]:
-    """A file with what is next in one table."""
-    template_month = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}" / "data" / "example" / "weather"
-    folder = made.root / "data" / "inbox" / "weather"
-    folder.mkdir(parents=True, exist_ok=True)
-    return [str(shutil.copy(template_month / "2013-04.parquet", folder / "2013-04.parquet"))]
+def planted(project: Project, made: Project, python: str) -> str:
+    """A file with the next month of one table."""
+    file = made.root / "data" / "inbox" / "weather" / "2013-04.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    run(python, "-c", PLANT, project.root / "data" / "example" / "weather.parquet", file, cwd=made.root)
+    return str(file)
 
 
 @pytest.mark.slow

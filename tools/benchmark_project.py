@@ -1,6 +1,6 @@
-"""What a generated project's own code costs: run by `tools/benchmark.py` in the project's folder and environment.
+"""Measure features and ingestion of a project: run by `tools/benchmark.py` in its folder and environment.
 
-Prints one JSON object: the project's figures side by side with what they are held against, in CPU seconds.
+Prints one JSON object of CPU seconds and their ratios.
 """
 
 import json
@@ -81,20 +81,20 @@ def cpu(work: Callable[[], object]) -> float:
 def features() -> dict[str, float]:
     """Features of all flights, by the project and by hand, in turn."""
     problem = module("shared.user_problem").PROBLEM
-    feeds = {
-        name: pl.concat(map(pl.read_parquet, sorted(Path("data/example", name).glob("*")))) for name in problem.schemas
+    tables = {
+        name: pl.read_parquet(f"data/example/{name}.parquet").cast(schema.dtypes)
+        for name, schema in problem.schemas.items()
     }
-    feeds = {name: rows.cast(schema.dtypes) for name, rows in feeds.items() for schema in [problem.schemas[name]]}
-    rows = feeds["flights"].with_columns(_at=pl.col("scheduled") - timedelta(hours=2))
+    rows = tables["flights"].with_columns(_at=pl.col("scheduled") - timedelta(hours=2))
     names = list(problem.features)
 
     def ours() -> pl.DataFrame:
-        history = {name: nw.from_native(table.lazy()) for name, table in feeds.items()}
+        history = {name: nw.from_native(table.lazy()) for name, table in tables.items()}
         built: pl.DataFrame = problem.build(nw.from_native(rows.lazy()), history).collect().to_native()
         return built.select("leg", *names)
 
     def hand() -> pl.DataFrame:
-        return by_hand(rows.lazy(), feeds["departures"].lazy(), feeds["weather"].lazy(), names).collect()
+        return by_hand(rows.lazy(), tables["departures"].lazy(), tables["weather"].lazy(), names).collect()
 
     mine, theirs = ours().sort("leg"), hand().sort("leg")
     for name in names:
@@ -135,34 +135,6 @@ def days() -> dict[str, float]:
             late.append(cpu(lambda: ingest.ingest_inbox(year, now=until)))  # noqa: B023
             ratios.append(late[-1] / first[-1])
     return {"first": statistics.median(first), "late": statistics.median(late), "ratio": statistics.median(ratios)}
-
-
-def replay() -> dict[str, float]:
-    """Wall seconds of the replay of March to December, and of its days: the 30th, the 300th, those that train."""
-    simulate, lifecycle = module("production.simulate"), module("production.lifecycle")
-    workspace = module("shared.workspace").open_workspace(module("shared.user_problem").PROBLEM)
-    run, took = lifecycle.run, []
-
-    def timed(own: Any, **options: Any) -> Any:  # noqa: ANN401 - the project's own classes
-        start = time.perf_counter()
-        done = run(own, **options)
-        took.append((time.perf_counter() - start, done.trained is not None))
-        return done
-
-    lifecycle.run = timed
-    start = time.perf_counter()
-    simulate.simulate(workspace, start=datetime(2013, 3, 1, tzinfo=UTC), end=datetime(2013, 12, 31, tzinfo=UTC))
-    wall = time.perf_counter() - start
-    lifecycle.run = run
-    plain = [seconds for seconds, trained in took if not trained]
-    early, late = (statistics.median([s for s, trained in took[n - 7 : n + 6] if not trained]) for n in (30, 300))
-    return {
-        "wall": wall,
-        "plain": max(plain),
-        "trains": max(seconds for seconds, trained in took if trained),
-        "30th": early,
-        "300th": late,
-    }
 
 
 def large() -> dict[str, float]:
@@ -207,4 +179,4 @@ def _workspace(workspaces: Any, settings: Any, folder: Path) -> Any:  # noqa: AN
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    print(json.dumps({"features": features(), "days": days(), "large": large(), "replay": replay()}))
+    print(json.dumps({"features": features(), "days": days(), "large": large()}))

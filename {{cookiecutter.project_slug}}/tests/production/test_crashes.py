@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.shared.collect import TIME
 from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
 from {{cookiecutter.__package_name}}.shared.release import COLUMNS
 from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
@@ -149,8 +151,9 @@ def state(workspace: Workspace) -> dict[str, Any]:
 @pytest.fixture
 def small(empty: Workspace) -> Workspace:
     """A project of ten weeks' data in which nothing has run, and training takes little time."""
-    for file in empty.path("data/example").glob("*/2013-0[45].parquet"):
-        file.unlink()
+    for table, time in TIME.items():
+        file = empty.path("data/example") / f"{table}.parquet"
+        pl.read_parquet(file).filter(pl.col(time) < datetime(2013, 4, 1, tzinfo=UTC)).write_parquet(file)
     (empty.root / "config" / "params.toml").write_text("max_iter = 30\nlearning_rate = 0.2\n")
     (empty.root / "config" / "acceptance.toml").write_text("[decision]\nmiss = 4\n[canary]\non = false\n")
     return empty

@@ -26,7 +26,7 @@ from {{cookiecutter.__package_name}}.production.predict import (
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
 from {{cookiecutter.__package_name}}.shared.candidates import Candidates
 from {{cookiecutter.__package_name}}.shared.checks import keys_of
-from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, collect
+from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, TIME, collect
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions
@@ -50,9 +50,10 @@ INSTANT = timedelta(microseconds=1)
 FEBRUARY = datetime(2013, 2, 1, tzinfo=UTC)
 
 
-def example(root: Path, table: str, month: str = "2013-*") -> pl.DataFrame:
-    """Rows of the bundled files."""
-    return pl.read_parquet(root / "data" / "example" / table / f"{month}.parquet")
+def example(root: Path, table: str, month: str = "2013") -> pl.DataFrame:
+    """Bundled rows of a month."""
+    rows = pl.read_parquet(root / "data" / "example" / f"{table}.parquet")
+    return rows.filter(pl.col(TIME[table]).dt.strftime("%Y-%m").str.starts_with(month))
 
 
 def tables(workspace: Workspace) -> dict[str, int]:
@@ -208,7 +209,7 @@ def test_where_no_challenger_can_be_trained_the_champion_goes_on_predicting(
 
 
 def test_there_is_nothing_to_predict_or_explain_by_without_a_champion(empty: Workspace) -> None:
-    file = empty.root / "data" / "example" / "flights" / "2013-01.parquet"
+    file = empty.root / "data" / "example" / "flights.parquet"
     for work in (lambda: predict(empty, file), lambda: explain(empty, "1"), lambda: champion(empty)):
         with pytest.raises(Refused, match="there is no champion yet: run"):
             work()
@@ -266,7 +267,7 @@ def test_a_champion_whose_feature_is_no_longer_given_says_which(trained: Workspa
         features=tuple(name for name in trained.problem.features if name != "weekday"),
         build=lambda rows, history: honest(rows, history).drop("weekday"),
     )
-    file = trained.root / "data" / "example" / "flights" / "2013-03.parquet"
+    file = trained.root / "data" / "example" / "flights.parquet"
     with pytest.raises(BadInput, match=r"^features\.build no longer gives weekday, which version 1 takes: keep them"):
         predict(dataclasses.replace(trained, problem=problem), file)
 
@@ -644,14 +645,14 @@ def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> 
     assert isinstance(labels, datetime)
     assert (now.champion, now.trained_until, now.labels_until) == (1, START, labels)
     assert now.metrics == {name: release.metrics[name] for name in ("auc", "log_loss", "cost")}
-    # January's, February's and March's files, and of flights the first day of April's
-    assert now.batches == {"flights": 4, "departures": 3, "outcomes": 3, "weather": 3}
+    # files of January, February and March, and of April a day of flights and midnight's weather
+    assert now.batches == {"flights": 4, "departures": 3, "outcomes": 3, "weather": 4}
     assert now.next.startswith("run again when batches have arrived")
     lines = str(now).splitlines()
     figures = f"auc {now.metrics['auc']:.4g}, log_loss {now.metrics['log_loss']:.4g}, cost {now.metrics['cost']:.4g}"
     assert lines[1] == f"champion   version 1, trained on labels until 2013-04-01: {figures}"
     assert lines[2] == f"labels     until {labels:%Y-%m-%d %H:%M} UTC"
-    assert lines[3] == "batches    flights 4, departures 3, outcomes 3, weather 3"
+    assert lines[3] == "batches    flights 4, departures 3, outcomes 3, weather 4"
 
 
 # collect
@@ -686,7 +687,7 @@ def test_flights_are_known_a_day_ahead(empty: Workspace) -> None:
 
 def test_the_year_ends(empty: Workspace) -> None:
     outcomes = {"leg": [1, 2], "known": [END, END + INSTANT], "late": [True, False]}
-    pl.DataFrame(outcomes).write_parquet(empty.root / "data" / "example" / "outcomes" / "2013-12.parquet")
+    pl.DataFrame(outcomes).write_parquet(empty.root / "data" / "example" / "outcomes.parquet")
     files = collect(empty.root, datetime(2013, 12, 1, tzinfo=UTC), END + timedelta(days=400), empty.root / "inbox")
     assert [file.name for file in files] == [f"2013-12-until-{END:%Y%m%dT%H%M%S}.parquet"]
     assert pl.read_parquet(files[0])["leg"].to_list() == [1]

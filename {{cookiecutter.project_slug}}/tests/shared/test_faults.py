@@ -94,7 +94,7 @@ WEAK = {"half of the rows", "inverted labels", "two columns swapped that look al
 @pytest.fixture
 def lake(tmp_path: Path) -> tuple[Workspace, dict[str, pl.DataFrame]]:
     """A lake to fill, and the rows of the year."""
-    tables = {table: pl.read_parquet(PROJECT / "data" / "example" / table / "*.parquet") for table in KNOWN}
+    tables = {table: pl.read_parquet(PROJECT / "data" / "example" / f"{table}.parquet") for table in KNOWN}
     return open_workspace(PROBLEM, root=tmp_path), tables
 
 

@@ -1,6 +1,6 @@
 """Yours: where new batches come from, the seam at which the project's own source plugs in.
 
-The example's source is a year of files in `data/example`, delivered as if each row arrived when it became known.
+The example's source is a year of rows in `data/example`, delivered as if each row arrived when it became known.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,8 @@ import polars as pl
 
 END = datetime(2013, 12, 31, 5, tzinfo=UTC)  # midnight in New York: the last day is there to be predicted
 AHEAD = timedelta(days=1)  # a flight's schedule comes this long before it
-KNOWN = {
-    "flights": pl.col("scheduled") - AHEAD,
-    "departures": pl.col("departed"),
-    "outcomes": pl.col("known"),
-    "weather": pl.col("observed"),
-}
+TIME = {"flights": "scheduled", "departures": "departed", "outcomes": "known", "weather": "observed"}
+KNOWN = {table: pl.col(time) for table, time in TIME.items()} | {"flights": pl.col("scheduled") - AHEAD}
 
 
 def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
@@ -28,18 +24,18 @@ def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) ->
         inbox: Has a folder a table; other files in it stay as they are.
     """
     source = root / "data" / "example"
-    return [path for table in KNOWN for path in _deliver(source / table, since, min(until, END), inbox / table)]
+    return [path for table in KNOWN for path in _deliver(source / f"{table}.parquet", since, min(until, END), inbox / table)]
 
 
 def _deliver(source: Path, since: datetime | None, until: datetime, folder: Path) -> list[Path]:
-    table = source.name
+    table = source.stem
     due = KNOWN[table] <= until if since is None else KNOWN[table].is_between(since, until, closed="right")
-    files = []
-    for month in sorted(source.glob("*.parquet")):
-        rows = pl.read_parquet(month).filter(due)
-        if not rows.is_empty():
-            files.append(_write(rows, folder / f"{month.stem}-until-{until:%Y%m%dT%H%M%S}.parquet"))
-    return files
+    month = pl.col(TIME[table]).dt.strftime("%Y-%m")
+    arrived = pl.scan_parquet(source).filter(due).collect()
+    return [
+        _write(rows, folder / f"{name}-until-{until:%Y%m%dT%H%M%S}.parquet")
+        for (name,), rows in arrived.group_by(month, maintain_order=True)
+    ]
 
 
 def _write(rows: pl.DataFrame, path: Path) -> Path:
