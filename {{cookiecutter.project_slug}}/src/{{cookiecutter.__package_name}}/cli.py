@@ -50,7 +50,6 @@ PORT, APP_PORT = (
     click.option("--port", type=click.IntRange(0, 65535), default=usual, show_default=True, help="0 takes a free one.")
     for usual in (8000, 8080)
 )
-CANDIDATE = click.option("--candidate", type=PATH, hidden=True)
 N = click.option("--n", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many rows.")
 STRATEGY = click.option(
     "--strategy",
@@ -186,9 +185,7 @@ COMMANDS = {
     "predict": Command(
         "Answers", "production.predict:predict", "Predict the rows of a FILE by the champion.", (FILE, OUT, NOW)
     ),
-    "serve": Command(
-        "Answers", "production.service.serve:serve", "Answer requests over HTTP.", (HOST, PORT, NOW, CANDIDATE)
-    ),
+    "serve": Command("Answers", "production.service.serve:serve", "Answer requests over HTTP.", (HOST, PORT, NOW)),
     "explain": Command(
         "Answers", "production.explain:explain", "Show the row with a KEY through every stage.", (KEY, NOW)
     ),

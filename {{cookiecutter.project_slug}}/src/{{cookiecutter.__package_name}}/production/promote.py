@@ -7,9 +7,10 @@ from datetime import datetime
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production import canary, cards
+from {{cookiecutter.__package_name}}.production import cards
 from {{cookiecutter.__package_name}}.production.gate import Verdict, asked, challenger, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
+from {{cookiecutter.__package_name}}.production.service import smoke_test
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
 from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Golden, Release, model_inputs
@@ -76,7 +77,7 @@ def promote(
         workspace.registry.tag(judged, {"dirty": "true"})
     release, rows = _refitted(workspace, judged, now=workspace.now(now))
     release.check()
-    tried = canary.checks(workspace, release, now=release.trained_until) if serves else ()
+    tried = smoke_test.checks(workspace, release, now=release.trained_until) if serves else ()
     verdict = replace(verdict, checks=verdict.checks + tried)
     keep(workspace, judged, verdict, canary="; ".join(f"{no.name}: {no.detail}" for no in tried if not no.passed))
     if not verdict.ok:
