@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 from filelock import FileLock
 
-from {{cookiecutter.__package_name}}.production import canary, lifecycle
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.service import smoke_test
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.settings import load_settings
@@ -76,9 +77,9 @@ def opened(tmp_path: Path) -> Callable[..., Workspace]:
 
 
 @pytest.fixture(autouse=True)
-def _no_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_smoke_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep promotions of tests from starting a server each; its own tests, and the project that is copied, do."""
-    monkeypatch.setattr(canary, "checks", lambda *_, **__: ())
+    monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: ())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Answers that were given: what the monitor says of them, and the canary that a candidate must pass to give any."""
+"""Answers that were given: what the monitor says of them, and the smoke test of a release."""
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
@@ -9,14 +9,22 @@ import polars as pl
 import pytest
 from onnx import TensorProto, helper
 
-from {{cookiecutter.__package_name}}.production import canary, gate, lifecycle, promote, served
-from {{cookiecutter.__package_name}}.production.canary import checks
+from {{cookiecutter.__package_name}}.production import gate, lifecycle, promote, served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import Check
 from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.production.service.online import Prepared
 from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
 from {{cookiecutter.__package_name}}.shared import live
+from {{cookiecutter.__package_name}}.production.service import smoke_test
+from {{cookiecutter.__package_name}}.production.service.request_log import (
+    LoggedBatch,
+    LoggedRequest,
+    RequestLog,
+)
+from {{cookiecutter.__package_name}}.production.service.serving_model import ServingModel
+from {{cookiecutter.__package_name}}.production.service.smoke_test import checks
+from {{cookiecutter.__package_name}}.shared import live, training
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance
@@ -43,12 +51,12 @@ def flights(workspace: Workspace, *, since: datetime, until: datetime) -> pl.Dat
 
 def serve(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> None:
     """Answer rows as the service does, and keep the answers."""
-    log = RequestLog(workspace, most=100_000)
-    prepared = Prepared(workspace, champion(workspace), now=now)
-    answered = prepared.answer(rows, now=now)
-    kept = [Kept(f"request {i}", 1, answered=not rules) for i, rules in enumerate(answered.broken)]
-    log.add(Served(kept, now, prepared, rows, answered))
-    assert log.append() == len(rows)
+    log = RequestLog(workspace, max_rows=100_000)
+    model = ServingModel(workspace, champion(workspace), now=now)
+    predicted = model.predict(rows, now=now)
+    requests = [LoggedRequest(f"request {i}", 1, answered=not rules) for i, rules in enumerate(predicted.violations)]
+    log.add(LoggedBatch(requests, rows, predicted, model, now))
+    assert log.flush() == len(rows)
 
 
 def found(workspace: Workspace, now: datetime) -> dict[str, Finding]:
@@ -174,7 +182,7 @@ def test_an_answer_that_was_turned_round_shows_in_the_quality(asked: Workspace) 
     assert auc() == pytest.approx(1 - before, abs=1e-3)
 
 
-# --- canary
+# --- smoke test
 
 
 def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
@@ -186,10 +194,10 @@ def test_a_sound_candidate_answers_as_recorded_in_time_and_what_was_asked_lately
     kept = asked.lake.version("requests")
     answers = by_name(checks(asked, release, now=START + DAY))
     assert all(check.passed for check in answers.values()), answers
-    assert set(answers) == {"canary: golden requests", "canary: latency", "canary: shadow"}
-    assert answers["canary: golden requests"].detail.startswith("20 answers, largest difference ")
-    assert answers["canary: shadow"].detail.endswith("recent requests answered; answers moved by 0 in the mean")
-    assert asked.lake.version("requests") == kept, "the canary keeps no log"
+    assert set(answers) == {"golden requests", "latency", "replay"}
+    assert answers["golden requests"].detail.startswith("20 answers, largest difference ")
+    assert answers["replay"].detail.endswith("recent requests answered; answers moved by 0 in the mean")
+    assert asked.lake.version("requests") == kept, "it is not logged"
 
 
 def test_a_candidate_that_is_slow_or_answers_otherwise_than_its_record_is_refused(trained: Workspace) -> None:
@@ -200,12 +208,12 @@ def test_a_candidate_that_is_slow_or_answers_otherwise_than_its_record_is_refuse
     strict = asking(trained, canary={"latency_ms": 0.001})
     answers = by_name(checks(strict, release.model_copy(update={"golden": golden}), now=release.trained_until))
     assert {name for name, check in answers.items() if not check.passed} == {
-        "canary: golden requests",
-        "canary: latency",
+        "golden requests",
+        "latency",
     }
-    assert answers["canary: golden requests"].detail.startswith("features carrier")
-    assert answers["canary: latency"].detail.endswith("ms a request (at most 0.001)")
-    assert answers["canary: shadow"].detail == "nothing was asked lately"
+    assert answers["golden requests"].detail.startswith("features carrier")
+    assert answers["latency"].detail.endswith("ms a request (at most 0.001)")
+    assert answers["replay"].detail == "no recent requests"
 
 
 def test_requests_that_were_late_when_they_were_asked_are_answered_by_a_candidate_too(
@@ -215,7 +223,7 @@ def test_requests_that_were_late_when_they_were_asked_are_answered_by_a_candidat
     rows = flights(trained, since=START - 6 * DAY, until=START - 5 * DAY)
     serve(trained, rows, now=START)
     answers = by_name(checks(trained, champion(trained), now=START + 6 * DAY))
-    assert answers["canary: shadow"].detail.startswith(f"{len(rows)} recent requests answered")
+    assert answers["replay"].detail.startswith(f"{len(rows)} recent requests answered")
     assert all(check.passed for check in answers.values()), answers
 
 
@@ -240,19 +248,19 @@ def test_a_candidate_that_gives_no_numbers_is_refused(trained: Workspace) -> Non
     broken = Release.read(release.model_dump_json(), without_numbers(release))
     assert np.isnan(broken.predictor.predict(pl.DataFrame(release.golden.features))).all()
     (check,) = checks(trained, broken, now=release.trained_until)
-    assert (check.name, check.passed) == ("canary answers", False)
+    assert (check.name, check.passed) == ("smoke test", False)
     assert check.detail.startswith("status 503")
 
 
-def test_a_canary_that_is_switched_off_asks_nothing(trained: Workspace) -> None:
+def test_a_smoke_test_that_is_switched_off_asks_nothing(trained: Workspace) -> None:
     assert checks(asking(trained, canary={"on": False}), champion(trained), now=START) == ()
 
 
-def test_what_the_canary_refuses_is_not_released_and_not_tried_again(
+def test_what_the_smoke_test_refuses_is_not_released_and_not_tried_again(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = Check("canary: latency", passed=False, detail="1000 ms a request (at most 250)")
-    monkeypatch.setattr(canary, "checks", lambda *_, **__: (refused,))
+    refused = Check("latency", passed=False, detail="1000 ms a request (at most 250)")
+    monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: (refused,))
     candidate = trained.candidates.read(champion(trained).run_id)
     with trained.registry.run("train", {}, {}) as run:
         trained.candidates.append(candidate.model_copy(update={"run_id": run.id, "trained": datetime.now(UTC)}))
@@ -261,16 +269,16 @@ def test_what_the_canary_refuses_is_not_released_and_not_tried_again(
     before = champion(trained)
     done = promote.promote(trained, now=START + DAY)
     assert not done.ok
-    assert "NO   canary: latency: 1000 ms a request (at most 250)" in str(done)
+    assert "NO   latency: 1000 ms a request (at most 250)" in str(done)
     assert champion(trained) == before
     newest = trained.registry.newest()
     assert newest is not None
     assert trained.registry.version_tags(newest)["verdict"] == "refused"
     again = gate.gate(trained)
     assert str(again) == (
-        "version 2 is refused\n  NO   smoke test, when promote ran it: canary: latency: 1000 ms a request (at most 250)"
+        "version 2 is refused\n  NO   smoke test, when promote ran it: latency: 1000 ms a request (at most 250)"
     )
     assert trained.registry.version_tags(newest)["verdict"] == "refused", "no run takes it up"
-    monkeypatch.setattr(canary, "checks", lambda *_, **__: ())
+    monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: ())
     assert promote.promote(trained, now=START + DAY).ok, "asked again, it may pass"
     assert gate.gate(trained).ok

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,16 +16,25 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for, predict_rows
-from {{cookiecutter.__package_name}}.production.service import serve
-from {{cookiecutter.__package_name}}.production.service.answering import TOGETHER, Ask, Batcher, Busy, Reply
-from {{cookiecutter.__package_name}}.production.service.online import Answered
-from {{cookiecutter.__package_name}}.production.service.request import Asked, Layout
-from {{cookiecutter.__package_name}}.production.service.serve import Service
+from {{cookiecutter.__package_name}}.production.service import app as application
+from {{cookiecutter.__package_name}}.production.service.app import Service, create_app
+from {{cookiecutter.__package_name}}.production.service.batching import (
+    BATCH_ROWS,
+    Batcher,
+    PredictionFailed,
+    QueueFull,
+)
+from {{cookiecutter.__package_name}}.production.service.request_model import request_model, row_model
+from {{cookiecutter.__package_name}}.production.service.responses import PredictionRequest
+from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch
 from {{cookiecutter.__package_name}}.shared import windows
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
@@ -51,32 +60,37 @@ def opened(trained: Path, folder: Path, **limits: float) -> Workspace:
     return Workspace(workspace.root, changed, workspace.problem)
 
 
-def asking(service: Service) -> Iterator[TestClient]:
-    service.online.refresh()
-    with TestClient(service.app()) as client:
+def asking(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def quiet(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Service:
+def quiet(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """A service that nothing changes."""
-    return Service(opened(trained_folder, tmp_path_factory.mktemp("quiet") / "project", serve_rows=200), now=START)
+    return create_app(opened(trained_folder, tmp_path_factory.mktemp("quiet") / "project", serve_rows=200), now=START)
 
 
 @pytest.fixture(scope="module")
-def client(quiet: Service) -> Iterator[TestClient]:
+def client(quiet: FastAPI) -> Iterator[TestClient]:
     """Who asks it."""
     yield from asking(quiet)
 
 
 @pytest.fixture
-def service(trained_folder: Path, tmp_path: Path) -> Service:
+def app(trained_folder: Path, tmp_path: Path) -> FastAPI:
     """A service that a test may change."""
-    return Service(opened(trained_folder, tmp_path / "project"), now=START)
+    return create_app(opened(trained_folder, tmp_path / "project"), now=START)
 
 
-def workspace_of(service: Service) -> Workspace:
-    return service.online._workspace
+def service_of(app: FastAPI) -> Service:
+    service = app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def workspace_of(app: FastAPI) -> Workspace:
+    return service_of(app).workspace
 
 
 def rows_of(workspace: Workspace, n: int) -> pl.DataFrame:
@@ -99,13 +113,13 @@ def columns(rows: list[Row]) -> dict[str, list[Any]]:
 
 
 @pytest.fixture(scope="module")
-def row(quiet: Service) -> Row:
+def row(quiet: FastAPI) -> Row:
     """A request's row."""
     return said(rows_of(workspace_of(quiet), 1))[0]
 
 
 @pytest.fixture(scope="module")
-def many(quiet: Service) -> list[Row]:
+def many(quiet: FastAPI) -> list[Row]:
     """Rows of requests."""
     return said(rows_of(workspace_of(quiet), 100))
 
@@ -118,7 +132,7 @@ def figure(client: TestClient, name: str, default: float = -1) -> float:
 # --- answers
 
 
-def test_rows_are_answered_as_a_file_is_predicted_in_both_layouts(quiet: Service, client: TestClient) -> None:
+def test_rows_are_answered_as_a_file_is_predicted_in_both_layouts(quiet: FastAPI, client: TestClient) -> None:
     workspace, rows = workspace_of(quiet), rows_of(workspace_of(quiet), 50)
     expected = predict_rows(workspace, champion(workspace), rows, now=START).select("probability", "decision")
     answer = client.post("/predict", json={"rows": said(rows)}).json()
@@ -134,7 +148,7 @@ def test_rows_are_answered_as_a_file_is_predicted_in_both_layouts(quiet: Service
 
 
 def test_features_are_shown_on_demand_and_give_the_same_answers_when_they_are_sent(
-    quiet: Service, client: TestClient
+    quiet: FastAPI, client: TestClient
 ) -> None:
     workspace, rows = workspace_of(quiet), rows_of(workspace_of(quiet), 20)
     names = list(workspace.problem.features)
@@ -162,7 +176,6 @@ def test_a_service_tells_that_it_lives_who_answers_and_how_to_ask(client: TestCl
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"version": 1}
     described = client.get("/openapi.json").json()
-    assert described["info"]["version"] == "1"
     body = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     for layout in ("rows", "columns"):
         refused = client.post("/predict", json=body["examples"][layout]["value"]).json()["detail"]
@@ -303,7 +316,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_has_come_or_when_it_does_
 
 @pytest.mark.parametrize("then", ["silence", "hanging up"])
 def test_a_body_that_does_not_come_is_not_waited_for(
-    quiet: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch, then: str
+    quiet: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     sent: list[Any] = []
 
@@ -315,10 +328,10 @@ def test_a_body_that_does_not_come_is_not_waited_for(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    monkeypatch.setattr(serve, "PATIENCE", 0.01)
+    monkeypatch.setattr(application, "BODY_SECONDS", 0.01)
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
     before = figure(client, 'http_requests_total{path="/predict",status="408"}', 0)
-    asyncio.run(quiet.app()(scope, receive, send))
+    asyncio.run(quiet(scope, receive, send))
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"]) == {"detail": "the body did not come"}
     assert figure(client, 'http_requests_total{path="/predict",status="408"}') == before + 1
@@ -361,69 +374,76 @@ def test_any_json_is_answered_or_refused(client: TestClient, row: Row, body: Any
 # --- together
 
 
-def ask(service: Service, rows: list[Row], layout: Layout = Layout.ROWS, *, shows: bool = True) -> Ask:
-    assert service.online.prepared
-    reader = service.answering.raw
-    asked = reader.read(json.dumps({layout: rows if layout is Layout.ROWS else columns(rows)}).encode())
-    return Ask("me", asked, reader, service.online.prepared, ready=False, shows=shows)
+def ask(app: FastAPI, rows: list[Row], layout: str = "rows") -> PredictionRequest:
+    model = request_model(row_model(workspace_of(app).problem.subject), max_rows=200)
+    parsed = model.model_validate({layout: rows if layout == "rows" else columns(rows)})
+    return PredictionRequest(parsed, show_features=True, id="me")
+
+
+def computed(app: FastAPI, requests: Sequence[PredictionRequest]) -> list[bytes | Exception]:
+    return service_of(app)._compute(requests, raw=True)
 
 
 @PROPERTY
-@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 4), st.sampled_from(Layout)), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 90), st.integers(1, 4), st.sampled_from(["rows", "columns"])), min_size=1, max_size=6
+    )
+)
 @pytest.mark.usefixtures("client")
-def test_requests_that_are_answered_together_are_answered_as_each_alone(
-    quiet: Service, many: list[Row], asked: list[tuple[int, int, Layout]]
+def test_requests_that_are_computed_together_are_answered_as_each_alone(
+    quiet: FastAPI, many: list[Row], asked: list[tuple[int, int, str]]
 ) -> None:
-    asks = [ask(quiet, many[start : start + n], layout) for start, n, layout in asked]
-    together = quiet.answering.answer(asks)
-    assert [reply.status for reply in together] == [200] * len(asks)
-    assert together == [quiet.answering.answer([one])[0] for one in asks]
+    requests = [ask(quiet, many[start : start + n], layout) for start, n, layout in asked]
+    together = computed(quiet, requests)
+    assert all(isinstance(response, bytes) for response in together)
+    assert together == [computed(quiet, [request])[0] for request in requests]
 
 
 def test_a_request_that_breaks_the_features_spoils_no_other(
-    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.online.refresh()
-    rows = said(rows_of(workspace_of(service), 3))
-    prepared = service.online.prepared
-    assert prepared
-    whole = prepared.answer
+    rows, service = said(rows_of(workspace_of(app), 3)), service_of(app)
+    service.reloader.refresh()
+    model = service.reloader.model
+    assert model
+    predict = model.predict
 
-    def answer(rows: pl.DataFrame, *, now: datetime) -> Answered:
+    def failing(rows: pl.DataFrame, *, now: datetime) -> PredictionBatch:
         if "XX" in rows["carrier"]:
             raise pl.exceptions.ComputeError("conversion failed\nin many lines")
-        return whole(rows, now=now)
+        return predict(rows, now=now)
 
-    monkeypatch.setattr(prepared, "answer", answer)
-    asks = [ask(service, [rows[0]]), ask(service, [rows[1], rows[1] | {"carrier": "XX"}]), ask(service, [rows[2]])]
-    replies = service.answering.answer(asks)
-    assert [reply.status for reply in replies] == [200, 503, 200]
-    assert json.loads(replies[1].content) == {"detail": "no answer can be computed"}
-    assert [json.loads(replies[i].content)["rows"] for i in (0, 2)] == [
-        json.loads(service.answering.answer([asks[i]])[0].content)["rows"] for i in (0, 2)
-    ]
+    monkeypatch.setattr(model, "predict", failing)
+    requests = [ask(app, [rows[0]]), ask(app, [rows[1], rows[1] | {"carrier": "XX"}]), ask(app, [rows[2]])]
+    first, broken, last = service.raw._results(requests)
+    assert [first, last] == [computed(app, [requests[i]])[0] for i in (0, 2)]
+    assert isinstance(broken, PredictionFailed)
+    for client in asking(app):
+        response = client.post("/predict", json={"rows": [rows[1] | {"carrier": "XX"}]})
+        assert (response.status_code, response.json()) == (503, {"detail": "no answer can be computed"})
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "serve     no answer can be computed: conversion failed"
     ]
 
 
-def test_features_that_lose_a_row_give_no_answer_to_another(service: Service) -> None:
-    workspace = workspace_of(service)
+def test_features_that_lose_a_row_give_no_answer_to_another(app: FastAPI) -> None:
+    workspace = workspace_of(app)
     build = workspace.problem.build
 
     def losing(rows: Frame, history: Mapping[str, Frame]) -> Frame:
         return build(rows, history).filter(nw.col("carrier") != "XX")
 
     changed = dataclasses.replace(workspace.problem, build=losing)
-    for client in asking(Service(Workspace(workspace.root, workspace.settings, changed), now=START)):
+    for client in asking(create_app(Workspace(workspace.root, workspace.settings, changed), now=START)):
         rows = said(rows_of(workspace, 2))
         assert client.post("/predict", json={"rows": rows}).status_code == 200
         refused = client.post("/predict", json={"rows": [rows[0] | {"carrier": "XX"}, rows[1]]})
         assert (refused.status_code, refused.json()) == (503, {"detail": "no answer can be computed"})
 
 
-def test_features_that_look_at_the_rows_asked_for_are_computed_for_each_request(service: Service) -> None:
-    workspace = workspace_of(service)
+def test_features_that_look_at_the_rows_asked_for_are_computed_for_each_request(app: FastAPI) -> None:
+    workspace = workspace_of(app)
     build = workspace.problem.build
 
     def counting(rows: Frame, history: Mapping[str, Frame]) -> Frame:
@@ -431,73 +451,66 @@ def test_features_that_look_at_the_rows_asked_for_are_computed_for_each_request(
         return windows.trailing(built, rows, when=AT, window=hour, sums={"distance": nw.lit(1)}, by=["carrier"])
 
     changed = dataclasses.replace(workspace.problem, build=counting)
-    for client in asking(Service(Workspace(workspace.root, workspace.settings, changed), now=START)):
+    for client in asking(create_app(Workspace(workspace.root, workspace.settings, changed), now=START)):
         row = said(rows_of(workspace, 1))[0]
         for many in (1, 3):
             answer = client.post("/predict?features=true", json={"rows": [row] * many}).json()
             assert [features["distance"] for features in answer["features"]] == [many] * many
 
 
-def test_an_answer_that_is_no_number_is_not_given(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    for client in asking(service):
-        rows = said(rows_of(workspace_of(service), 2))
-        assert service.online.prepared
-        predictor = service.online.prepared.release.predictor
+def test_an_answer_that_is_no_number_is_not_given(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    for client in asking(app):
+        rows = said(rows_of(workspace_of(app), 2))
+        service = service_of(app)
+        assert service.reloader.model
+        predictor = service.reloader.model.release.predictor
         monkeypatch.setattr(predictor, "predict", lambda rows: np.where(rows["carrier"] == "XX", np.nan, 0.5))
         response = client.post("/predict", json={"columns": columns([rows[0], rows[1] | {"carrier": "XX"}])})
         assert (response.status_code, response.json()) == (503, {"detail": "the model gives no number"})
         assert client.post("/predict", json={"rows": rows}).json()["rows"][0]["probability"] == 0.5
         assert figure(client, 'breaches_total{reason="the model gives no number"}') == 1
         assert service.log
-        service.log.append()
-        kept = workspace_of(service).lake.read(TABLE, {}).collect()
+        service.log.flush()
+        kept = workspace_of(app).lake.read(TABLE, {}).collect()
         assert kept["_answer"].is_null().to_list() == [True, True, False, False]
 
 
-def asked_for(rows: int) -> Ask:
-    return Ask("me", Asked(Layout.ROWS, {}, rows), None, None, ready=False, shows=False)  # type: ignore[arg-type]
-
-
 @asynccontextmanager
-async def batching(work: Callable[[list[Ask]], list[Reply]], waiting: int = 10_000) -> AsyncIterator[Batcher]:
-    """A batcher that runs."""
-    batcher = Batcher(work, waiting=waiting)
-    running = asyncio.create_task(batcher.run())
-    try:
-        yield batcher
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        batcher.close()
+async def batching(
+    compute: Callable[[Sequence[int]], Sequence[bytes | Exception]], queued: int
+) -> AsyncIterator[Batcher[int, bytes]]:
+    batcher = Batcher[int, bytes](compute, max_queued_rows=queued)
+    yield batcher
+    batcher.close()
 
 
-async def batched(sizes: list[int], waiting: int = 10_000) -> list[list[int]]:
-    """Which requests of these sizes are worked on together, when all but the first come while it is worked on."""
+async def batched(sizes: list[int], queued: int = 10_000) -> list[list[int]]:
+    """Which requests of these sizes are computed together, when all but the first come while it is computed."""
     loop, first = asyncio.get_running_loop(), asyncio.Event()
     taken: list[list[int]] = []
     others = threading.Event()
 
-    def work(asks: list[Ask]) -> list[Reply]:
-        taken.append([one.asked.height for one in asks])
+    def compute(items: Sequence[int]) -> list[bytes]:
+        taken.append(list(items))
         loop.call_soon_threadsafe(first.set)
         assert others.wait(60)
-        return [Reply(200, b"%d" % one.asked.height) for one in asks]
+        return [b"%d" % item for item in items]
 
-    async with batching(work, waiting) as batcher:
-        asking = [asyncio.create_task(batcher.ask(asked_for(sizes[0])))]
+    async with batching(compute, queued) as batcher:
+        asking = [asyncio.create_task(batcher.submit(sizes[0], rows=sizes[0]))]
         await first.wait()
-        asking += [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes[1:]]
+        asking += [asyncio.create_task(batcher.submit(size, rows=size)) for size in sizes[1:]]
         await asyncio.sleep(0)
         others.set()
-        replies = await asyncio.gather(*asking)
-    assert [reply.content for reply in replies] == [b"%d" % size for size in sizes]
+        results = await asyncio.gather(*asking)
+    assert results == [b"%d" % size for size in sizes]
     return taken
 
 
-async def answered(work: Callable[[list[Ask]], list[Reply]], sizes: list[int], done: Callable[[], None]) -> None:
-    """Ask for so many rows each, and say when the last of them is answered; then all must be."""
-    async with batching(work) as batcher:
-        asking = [asyncio.create_task(batcher.ask(asked_for(size))) for size in sizes]
+async def answered(compute: Callable[[Sequence[int]], list[bytes]], sizes: list[int], done: Callable[[], None]) -> None:
+    """Submit so many rows each, and say when the last of them is answered; then all must be."""
+    async with batching(compute, 10_000) as batcher:
+        asking = [asyncio.create_task(batcher.submit(size, rows=size)) for size in sizes]
         await asyncio.wait_for(asking[-1], 60)
         done()
         await asyncio.gather(*asking)
@@ -506,34 +519,90 @@ async def answered(work: Callable[[list[Ask]], list[Reply]], sizes: list[int], d
 def test_large_requests_are_computed_side_by_side_and_small_ones_do_not_wait_for_one() -> None:
     both, small = threading.Barrier(2, timeout=60), threading.Event()
 
-    def together(asks: list[Ask]) -> list[Reply]:
+    def together(items: Sequence[int]) -> list[bytes]:
         both.wait()
-        return [Reply(200, b"") for _ in asks]
+        return [b"" for _ in items]
 
-    def waits(asks: list[Ask]) -> list[Reply]:
-        assert asks[0].asked.height <= TOGETHER or small.wait(60)
-        return [Reply(200, b"") for _ in asks]
+    def waits(items: Sequence[int]) -> list[bytes]:
+        assert items[0] <= BATCH_ROWS or small.wait(60)
+        return [b"" for _ in items]
 
-    asyncio.run(answered(together, [TOGETHER + 1, TOGETHER + 1], lambda: None))
-    asyncio.run(answered(waits, [TOGETHER + 1, 1], small.set))
+    asyncio.run(answered(together, [BATCH_ROWS + 1, BATCH_ROWS + 1], lambda: None))
+    asyncio.run(answered(waits, [BATCH_ROWS + 1, 1], small.set))
 
 
 def test_requests_that_come_while_others_are_computed_are_computed_together_up_to_a_size() -> None:
     assert asyncio.run(batched([1, 1, 1, 1])) == [[1], [1, 1, 1]]
-    assert asyncio.run(batched([1, TOGETHER, 1, TOGETHER - 1, 1])) == [[1], [TOGETHER], [1, TOGETHER - 1], [1]]
-    assert asyncio.run(batched([5 * TOGETHER, 2 * TOGETHER])) == [[5 * TOGETHER], [2 * TOGETHER]]
+    assert asyncio.run(batched([1, BATCH_ROWS, 1, BATCH_ROWS - 1, 1])) == [[1], [BATCH_ROWS], [1, BATCH_ROWS - 1], [1]]
+    assert asyncio.run(batched([5 * BATCH_ROWS, 2 * BATCH_ROWS])) == [[5 * BATCH_ROWS], [2 * BATCH_ROWS]]
 
 
-def test_a_request_is_refused_where_too_many_rows_wait() -> None:
-    assert asyncio.run(batched([1, 20], waiting=10)) == [[1], [20]], "alone, a request of any size is let in"
-    with pytest.raises(Busy):
-        asyncio.run(batched([1, 6, 5], waiting=10))
+def test_a_request_is_refused_where_too_many_rows_are_queued() -> None:
+    assert asyncio.run(batched([1, 20], queued=10)) == [[1], [20]], "alone, a request of any size is let in"
+    with pytest.raises(QueueFull):
+        asyncio.run(batched([1, 6, 5], queued=10))
 
 
-def test_a_busy_service_says_when_to_try_again(quiet: Service, client: TestClient, row: Row) -> None:
-    quiet._batcher.rows += 50_000
+def test_a_busy_service_says_when_to_try_again(quiet: FastAPI, client: TestClient, row: Row) -> None:
+    batcher = service_of(quiet).raw
+    batcher.queued_rows += 50_000
     response = client.post("/predict", json={"rows": [row]})
-    quiet._batcher.rows -= 50_000
+    batcher.queued_rows -= 50_000
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert response.json() == {"detail": "more than 50000 rows wait for an answer: try again"}
     assert client.post("/predict", json={"rows": [row]}).status_code == 200
+
+
+# --- as any other FastAPI application
+
+
+def test_a_middleware_of_the_user_sees_predictions(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def name_server(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        response.headers["X-Server"] = request.url.path
+        return response
+
+    for client in asking(app):
+        rows = said(rows_of(workspace_of(app), 1))
+        response = client.post("/predict", json={"rows": rows})
+        assert (response.status_code, response.headers["x-server"]) == (200, "/predict")
+        assert client.post("/predict", json={"rows": []}).headers["x-server"] == "/predict"
+
+
+def test_a_dependency_of_the_user_guards_predictions_and_no_probe(app: FastAPI) -> None:
+    async def authenticate(request: Request) -> None:
+        if request.headers.get("authorization") != "Bearer secret":
+            raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+
+    guarded = create_app(workspace_of(app), now=START, dependencies=[Depends(authenticate)])
+    for client in asking(guarded):
+        rows = said(rows_of(workspace_of(app), 1))
+        for body in ({"rows": rows}, {"rows": [{"leg": "secret"}]}):
+            for path in ("/predict", "/predict/features"):
+                response = client.post(path, json=body)
+                assert (response.status_code, response.json()) == (401, {"detail": "who are you?"})
+                assert response.headers["www-authenticate"] == "Bearer"
+        allowed = client.post("/predict", json={"rows": rows}, headers={"Authorization": "Bearer secret"})
+        assert allowed.status_code == 200
+        assert client.get("/readyz").status_code == 200
+        assert figure(client, 'http_requests_total{path="/predict",status="401"}') == 2
+
+
+def test_an_exception_handler_of_the_user_answers_in_place_of_the_service(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return JSONResponse({"wrong": [found["type"] for found in error.errors()]}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def failed(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"failed": error.detail}, 599)
+
+    for client in asking(app):
+        rows = said(rows_of(workspace_of(app), 1))
+        invalid_value = client.post("/predict", json={"rows": [rows[0] | {"leg": "1"}]})
+        assert (invalid_value.status_code, invalid_value.json()) == (400, {"wrong": ["int_type"]})
+        rule = client.post("/predict", json={"rows": [rows[0] | {"distance": 1}]})
+        assert (rule.status_code, rule.json()) == (400, {"wrong": ["rule"]})
+        no_json = client.post("/predict", content=b"", headers={"Content-Type": "text/csv"})
+        assert (no_json.status_code, no_json.json()) == (599, {"failed": "send application/json, not compressed"})

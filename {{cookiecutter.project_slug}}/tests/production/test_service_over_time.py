@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,22 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 import pytest
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
 from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
-from {{cookiecutter.__package_name}}.production.service import requestlog
-from {{cookiecutter.__package_name}}.production.service.online import Online
-from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
-from {{cookiecutter.__package_name}}.production.service.serve import Service
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset, windows
+from {{cookiecutter.__package_name}}.production.service import request_log
+from {{cookiecutter.__package_name}}.production.service.app import Service, create_app
+from {{cookiecutter.__package_name}}.production.service.request_log import (
+    LoggedBatch,
+    LoggedRequest,
+    RequestLog,
+)
+from {{cookiecutter.__package_name}}.production.service.serving_model import ModelReloader
+from {{cookiecutter.__package_name}}.shared import BadInput, dataset
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.schema import Frame
@@ -40,17 +44,28 @@ def within(workspace: Workspace, **limits: object) -> Workspace:
     return Workspace(workspace.root, changed, workspace.problem)
 
 
+def served(workspace: Workspace, *, now: datetime) -> FastAPI:
+    app = create_app(workspace, now=now)
+    app.state.service.reloader.refresh()
+    return app
+
+
 @pytest.fixture
-def service(trained: Workspace) -> Service:
+def app(trained: Workspace) -> FastAPI:
     """A service, and who asks it."""
-    made = Service(within(trained), now=START)
-    made.online.refresh()
-    return made
+    return served(within(trained), now=START)
 
 
 @pytest.fixture
-def client(service: Service) -> Iterator[TestClient]:
-    with TestClient(service.app()) as asking:
+def service(app: FastAPI) -> Service:
+    service = app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as asking:
         yield asking
 
 
@@ -103,14 +118,14 @@ def test_a_new_champion_is_followed_and_a_broken_one_is_not(
     assert client.post("/predict", json=asked).json()["version"] == 1
     released(trained, 2, threshold=0.001)
     assert client.post("/predict", json=asked).json()["version"] == 1
-    service.online.refresh()
+    service.reloader.refresh()
     answer = client.post("/predict", json=asked).json()
     assert (answer["version"], answer["rows"][0]["decision"]) == (2, True)
     assert "serve     version 2 answers from now on" in caplog.messages
     for number, wrong in ((3, {"onnx": b"no model"}), (4, {"golden": other_answers(trained)}), (5, {"features": {}})):
         released(trained, number, **wrong)
         for _ in range(3):
-            service.online.refresh()
+            service.reloader.refresh()
         assert client.get("/readyz").json() == {"version": 2}
         assert client.post("/predict", json=asked).json()["rows"] == answer["rows"]
         assert figure(client, "refresh_failing") == 1
@@ -118,7 +133,7 @@ def test_a_new_champion_is_followed_and_a_broken_one_is_not(
         assert len(warnings(caplog)) == number - 2, "it is said once"
         assert warnings(caplog)[-1].startswith(f"serve     goes on as it is: version {number} can't serve: ")
     released(trained, 6)
-    service.online.refresh()
+    service.reloader.refresh()
     assert client.get("/readyz").json() == {"version": 6}
     assert (figure(client, "model_version"), figure(client, "refresh_failing")) == (6, 0)
 
@@ -135,9 +150,9 @@ def test_a_champion_of_other_code_is_not_taken(trained: Workspace, caplog: pytes
         features=tuple(name for name in problem.features if name != "distance"),
         build=lambda rows, history: problem.build(rows, history).drop("distance"),
     )
-    online = Online(Workspace(trained.root, trained.settings, fewer), now=START)
-    online.refresh()
-    assert online.prepared is None
+    reloader = ModelReloader(Workspace(trained.root, trained.settings, fewer), now=START)
+    reloader.refresh()
+    assert reloader.model is None
     reason = "version 1 takes distance, which features.build does not give like that: it is of other code"
     assert warnings(caplog) == [f"serve     goes on as it is: version 1 can't serve: {reason}"]
 
@@ -151,24 +166,14 @@ def test_a_champion_whose_history_can_not_be_computed_is_not_taken(
         spoiled = history["departures"].with_columns(delay=nw.col("carrier").cast(nw.Int64))
         return problem.build(rows, {**history, "departures": spoiled})
 
-    online = Online(Workspace(trained.root, trained.settings, dataclasses.replace(problem, build=failing)), now=START)
-    online.refresh()
-    online.refresh()
-    assert online.prepared is None
+    reloader = ModelReloader(
+        Workspace(trained.root, trained.settings, dataclasses.replace(problem, build=failing)), now=START
+    )
+    reloader.refresh()
+    reloader.refresh()
+    assert reloader.model is None
     (warning,) = warnings(caplog)
     assert warning.startswith("serve     goes on as it is: version 1 can't serve: conversion from `str` to `i64`")
-
-
-def test_features_that_can_not_be_planned_leave_other_plans_as_they_are(trained: Workspace) -> None:
-    def failing(rows: Frame, history: Mapping[str, Frame]) -> Frame:
-        raise KeyError(rows, history)
-
-    changed = dataclasses.replace(trained.problem, build=failing)
-    online = Online(Workspace(trained.root, trained.settings, changed), now=START)
-    online.refresh()
-    assert online.trouble
-    events = pl.LazyFrame()
-    assert windows.held.get()(events) is events
 
 
 def test_a_sound_champion_is_taken_once_the_lake_is_back(
@@ -185,12 +190,12 @@ def test_a_sound_champion_is_taken_once_the_lake_is_back(
     with monkeypatch.context() as away:
         away.setattr(dataset, "known", unreachable)
         for _ in range(3):
-            service.online.refresh()
+            service.reloader.refresh()
     assert warnings(caplog) == [
         "serve     goes on as it is: table weather in the lake s3://bucket can't be used: no route to host"
     ]
     assert (figure(client, "refresh_failing"), figure(client, "model_version")) == (1, 1)
-    service.online.refresh()
+    service.reloader.refresh()
     assert (figure(client, "refresh_failing"), figure(client, "model_version")) == (0, 2)
 
 
@@ -202,27 +207,25 @@ def test_where_the_lake_is_gone_answers_go_on(
     answer = client.post("/predict", json=asked).json()["rows"]
     lake.rename(lake.with_name("away"))
     lake.write_text("no folder")
-    service.online.refresh()
+    service.reloader.refresh()
     assert client.post("/predict", json=asked).json()["rows"] == answer
     assert figure(client, "refresh_failing") == 1
     assert service.log
-    assert service.log.append() == 0
+    assert service.log.flush() == 0
     assert (figure(client, "log_waiting_rows"), figure(client, "log_lost_rows")) == (6, 0)
     assert len(warnings(caplog)) == 2
     lake.unlink()
     lake.with_name("away").rename(lake)
-    service.online.refresh()
-    assert (figure(client, "refresh_failing"), service.log.append()) == (0, 6)
+    service.reloader.refresh()
+    assert (figure(client, "refresh_failing"), service.log.flush()) == (0, 6)
 
 
 def test_without_a_champion_a_service_lives_and_is_not_ready(
     empty: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = Service(within(empty))
-    service.online.refresh()
-    with TestClient(service.app()) as client:
+    with TestClient(create_app(within(empty))) as client:
         assert client.get("/healthz").status_code == 200
-        assert client.get("/openapi.json").json()["info"]["version"] == "0"
+        assert client.get("/openapi.json").status_code == 200
         assert figure(client, "model_version") == 0
         for response in (client.get("/readyz"), client.post("/predict", json={}), client.post("/predict/features")):
             assert response.status_code == 503
@@ -237,17 +240,16 @@ def test_what_is_new_is_looked_for_and_what_is_asked_is_kept_again_and_again(
         pass
 
     panics = iter([Panic("a panic of Polars\nand where")])
-    refresh = Online.refresh
+    refresh = ModelReloader.refresh
 
-    def at_first_in_panic(online: Online) -> None:
+    def at_first_in_panic(reloader: ModelReloader) -> None:
         for panic in panics:
             raise panic
-        refresh(online)
+        refresh(reloader)
 
-    service = Service(within(trained, serve_looks=0.01, serve_keeps=0.01), now=START)
-    service.online.refresh()
-    monkeypatch.setattr(Online, "refresh", at_first_in_panic)
-    with TestClient(service.app()) as client:
+    app = served(within(trained, serve_looks=0.01, serve_keeps=0.01), now=START)
+    monkeypatch.setattr(ModelReloader, "refresh", at_first_in_panic)
+    with TestClient(app) as client:
         asked = client.post("/predict", json={"rows": said(rows_of(trained, 1))}).json()
         released(trained, 2)
         until(lambda: client.get("/readyz").json() == {"version": 2})
@@ -260,15 +262,14 @@ def test_what_is_new_is_looked_for_and_what_is_asked_is_kept_again_and_again(
 
 def test_history_is_refreshed_as_batches_arrive(trained: Workspace) -> None:
     rows, now = rows_of(trained, 5), START + timedelta(hours=1)
-    service = Service(within(trained), now=now)
-    service.online.refresh()
+    app = served(within(trained), now=now)
     stored = trained.lake.scan(trained.problem.schemas["weather"]).sort("observed").tail(1).collect()
     observed = pl.lit(now - timedelta(minutes=5)).cast(stored.schema["observed"])
-    with TestClient(service.app()) as client:
+    with TestClient(app) as client:
         before = client.post("/predict?features=true", json={"rows": said(rows)}).json()
         assert before["history_age"]["weather"] > 300
         assert trained.lake.append("weather", stored.with_columns(observed=observed, temperature=71.5), batch="newer")
-        service.online.refresh()
+        app.state.service.reloader.refresh()
         after = client.post("/predict?features=true", json={"rows": said(rows)}).json()
         assert [row["temperature"] for row in after["features"]] == [71.5] * 5
         assert 71.5 not in [row["temperature"] for row in before["features"]]
@@ -279,28 +280,28 @@ def test_history_is_refreshed_as_batches_arrive(trained: Workspace) -> None:
 def test_history_is_read_again_before_what_it_knows_ahead_has_come(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    online = Online(within(trained, clock="wall"))
-    online.refresh()
-    first = online.prepared
+    reloader = ModelReloader(within(trained, clock="wall"))
+    reloader.refresh()
+    first = reloader.model
     assert first is not None
-    online.refresh()
-    assert online.prepared is first
-    monkeypatch.setattr(first, "until", datetime.now(UTC))
-    online.refresh()
-    assert online.prepared is not first
+    reloader.refresh()
+    assert reloader.model is first
+    monkeypatch.setattr(first, "expires", datetime.now(UTC))
+    reloader.refresh()
+    assert reloader.model is not first
 
 
 def test_data_are_the_clock_where_the_settings_say_so(trained: Workspace) -> None:
-    online = Online(trained)
-    online.refresh()
-    assert online.now() == dataset.newest(trained.problem, trained.lake)
+    reloader = ModelReloader(trained)
+    reloader.refresh()
+    assert reloader.now() == dataset.newest(trained.problem, trained.lake)
     later = pl.DataFrame({"leg": [10**9], "known": [START + timedelta(days=9)], "late": [True]})
     labels = trained.problem.labels
     template = trained.lake.scan(labels).head(1).collect()
     rows = template.with_columns(later.cast({"known": template.schema["known"]}).get_columns())
     trained.lake.append(labels.name, rows, batch="later")
-    online.refresh()
-    assert online.now() == START + timedelta(days=9)
+    reloader.refresh()
+    assert reloader.now() == START + timedelta(days=9)
 
 
 # --- the log
@@ -318,7 +319,7 @@ def test_what_was_asked_and_answered_is_read_back_exactly(
     assert refused.status_code == 422
     assert client.post("/predict", json={"rows": [{}]}).status_code == 422
     assert service.log
-    assert service.log.append() == 35
+    assert service.log.flush() == 35
     kept = trained.lake.read(TABLE, {}).collect().sort("_served", "_nth", maintain_order=True)
     for answer in [*answers, ready]:
         mine = kept.filter(pl.col("_id") == answer["id"]).sort("_nth")
@@ -342,7 +343,7 @@ VALUES = st.lists(st.tuples(NUMBERS, st.floats(width=32) | st.none(), st.text() 
 def test_any_feature_is_kept_as_it_is_answered(values: list[tuple[float | None, float | None, str | None]]) -> None:
     types = {"wide": pl.Float64, "narrow": pl.Float32, "text": pl.String}
     rows = pl.DataFrame(values, schema=types, orient="row")
-    encoded = rows.select(pl.struct(requestlog._exact(rows)).struct.json_encode()).to_series()
+    encoded = rows.select(pl.struct(request_log._float64(rows)).struct.json_encode()).to_series()
     answered = json.loads(to_json(rows.to_dicts(), inf_nan_mode="null"))
     assert [json.loads(text) for text in encoded] == answered
 
@@ -350,7 +351,7 @@ def test_any_feature_is_kept_as_it_is_answered(values: list[tuple[float | None, 
 def test_a_log_is_appended_once_however_often_it_is_tried(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = RequestLog(trained, most=5)
+    log = RequestLog(trained, max_rows=5)
     append = trained.lake.append
 
     def lost_answer(*arguments: Any, **options: Any) -> bool:
@@ -362,78 +363,58 @@ def test_a_log_is_appended_once_however_often_it_is_tried(
         broken.setattr(
             type(trained.lake), "append", lambda _, *arguments, **options: lost_answer(*arguments, **options)
         )
-        assert (log.append(), log.rows) == (0, 2)
+        assert (log.flush(), log.rows) == (0, 2)
     log.add(some(service, 3))
-    assert (log.append(), log.rows, log.lost) == (5, 0, 0)
+    assert (log.flush(), log.rows, log.lost) == (5, 0, 0)
     assert trained.lake.read(TABLE, {}).collect()["_nth"].sort().to_list() == [0, 0, 1, 1, 2]
 
 
 def test_of_what_cannot_be_appended_the_newest_is_kept(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = RequestLog(trained, most=5)
+    log = RequestLog(trained, max_rows=5)
     with monkeypatch.context() as broken:
         broken.setattr(type(trained.lake), "append", raising(BadInput("no route to host")))
         for n in (2, 1, 4):
             log.add(some(service, n))
-            assert log.append() == 0
+            assert log.flush() == 0
     assert (log.rows, log.lost) == (5, 2)
-    assert warnings(caplog)[-1] == "serve     7 answers wait to be kept: no route to host"
-    assert (log.append(), log.rows) == (5, 0)
+    assert warnings(caplog)[-1] == "serve     5 rows wait to be logged: no route to host"
+    assert (log.flush(), log.rows) == (5, 0)
 
 
 def test_no_request_fails_for_its_log(
     service: Service, client: TestClient, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RequestLog, "_frame", raising(ValueError("a fault")))
-    monkeypatch.setattr(requestlog, "PACK", 1)
+    monkeypatch.setattr(request_log, "SMALL", 1)
     assert client.post("/predict", json={"rows": said(rows_of(trained, 2))}).status_code == 200
     assert service.log
-    assert (service.log.append(), service.log.lost) == (0, 2)
+    assert (service.log.flush(), service.log.lost) == (0, 2)
 
 
 def test_many_small_answers_are_packed_and_a_full_log_says_so(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requestlog, "FULL", 250)
-    monkeypatch.setattr(requestlog, "PACK", 100)
-    log = RequestLog(trained, most=1000)
+    monkeypatch.setattr(request_log, "FULL", 250)
+    monkeypatch.setattr(request_log, "SMALL", 100)
+    log = RequestLog(trained, max_rows=1000)
     one = some(service, 1)
-    for _ in range(2 * requestlog.PACK + 1):
+    for _ in range(2 * request_log.SMALL + 1):
         log.add(one)
-    assert [len(frame) for frame in log._packed] == [requestlog.PACK] * 2
+    assert [len(frame) for frame in log._frames] == [request_log.SMALL] * 2
     assert (log.rows, log.full) == (201, False)
     log.add(some(service, 50))
     assert log.full
-    assert (log.append(), log.full) == (251, False)
+    assert (log.flush(), log.full) == (251, False)
 
 
-def test_an_append_waits_for_what_is_being_packed(
-    service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = RequestLog(trained, most=10)
-    log.add(some(service, 2))
-    frame, begun, goes_on = log._frame, threading.Event(), threading.Event()
-
-    def slow(served: list[Served]) -> pl.DataFrame:
-        begun.set()
-        assert goes_on.wait(60)
-        return frame(served)
-
-    monkeypatch.setattr(log, "_frame", slow)
-    with ThreadPoolExecutor(2) as threads:
-        threads.submit(log.pack)
-        assert begun.wait(60)
-        appended = threads.submit(log.append)
-        goes_on.set()
-        assert appended.result() == 2
-
-
-def some(service: Service, n: int) -> Served:
-    prepared = service.online.prepared
-    assert prepared
-    rows = rows_of(service.online._workspace, n)
-    return Served([Kept("me", n, answered=True)], START, prepared, rows, prepared.answer(rows, now=START))
+def some(service: Service, n: int) -> LoggedBatch:
+    model = service.reloader.model
+    assert model
+    rows = rows_of(service.workspace, n)
+    predicted = model.predict(rows, now=START)
+    return LoggedBatch([LoggedRequest("me", n, answered=True)], rows, predicted, model, START)
 
 
 def raising(error: Exception) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from {{cookiecutter.__package_name}}.production.service.serve import Ended, serve
+from {{cookiecutter.__package_name}}.production.service.serve import ServerStopped, serve
 from {{cookiecutter.__package_name}}.shared import BadInput
 from {{cookiecutter.__package_name}}.shared.requests import TABLE
 from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
@@ -264,7 +264,7 @@ def test_serving_gives_signals_back_and_an_address_that_is_taken_is_named(traine
     with pytest.raises(BadInput, match=r"^nowhere\.invalid:8000 can't be listened at: .+; choose another --host$"):
         serve(trained, host="nowhere.invalid")
     threading.Thread(target=ended, args=(port,), daemon=True).start()
-    assert str(serve(trained, port=port)) == str(Ended(0)) == "0 requests answered"
+    assert str(serve(trained, port=port)) == str(ServerStopped(0)) == "0 requests answered"
     assert signal.getsignal(signal.SIGTERM) == before
 
 

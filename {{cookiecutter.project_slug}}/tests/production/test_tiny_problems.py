@@ -29,7 +29,7 @@ from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.monitor import monitor
 from {{cookiecutter.__package_name}}.production.predict import predict
 from {{cookiecutter.__package_name}}.production.promote import promote
-from {{cookiecutter.__package_name}}.production.service.serve import Service
+from {{cookiecutter.__package_name}}.production.service.app import create_app
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.research.report import programs, rendered
 from {{cookiecutter.__package_name}}.research.views import model
@@ -451,10 +451,8 @@ def test_personal_and_forbidden_columns_are_not_in_the_predictions(bank: Workspa
 
 
 def test_a_request_may_leave_out_what_features_never_see(bank: Workspace) -> None:
-    service = Service(bank, now=NOW)
-    service.online.refresh()
     asked = {"loan": 1000, "begins": (NOW + timedelta(hours=9)).isoformat(), "income": 2.0, "years": 3}
-    with TestClient(service.app()) as client:
+    with TestClient(create_app(bank, now=NOW)) as client:
         given = [client.post("/predict", json={"rows": [asked | more]}) for more in ({}, {"person": "person x"})]
         assert [(reply.status_code, reply.json()["rows"]) for reply in given] == [(200, given[0].json()["rows"])] * 2
         del asked["income"]

@@ -16,7 +16,7 @@ from onnx import TensorProto
 from polars import selectors as cs
 
 from {{cookiecutter.__package_name}}.production.ingest import ingest_file
-from {{cookiecutter.__package_name}}.production.service.online import Prepared
+from {{cookiecutter.__package_name}}.production.service.serving_model import ServingModel
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, windows
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.release import Release
@@ -228,11 +228,11 @@ def every_way_is_the_slow_one(stream: Stream, root: Path) -> None:
     for n, batch in enumerate(stream.batches):
         taken = ingest_file(workspace, batch.write(root / batch.table / str(n)), now=END)
         assert taken.ok, str(taken)
-    prepared = Prepared(workspace, model(), now=END)
+    serving = ServingModel(workspace, model(), now=END)
     asked = pl.DataFrame(stream.orders, schema=PROBLEM.schema.dtypes)
     full = dataset.training_set(PROBLEM, workspace.lake, as_of=END)
-    one_by_one = [prepared.answer(row, now=END) for row in asked.iter_slices(1)]
-    together = prepared.answer(asked, now=END)
+    one_by_one = [serving.predict(row, now=END) for row in asked.iter_slices(1)]
+    together = serving.predict(asked, now=END)
 
     expected = {order["id"]: slow(order, stream.sales, stream.prices) for order in stream.orders}
     assert features_of([full]) == expected
@@ -240,8 +240,8 @@ def every_way_is_the_slow_one(stream: Stream, root: Path) -> None:
     assert features_of([together.rows]) == expected
     assert features_of([answered.rows for answered in one_by_one]) == expected
     sums = [float(sum(row[name] for name in NUMBERS)) for row in expected.values()]
-    assert together.answers["prediction"].to_list() == sums
-    assert pl.concat([answered.answers for answered in one_by_one])["prediction"].to_list() == sums
+    assert together.predictions["prediction"].to_list() == sums
+    assert pl.concat([answered.predictions for answered in one_by_one])["prediction"].to_list() == sums
 
 
 @settings(deadline=None, max_examples=10)

@@ -21,7 +21,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
-from {{cookiecutter.__package_name}}.production.service.online import Prepared
+from {{cookiecutter.__package_name}}.production.service.serving_model import ServingModel
 from {{cookiecutter.__package_name}}.shared import (
     checks,
     collect,
@@ -406,11 +406,11 @@ class Given:
     def online(self, flights: pl.DataFrame, *, now: datetime, days: int, at_once: int) -> Iterator[pl.DataFrame]:
         """The same from the service, which holds some days of history, in requests of so many flights."""
         settings = self.workspace.settings.model_copy(update={"serve_past_days": days})
-        prepared = Prepared(replace(self.workspace, settings=settings), self.champion, now=now)
+        serving = ServingModel(replace(self.workspace, settings=settings), self.champion, now=now)
         for rows in flights.iter_slices(at_once):
-            answered = prepared.answer(rows, now=now)
-            assert not any(answered.broken)
-            yield answered.rows.with_columns(answered.answers["probability"])
+            answered = serving.predict(rows, now=now)
+            assert not any(answered.violations)
+            yield answered.rows.with_columns(answered.predictions["probability"])
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,12 @@ from datetime import datetime
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production import canary, cards
+from {{cookiecutter.__package_name}}.production import cards
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, evaluate, record
+from {{cookiecutter.__package_name}}.production import cards
+from {{cookiecutter.__package_name}}.production.gate import Verdict, asked, challenger, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
+from {{cookiecutter.__package_name}}.production.service import smoke_test as smoke
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.predictor import model_inputs, predicted
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
@@ -114,7 +117,7 @@ def promote_candidate(
     rows = _refit_rows(workspace, candidate, training_set)
     release = _refit(workspace, candidate, version, rows, now=now)
     release.check()
-    checks = canary.checks(workspace, release, now=release.trained_until) if smoke_test else ()
+    checks = smoke.checks(workspace, release, now=release.trained_until) if smoke_test else ()
     verdict = replace(verdict, checks=verdict.checks + checks)
     refused = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
     record(workspace, version, verdict, smoke_test=refused)

@@ -1,4 +1,4 @@
-"""What is derived from a contract: request model, data dictionary and sample rows."""
+"""What is derived from a contract: data dictionary and sample rows."""
 
 import math
 import re
@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import annotated_types as at
 import numpy as np
 import polars as pl
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, create_model
-from pydantic_core import PydanticCustomError
 
 from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -31,47 +29,6 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 )
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
-
-
-def _as_text(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
-    """A date or time that is written as one: pydantic would take seconds since 1970 as well."""
-    if isinstance(value, date) or (isinstance(value, str) and re.match(r"\d{4}-", value)):
-        return value
-    raise PydanticCustomError("iso", "Input should be text like 2024-12-31 or 2024-12-31T23:59:00Z")
-
-
-IN_JSON: dict[type, Any] = {  # text is read in lax mode only, once a validator of Python has seen it
-    kind: Annotated[said, BeforeValidator(_as_text), Strict(strict=False)]
-    for kind, said in ((date, date), (datetime, AwareDatetime))
-}
-
-
-def request_model(table: type[Table]) -> type[BaseModel]:
-    """The table's class without its target, what one asks a prediction for: JSON is taken as it stands.
-
-    What features never see, personal and forbidden columns, may be left out.
-    """
-    fields: dict[str, Any] = {column.name: _field(column) for column in schema_of(table).request.columns}
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return create_model(f"{table.__name__}Request", __config__=config, __doc__=table.__doc__, **fields)
-
-
-def _field(column: Column) -> tuple[Any, Any]:
-    default: Any = None if column.optional else ...
-    return _asked(column), Field(default, description=column.field.description, examples=column.field.examples)
-
-
-def _asked(column: Column) -> Any:  # noqa: ANN401 - a type
-    """The type of a column in JSON: what the lake can't store, or can't tell the time of, is no value."""
-    category = column.role(Category)
-    kind: Any = IN_JSON.get(column.kind, column.kind)
-    if category and not category.grows:
-        kind = Literal[category.values]
-    limits = [limit for limit in column.field.metadata if isinstance(limit, at.Gt | at.Ge | at.Lt | at.Le)]
-    if column.kind is int:
-        limits += [at.Ge(-(2**63)), at.Le(2**63 - 1)]
-    asked = Annotated[kind, *limits] if limits else kind
-    return asked | None if column.optional else asked
 
 
 @dataclass(frozen=True)

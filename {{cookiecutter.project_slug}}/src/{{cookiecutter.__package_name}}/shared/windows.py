@@ -4,19 +4,13 @@ All rests on the as-of join. Polars has one; elsewhere it is built from union an
 of time, which every engine has. Sums are over integers, so that they are exact and equal on every engine.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import narwhals as nw
 import polars as pl
 
 from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
-
-Held = Callable[[pl.LazyFrame], pl.LazyFrame]
-
-# What becomes of the events that rows are joined to: a plan that runs often has them computed when it is made.
-held: ContextVar[Held] = ContextVar("held", default=lambda events: events)
 
 _START, _SINCE, _TIME, _ASKS, _NTH = "_start", "_since", "_time", "_asks", "_nth"
 
@@ -88,7 +82,7 @@ def as_of(rows: Frame, events: Frame, *, at: str, by: Sequence[str]) -> Frame:
 
 def _as_of_in_polars(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> Frame:
     left = rows.to_native().sort(AT)  # which sorts by `at` too: it is `AT`, or a window before it
-    right = held.get()(events.rename({_SINCE: at}).to_native().sort(at))
+    right = events.rename({_SINCE: at}).to_native().sort(at)
     joined: pl.LazyFrame = left.join_asof(right, on=at, by=list(by) or None, check_sortedness=False)
     return nw.from_native(joined)
 

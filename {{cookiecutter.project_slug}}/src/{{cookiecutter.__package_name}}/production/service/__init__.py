@@ -1,1 +1,1 @@
-"""The service: it answers requests as they arrive, from what is released; delete the folder where nobody asks."""
+"""The HTTP service: the champion's predictions over FastAPI; delete the folder where `predict` is enough."""

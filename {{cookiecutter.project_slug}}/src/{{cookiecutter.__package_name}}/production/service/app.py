@@ -1,0 +1,343 @@
+"""The application: ordinary FastAPI routes over the model that serves."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Annotated, Any
+
+import polars as pl
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.params import Depends as Dependency
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+
+from {{cookiecutter.__package_name}}.production.service.batching import Batcher, PredictionFailed, QueueFull
+from {{cookiecutter.__package_name}}.production.service.metrics import Metrics, MetricsMiddleware
+from {{cookiecutter.__package_name}}.production.service.request_log import (
+    LoggedBatch,
+    LoggedRequest,
+    RequestLog,
+)
+from {{cookiecutter.__package_name}}.production.service.request_model import (
+    features_model,
+    request_model,
+    row_model,
+    to_frame,
+)
+from {{cookiecutter.__package_name}}.production.service.responses import (
+    MAX_ERRORS,
+    UNAVAILABLE,
+    Detail,
+    PredictionRequest,
+    response_model,
+    responses,
+)
+from {{cookiecutter.__package_name}}.production.service.serving_model import (
+    ModelReloader,
+    ServingModel,
+    text_features,
+)
+from {{cookiecutter.__package_name}}.shared import first_line
+from {{cookiecutter.__package_name}}.shared.derived import sample
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+BODY_SECONDS = 30  # in which a body must arrive
+CHECK_SECONDS = 0.2  # after which is seen whether the log is full
+NO_ANSWER = "no answer can be computed"
+INVALID = 422
+ERRORS: dict[int | str, dict[str, Any]] = {
+    408: {"model": Detail, "description": "The body did not arrive in time"},
+    413: {"model": Detail, "description": "Too many bytes"},
+    415: {"model": Detail, "description": "No JSON"},
+    UNAVAILABLE: {"model": Detail, "description": "No champion, too many requests, or no number as a prediction"},
+}
+
+
+def create_app(
+    workspace: Workspace,
+    *,
+    release: Release | None = None,
+    now: datetime | None = None,
+    log_requests: bool = True,
+    dependencies: Sequence[Dependency] = (),
+) -> FastAPI:
+    """The service as an application, to be changed as any other: `app.state.service` is the `Service`.
+
+    Args:
+        workspace: The workspace.
+        release: Serve this one in place of the champion.
+        now: The current time; without it, the setting `clock` says.
+        log_requests: Whether requests and predictions go to the table `requests`.
+        dependencies: Of the routes for predictions, such as `Depends(authenticate)`.
+
+    Raises:
+        Refused: The user-defined `build` does not give the features.
+    """
+    service = Service(workspace, release=release, now=now, log_requests=log_requests)
+    app = FastAPI(title=workspace.problem.schema.name, lifespan=service.lifespan)
+    app.state.service = service
+    app.add_middleware(MetricsMiddleware, metrics=service.metrics)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.include_router(_prediction_routes(service, dependencies))
+    app.include_router(_status_routes(service))
+    return app
+
+
+class Service:
+    """What the routes share.
+
+    Args:
+        workspace: The workspace.
+        release: Serve this one in place of the champion.
+        now: The current time.
+        log_requests: Whether requests and predictions are logged.
+    """
+
+    def __init__(
+        self, workspace: Workspace, *, release: Release | None, now: datetime | None, log_requests: bool
+    ) -> None:
+        self.workspace, self.settings = workspace, workspace.settings
+        self.reloader = ModelReloader(workspace, release=release, now=now)
+        self.log = RequestLog(workspace, max_rows=2 * self.settings.serve_waiting) if log_requests else None
+        self.metrics = Metrics(self.reloader, self.log)
+        self.text_features = text_features(workspace.problem)
+        self._request_dtypes = workspace.problem.schema.request.dtypes
+        self._feature_dtypes = {n: pl.String() if text else pl.Float64() for n, text in self.text_features.items()}
+        self.raw, self.ready = (
+            Batcher(partial(self._compute, raw=raw), max_queued_rows=self.settings.serve_waiting)
+            for raw in (True, False)
+        )
+
+    async def model(self) -> ServingModel:
+        """What serves.
+
+        Raises:
+            HTTPException: Nothing does.
+        """
+        if self.reloader.model is None:
+            raise HTTPException(UNAVAILABLE, f"no champion serves: {self.reloader.error or 'none was promoted'}")
+        return self.reloader.model
+
+    async def predict(self, batcher: Batcher[PredictionRequest, bytes], request: PredictionRequest) -> Response:
+        """The response to a request.
+
+        Raises:
+            HTTPException: There is no prediction.
+            RequestValidationError: A row violates the contract.
+        """
+        rows = request.parsed.height
+        self.metrics.count_rows(rows)
+        try:
+            return Response(await batcher.submit(request, rows=rows), media_type=JSON)
+        except QueueFull as error:
+            msg = f"more than {self.settings.serve_waiting} rows wait for an answer: try again"
+            raise HTTPException(UNAVAILABLE, msg, {"Retry-After": "1"}) from error
+        except PredictionFailed as error:
+            log.warning("serve     %s: %s", NO_ANSWER, error)
+            self.metrics.count_rejected([NO_ANSWER])
+            raise HTTPException(UNAVAILABLE, NO_ANSWER) from error
+        except HTTPException as error:
+            self.metrics.count_rejected([error.detail])
+            raise
+
+    def _compute(self, requests: Sequence[PredictionRequest], *, raw: bool) -> list[bytes | Exception]:
+        """The responses to a batch of requests for predictions of raw rows, or of features."""
+        model, now = self.reloader.model, self.reloader.now()
+        if model is None:
+            raise RuntimeError("requests are accepted only once a model serves")
+        rows = to_frame((r.parsed for r in requests), self._request_dtypes if raw else self._feature_dtypes)
+        batch = model.predict(rows, now=now) if raw else model.predict_features(rows)
+        results: list[bytes | Exception] = list(responses(requests, batch, model=model, now=now))
+        if self.log:
+            logged = [
+                LoggedRequest(request.id, request.parsed.height, isinstance(result, bytes))
+                for request, result in zip(requests, results, strict=True)
+            ]
+            self.log.add(LoggedBatch(logged, rows if raw else pl.DataFrame(), batch, model, now))
+        return results
+
+    @asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Follow champion and tables, and append to the log, while the application runs."""
+        if self.reloader.model is None:
+            await asyncio.to_thread(self.reloader.refresh)
+        stopping = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_repeat(self.reloader.refresh, self.settings.serve_looks, stopping))
+            if self.log:
+                pause = min(CHECK_SECONDS, self.settings.serve_keeps)
+                tasks.create_task(_repeat(_flush_when_due(self.log, self.settings.serve_keeps), pause, stopping))
+            yield
+            stopping.set()
+        self.raw.close()
+        self.ready.close()
+        if self.log:
+            await asyncio.to_thread(self.log.flush)
+
+
+def _flush_when_due(log: RequestLog, seconds: float) -> Callable[[], None]:
+    """Flush the log when its time has come, or when it is full."""
+    due = monotonic() + seconds
+
+    def flush() -> None:
+        nonlocal due
+        if log.full or monotonic() >= due:
+            log.flush()
+            due = monotonic() + seconds
+
+    return flush
+
+
+async def _repeat(work: Callable[[], object], seconds: float, stopping: asyncio.Event) -> None:
+    """Work in a thread again and again, with a pause, whatever happens."""
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), seconds)
+        if stopping.is_set():
+            return
+        try:
+            await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
+            log.warning("serve     goes on: %s", first_line(error))
+
+
+class JsonRequest(Request):
+    """A request whose body must be plain JSON and arrive within the limits."""
+
+    async def body(self) -> bytes:
+        """The body.
+
+        Raises:
+            HTTPException: It is no JSON by its headers, too large, or does not arrive.
+        """
+        if not hasattr(self, "_body"):
+            kind = self.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+            coding = self.headers.get("content-encoding", "identity").strip().lower()
+            if (kind, coding) != (JSON, "identity"):
+                raise HTTPException(415, f"send {JSON}, not compressed")
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    self._body = await self._read(self.app.state.service.settings.serve_bytes)
+            except (TimeoutError, ClientDisconnect) as error:
+                raise HTTPException(408, "the body did not come") from error
+        return self._body
+
+    async def _read(self, limit: int) -> bytes:
+        body, size = bytearray(), int(self.headers.get("content-length", 0))
+        if size <= limit:
+            async for part in self.stream():
+                body += part
+                if len(body) > limit:
+                    break
+        if max(size, len(body)) > limit:
+            msg = f"more than {limit} bytes: send less at a time, or predict a file"
+            raise HTTPException(413, msg, {"Connection": "close"})
+        return bytes(body)
+
+    async def json(self) -> Any:  # noqa: ANN401 - whatever JSON has
+        """The body's content, read by pydantic: it has a limit to how deep lists may be."""
+        body = await self.body()
+        try:
+            return from_json(body)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from error
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its request as a `JsonRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of a request, as FastAPI documents it."""
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return handle_json
+
+
+def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> APIRouter:
+    problem, most = service.workspace.problem, service.settings.serve_rows
+    router = APIRouter(
+        route_class=JsonRoute, dependencies=[*dependencies, Depends(service.model)], strict_content_type=False
+    )
+    raw = request_model(row_model(problem.subject), max_rows=most)
+    ready = request_model(features_model(service.text_features), max_rows=most)
+    predictions = response_model(problem.task)
+    example = sample(problem.subject, 2).drop(problem.schema.target or [], *problem.schema.closed, strict=False)
+    features = pl.DataFrame({name: "text" if text else 0.0 for name, text in service.text_features.items()})
+
+    @router.post("/predict", response_model=predictions, responses=ERRORS)
+    async def predict(
+        body: Annotated[raw, Body(openapi_examples=_examples(example))],  # type: ignore[valid-type]
+        features: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    ) -> Response:
+        """Predict raw rows, as the contract has them; with `features=true` the response has their features."""
+        return await service.predict(service.raw, PredictionRequest(body, features))
+
+    @router.post("/predict/features", response_model=predictions, responses=ERRORS)
+    async def predict_features(
+        body: Annotated[ready, Body(openapi_examples=_examples(features))],  # type: ignore[valid-type]
+    ) -> Response:
+        """Predict rows that have their features."""
+        return await service.predict(service.ready, PredictionRequest(body))
+
+    return router
+
+
+def _status_routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "alive"}
+
+    @router.get("/readyz", responses={UNAVAILABLE: ERRORS[UNAVAILABLE]})
+    async def readyz(model: Annotated[ServingModel, Depends(service.model)]) -> dict[str, int]:
+        """Whether a champion serves, and its version."""
+        return {"version": model.release.version}
+
+    @router.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Metrics in the format of Prometheus."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _examples(rows: pl.DataFrame) -> dict[str, Any]:
+    layouts = {"rows": rows.to_dicts(), "columns": rows.to_dict(as_series=False)}
+    return {layout: {"value": {layout: value}} for layout, value in layouts.items()}
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    """The response to an invalid request: each error's place and reason without the value, which could be personal."""
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    reasons = [found["msg"] if found["type"] == "rule" else found["type"] for found in errors]
+    request.app.state.service.metrics.count_rejected(reasons)
+    if len(errors) > MAX_ERRORS:
+        msg = f"{len(errors)} errors, too many to list"
+        errors = [{"loc": ["body"], "msg": msg, "type": "too_many"}]
+    return JSONResponse({"detail": [_public(found) for found in errors]}, INVALID)
+
+
+def _public(error: dict[str, Any]) -> dict[str, Any]:
+    """An error's place, reason and kind; for text that is no JSON, the parser's reason."""
+    reason = f"{error['msg']}: {error['ctx']['error']}" if error["type"] == "json_invalid" else error["msg"]
+    return {"loc": error["loc"], "msg": reason, "type": error["type"]}

@@ -1,0 +1,113 @@
+"""The service's metrics, in the format of Prometheus."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from time import perf_counter
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from {{cookiecutter.__package_name}}.production.service.request_log import RequestLog
+from {{cookiecutter.__package_name}}.production.service.serving_model import ModelReloader
+
+PATHS = ("/predict", "/predict/features")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """The metrics of one service.
+
+    Args:
+        reloader: What serves.
+        log: The log of requests, if there is one.
+
+    Attributes:
+        requests: The number of requests for predictions.
+    """
+
+    def __init__(self, reloader: ModelReloader, log: RequestLog | None) -> None:
+        self._reloader, self._log = reloader, log
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._seconds = Histogram(
+            "http_request_duration_seconds", "Seconds per request", ["path"], buckets=SECONDS, registry=registry
+        )
+        self._requests = Counter("http_requests", "Requests", ["path", "status"], registry=registry)
+        self._rows = Counter("rows", "Rows in requests", registry=registry)
+        self._breaches = Counter("breaches", "Requests rejected, by reason", ["reason"], registry=registry)
+        self._version = Gauge("model_version", "The version that serves; 0 is none", registry=registry)
+        self._age = Gauge("model_age_seconds", "Seconds since its newest label", registry=registry)
+        self._history = Gauge("history_age_seconds", "Seconds since the newest row", ["table"], registry=registry)
+        self._failing = Gauge("refresh_failing", "1 where what serves is not the newest", registry=registry)
+        self._failures = Gauge("refresh_failures", "Errors of loading the newest", registry=registry)
+        self._waiting = Gauge("log_waiting_rows", "Rows to be logged", registry=registry)
+        self._lost = Gauge("log_lost_rows", "Rows that could not be logged", registry=registry)
+        self.requests = 0
+
+    def count_request(self, path: str, status: int, seconds: float) -> None:
+        """Count a request and its time."""
+        self.requests += 1
+        self._requests.labels(path, status).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def count_rows(self, rows: int) -> None:
+        """Count the rows of a request."""
+        self._rows.inc(rows)
+
+    def count_rejected(self, reasons: Iterable[str]) -> None:
+        """Count a rejected request, once for each reason."""
+        for reason in set(reasons):
+            self._breaches.labels(reason).inc()
+
+    def text(self) -> bytes:
+        """All metrics."""
+        now = self._reloader.now()
+        self._failing.set(self._reloader.error is not None)
+        self._failures.set(self._reloader.failures)
+        if self._log:
+            self._waiting.set(self._log.rows)
+            self._lost.set(self._log.lost)
+        if model := self._reloader.model:
+            self._version.set(model.release.version)
+            self._age.set((now - model.release.trained_until) / timedelta(seconds=1))
+            for table, age in model.history_age(now).items():
+                self._history.labels(table).set(float("nan") if age is None else age)
+        return generate_latest(self._registry)
+
+
+class MetricsMiddleware:
+    """Counts and times requests for predictions, whatever becomes of them.
+
+    Args:
+        app: The application.
+        metrics: Where they are counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application, as ASGI has it."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in PATHS:
+            await self._app(scope, receive, send)
+            return
+        started, status = perf_counter(), 500
+
+        async def send_with_status(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_status)
+        finally:
+            self._metrics.count_request(scope["path"], status, perf_counter() - started)

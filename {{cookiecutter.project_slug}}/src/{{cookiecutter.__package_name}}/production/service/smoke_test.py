@@ -1,0 +1,204 @@
+"""Smoke test: a release predicts in a server process of its own before it is promoted."""
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from http.client import HTTPConnection, HTTPException
+from multiprocessing.connection import Connection
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from {{cookiecutter.__package_name}}.production.gate import Check
+from {{cookiecutter.__package_name}}.shared import first_line
+from {{cookiecutter.__package_name}}.shared.predictor import TOLERANCE
+from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.requests import ANSWER, asked, logged
+from {{cookiecutter.__package_name}}.shared.settings import Settings
+from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+
+START_SECONDS, ANSWER_SECONDS = 60, 30
+RECENT = timedelta(days=7)
+UNLIMITED = dict.fromkeys(("serve_rows", "serve_bytes", "serve_waiting"), 10**9)
+HOST, OK = "127.0.0.1", 200
+
+Row = dict[str, Any]
+
+
+class NoAnswer(Exception):
+    """The server does not answer as it should; the reason is for people."""
+
+
+def checks(workspace: Workspace, release: Release, *, now: datetime) -> tuple[Check, ...]:
+    """The checks of a release that answers requests: golden requests, latency, and a replay of logged requests.
+
+    Args:
+        workspace: The workspace.
+        release: The release.
+        now: The time as of which it was trained.
+    """
+    limits = workspace.acceptance.canary
+    if not limits.on:
+        return ()
+    replayed = [*_logged_requests(workspace, now)]
+    past_days = _past_days(workspace, [*release.golden.requests, *(row for row, _ in replayed)], now)
+    try:
+        with _running(workspace, release, now=now, past_days=past_days) as port:
+            return (
+                _golden_requests(port, release),
+                _latency(port, release, limits.latency_ms),
+                _replay(port, replayed),
+            )
+    except NoAnswer as error:
+        return (Check("smoke test", passed=False, detail=str(error)),)
+
+
+def _golden_requests(port: int, release: Release) -> Check:
+    """Whether the golden requests get the features and predictions of the release's record."""
+    name, golden, response = "golden requests", release.golden, _post(port, release.golden.requests)
+    skewed = [
+        feature
+        for feature in release.features
+        if not all(
+            _same(row[feature], recorded[feature])
+            for row, recorded in zip(response["features"], golden.features, strict=True)
+        )
+    ]
+    if skewed:
+        return Check(name, passed=False, detail=f"features {', '.join(skewed)} differ")
+    recorded = release.answers(np.asarray(golden.answers, dtype=np.float64))
+    numbers = [column for column, dtype in recorded.schema.items() if dtype.is_float()]
+    expected = recorded.select(numbers).to_numpy()
+    found = pl.DataFrame(response["rows"]).select(numbers).to_numpy()
+    worst = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    return Check(name, worst <= TOLERANCE, f"{len(found)} answers, largest difference {worst:.1e}")
+
+
+def _latency(port: int, release: Release, budget: float) -> Check:
+    """Whether the median time of one request at a time is within the budget."""
+    seconds = []
+    for row in release.golden.requests:
+        start = perf_counter()
+        _post(port, [row])
+        seconds.append(perf_counter() - start)
+    milliseconds = median(seconds) * 1000
+    return Check("latency", milliseconds <= budget, f"{milliseconds:.1f} ms a request (at most {budget:g})")
+
+
+def _replay(port: int, replayed: list[tuple[Row, Row]]) -> Check:
+    """Whether requests that were answered lately get predictions of this release too."""
+    if not replayed:
+        return Check("replay", passed=True, detail="no recent requests")
+    rows = _post(port, [row for row, _ in replayed])["rows"]
+    changes = [
+        abs(value - before[name])
+        for row, (_, before) in zip(rows, replayed, strict=True)
+        for name, value in row.items()
+        if isinstance(value, float) and isinstance(before.get(name), float)
+    ]
+    change = f"answers moved by {np.mean(changes):.2g} in the mean" if changes else "answers are of another kind"
+    return Check("replay", passed=True, detail=f"{len(rows)} recent requests answered; {change}")
+
+
+def _logged_requests(workspace: Workspace, now: datetime) -> Iterator[tuple[Row, Row]]:
+    """The newest requests that were answered, with the answers; none where a key is personal, and so not logged."""
+    schema, subject = asked(workspace), workspace.problem.schema
+    if not set(subject.key) <= set(schema.names):
+        return
+    rows = logged(workspace, now=now, back=RECENT).filter(pl.col(ANSWER).is_not_null())
+    for row in rows.tail(workspace.acceptance.canary.shadow_rows).select(*schema.names, ANSWER).iter_rows(named=True):
+        before = json.loads(row.pop(ANSWER))
+        yield {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}, before
+
+
+def _same(first: object, second: object) -> bool:
+    if isinstance(first, float) and isinstance(second, int | float):
+        return abs(first - second) <= TOLERANCE * max(1.0, abs(second))
+    return first == second
+
+
+def _past_days(workspace: Workspace, rows: list[Row], now: datetime) -> float:
+    """How far back history is needed for these requests."""
+    event = workspace.problem.schema.event_time
+    times = [datetime.fromisoformat(row[event]) for row in rows] if event else []
+    return max(now - min(times, default=now) + workspace.problem.schema.lead, timedelta(0)) / timedelta(days=1) + 1
+
+
+def _post(port: int, rows: list[Row]) -> dict[str, Any]:
+    """The response to raw rows, with their features.
+
+    Raises:
+        NoAnswer: The status is not 200, or there is no response.
+    """
+    connection = HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
+    try:
+        body = json.dumps({"rows": rows})
+        connection.request("POST", "/predict?features=true", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, HTTPException) as error:
+        raise NoAnswer(f"no answer: {error}") from error
+    finally:
+        connection.close()
+    if response.status != OK:
+        raise NoAnswer(f"status {response.status}: {content[:200].decode(errors='replace')}")
+    parsed: dict[str, Any] = json.loads(content)
+    return parsed
+
+
+@contextmanager
+def _running(workspace: Workspace, release: Release, *, now: datetime, past_days: float) -> Iterator[int]:
+    """The application in a process of its own; gives its port.
+
+    Raises:
+        NoAnswer: It does not start.
+    """
+    update = UNLIMITED | {"serve_past_days": past_days}
+    settings = Settings.model_construct(**workspace.settings.model_copy(update=update).model_dump())
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    arguments = (sender, replace(workspace, settings=settings), release.model_dump_json(), release.onnx, now)
+    process = spawn.Process(target=_serve, args=arguments, daemon=True)
+    process.start()
+    sender.close()
+    try:
+        yield _port(receiver)
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _port(receiver: Connection) -> int:
+    try:
+        if not receiver.poll(START_SECONDS):
+            raise NoAnswer(f"the server does not start within {START_SECONDS} s")
+        started: int | str = receiver.recv()
+    except EOFError as error:
+        raise NoAnswer("the server ended before it listened") from error
+    if isinstance(started, str):
+        raise NoAnswer(f"the server does not start: {started}")
+    return started
+
+
+def _serve(sender: Connection, workspace: Workspace, card: str, onnx: bytes, now: datetime) -> None:
+    """Serve a release; send the port, or why there is none."""
+    # Here, since other commands import this module and need no FastAPI.
+    from {{cookiecutter.__package_name}}.production.service.app import create_app  # noqa: PLC0415
+    from {{cookiecutter.__package_name}}.shared.listening import answer, listen  # noqa: PLC0415
+
+    try:
+        app = create_app(workspace, release=Release.read(card, onnx), now=now, log_requests=False)
+        listening = listen(HOST, 0)
+    except Exception as error:  # noqa: BLE001 - the reason is the parent's to tell
+        sender.send(first_line(error))
+        return
+    with listening:
+        sender.send(listening.getsockname()[1])
+        answer(lambda: app, listening, greeting="", patience=0)
