@@ -1,4 +1,4 @@
-"""Better parameters: searched on past folds, tracked as a run, and written where the parameters stand."""
+"""Hyperparameter tuning on past folds, tracked as a run; the best parameters go to config/params.toml."""
 
 import hashlib
 import inspect
@@ -15,8 +15,7 @@ import polars as pl
 import tomlkit
 from pydantic import ValidationError
 
-from {{cookiecutter.__package_name}}.research.study import Plan
-from {{cookiecutter.__package_name}}.research.trials import Tried, search
+from {{cookiecutter.__package_name}}.research.study import PARALLEL, PARAMETERS, Plan, losses_of, search
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, masked, require_port, whole
 from {{cookiecutter.__package_name}}.shared.folds import folds
 from {{cookiecutter.__package_name}}.shared.provenance import provenance
@@ -29,48 +28,40 @@ TRIALS = 50
 SHORT = 12  # characters of a hash
 IN_MEMORY = re.compile(r"sqlite[^/]*://(/(file:)?(:memory:.*)?)?($|\?)|sqlite.*[?&]mode=memory")  # of one process
 PACKAGE = __name__.partition(".")[0]
-MARK = "# Tuned by run {run}, values {digest}: drop this line when you edit them."
+MARK = "# Tuned by run {run}, values {digest}: delete this line when you edit them."
 MARKED = re.compile(r"^# Tuned by run (?P<run>\w+), values (?P<digest>\w+).*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What a search found.
 
     Attributes:
-        run_id: Of the tracked run.
-        study: In the storage of its trials.
-        trials: Finished ones.
-        pruned: Of them, those that ended early.
-        before: The mean loss of the parameters that were there, over the folds.
-        best: The lowest.
-        changed: Each parameter that is better otherwise: its value before and the better one.
-        workers: How many worked here.
-        busy: The share of the cores' time that they used.
-        unmarked: Whether the file named a run that did not find its values, and no longer does.
+        run_id: ID of the tracked run.
+        study: Name of the Optuna study.
+        trials: Number of finished trials.
+        pruned: Number of trials among them that ended early.
+        loss_before: Mean loss of the current parameters over the folds.
+        loss: The lowest.
+        changed: Parameters that the best trial changes: their current and their best value.
     """
 
     run_id: str
     study: str
     trials: int
     pruned: int
-    before: float
-    best: float
+    loss_before: float
+    loss: float
     changed: dict[str, tuple[Any, Any]]
-    workers: int
-    busy: float
-    unmarked: bool
 
     def __str__(self) -> str:
         """A table for people."""
-        workers = f"{self.workers} worker{'s' * (self.workers > 1)} used {self.busy:.0%} of the cores"
-        lines = [f"{self.trials} trials, {self.pruned} pruned; {workers}"]
+        lines = [f"{self.trials} trials, {self.pruned} pruned"]
         if not self.changed:
-            lines += [f"nothing beats the parameters that are there, with a mean loss of {self.before:.4f}"]
-            lines += ["config/params.toml names no run any more, as its values are not that run's"] * self.unmarked
-            return "\n".join(lines)
-        lines += [f"{'':>24}{'before':>12}{'best':>12}", f"{'mean loss':>24}{self.before:>12.4f}{self.best:>12.4f}"]
-        lines += [f"{name:>24}{before!s:>12}{best!s:>12}" for name, (before, best) in self.changed.items()]
+            return f"{lines[0]}\nno trial beats the current parameters, with a mean loss of {self.loss_before:.4f}"
+        losses = f"{self.loss_before:.4f}", f"{self.loss:.4f}"
+        table = {"": ("before", "best"), "mean loss": losses, **self.changed}
+        lines += [f"{name:>24}{before!s:>12}{best!s:>12}" for name, (before, best) in table.items()]
         lines += [
             f"config/params.toml has them, by run {self.run_id[:8]}: commit it; train and gate judge a challenger"
         ]
@@ -79,94 +70,91 @@ class Tuned:
 
 def tune(
     workspace: Workspace, *, trials: int = TRIALS, workers: int | None = None, storage: str | None = None
-) -> Tuned:
-    """Search parameters that do better on past folds than those that are there; write the best in their place.
+) -> TuningResult:
+    """Search for parameters with a lower loss on past folds than the current ones, and write the best.
 
-    A search that was stopped goes on where it was, as long as rows, features, model and parameters are the same.
+    A search that was stopped is resumed, as long as rows, features, model and parameters are the same.
 
     Args:
         workspace: The workspace.
-        trials: How many, those of before among them.
-        workers: How many processes; without it, one a core.
-        storage: The address of a database that workers on many machines share; without it, the variable
-            `OPTUNA_STORAGE` in the environment or `.env`, and without that, a journal beside the runs.
+        trials: Number of trials to finish, that of the current parameters among them.
+        workers: Number of processes. Default: one per CPU core.
+        storage: URL of a database that commands on many machines share. Default: the variable `OPTUNA_STORAGE` in the
+            environment or `.env`, and without that, a journal file beside the runs.
 
     Raises:
-        BadInput: No parameter says where to search, or the storage can't be used.
-        Refused: There are too few rows, the model can't be fitted, or a worker was ended.
+        BadInput: No parameter has a search space, or the storage can't be used.
+        Refused: There are too few rows, the model can't be fitted, or a worker process was killed.
     """
     problem = workspace.problem
     as_of, tables = workspace.now(), dataset.versions(problem, workspace.lake)
     space = _space(workspace)
     rows = _rows(workspace, dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables))
     plan = _plan(workspace, rows, space, trials=trials, storage=storage)
-    command = ["-m", PACKAGE, "tune", "--trials", str(trials)]  # the storage may be gone; how many workers is the same
-    made_of = provenance(workspace.root, tables=tables, as_of=as_of, command=command)
+    tags = provenance(workspace.root, tables=tables, as_of=as_of)  # before params.toml changes
     workers = min(workers or os.cpu_count() or 1, trials)
-    tried, busy = search(problem, plan, rows, workers=workers)
-    run_id, best = _track(workspace, plan, tried, made_of)
-    changed = {name: (old, best[name]) for name, old in plan.current.items() if best[name] != old}
-    if changed:
-        write(workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run_id)
-    unmarked = not changed and _unmark(workspace)
-    losses = [trial.loss for trial in tried if trial.loss is not None]
-    pruned = len(tried) - len(losses)
-    return Tuned(run_id, plan.name, len(tried), pruned, losses[0], min(losses), changed, workers, busy, unmarked)
-
-
-def _track(workspace: Workspace, plan: Plan, tried: list[Tried], made_of: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """Keep the search as a run: its id, and the best parameters."""
-    whole = {n: trial.loss for n, trial in enumerate(tried) if trial.loss is not None}
-    best = min(whole, key=lambda n: whole[n])
-    parameters = type(workspace.parameters).model_validate(tried[best].values)
-    tags = made_of | {
-        "features": json.dumps(list(workspace.problem.features)),
+    finished = search(problem, plan, rows, workers=workers)
+    losses = losses_of(finished)
+    if 0 not in losses:
+        raise Refused("the current parameters have no loss, as their trial ended early: change shared/model.py")
+    best = min(losses, key=lambda n: losses[n])
+    parameters = type(workspace.parameters).model_validate(finished[best].user_attrs[PARAMETERS])
+    parallel = any(trial.user_attrs[PARALLEL] for trial in finished)
+    command = ["-m", PACKAGE, "tune", "--trials", str(len(finished)), "--workers", str(workers if parallel else 1)]
+    tags |= {
+        "command": json.dumps(command),
+        "parallel": json.dumps(parallel),
+        "features": json.dumps(list(problem.features)),
         "parameters": parameters.model_dump_json(),
-        "study": plan.name,
+        "study": plan.study,
     }
+    counts = {"trials": len(finished), "pruned": len(finished) - len(losses)}
     with workspace.registry.run("tune", parameters.model_dump(), tags) as run:
-        run.log({"loss": whole[best], "loss_before": whole[0], "trials": len(tried), "pruned": len(tried) - len(whole)})
-    return run.id, tried[best].values
+        run.log({"loss": losses[best], "loss_before": losses[0]} | counts)
+    values = finished[best].user_attrs[PARAMETERS]
+    changed = {name: (value, values[name]) for name, value in plan.current.items() if values[name] != value}
+    if changed:
+        write(workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run.id)
+    return TuningResult(run.id, plan.study, **counts, loss_before=losses[0], loss=losses[best], changed=changed)
 
 
 def _space(workspace: Workspace) -> Space:
-    """Where to search.
+    """The search space.
 
     Raises:
-        BadInput: Nowhere, or where a parameter can't be.
+        BadInput: There is none, or a parameter can't have a value of it.
     """
     parameters = workspace.parameters
     if not (space := space_of(type(parameters))):
-        way = "say it beside them in shared/model.py, as Annotated[float, Search(0.01, 0.3, log=True)]"
-        raise BadInput(f"no parameter says where it is to be searched: {way}")
+        hint = "annotate one in shared/model.py, as Annotated[float, Search(0.01, 0.3, log=True)]"
+        raise BadInput(f"no parameter has a search space: {hint}")
     for name, where in space.items():
         for value in where.values if isinstance(where, Choice) else (where.low, where.high):
             try:
                 type(parameters).model_validate(parameters.model_dump() | {name: value})
             except ValidationError as error:
                 reason = error.errors()[0]["msg"]
-                raise BadInput(
-                    f"{name} is searched at {value!r} in shared/model.py, where it can't be: {reason}"
-                ) from error
+                msg = f"{name} is searched at {value!r} in shared/model.py, which is not valid: {reason}"
+                raise BadInput(msg) from error
     return space
 
 
 def _rows(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
-    """What is searched on: all but the newest labelled window, which the gate judges on.
+    """The rows of the folds: all but the newest labelled window, which the gate judges on.
 
     Raises:
         Refused: There are too few for the folds.
     """
     problem, window = workspace.problem, workspace.acceptance.window
-    newest = rows[KNOWN].max()  # not the time it is, with which a search that was stopped would be another
+    newest = rows[KNOWN].max()  # not the time of the call, with which a resumed search would have other rows
     before, _ = dataset.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
     needed = dict.fromkeys((*problem.schema.names, *problem.features, AT, KNOWN, TARGET))
-    kept = before.select(name for name in needed if name in rows.columns)
-    for n, parts in enumerate(folds(problem, kept, FOLDS), start=1):
+    selected = before.select(name for name in needed if name in rows.columns)
+    for n, parts in enumerate(folds(problem, selected, FOLDS), start=1):
         if (fewest := min(map(len, parts))) < window.rows:
             msg = f"{fewest} rows in fold {n} of {FOLDS} before the newest window are too few (at least {window.rows})"
             raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")
-    return kept
+    return selected
 
 
 def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int, storage: str | None) -> Plan:
@@ -174,37 +162,27 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     digest = hashlib.sha256(rows.hash_rows().to_numpy().tobytes())
     digest.update(Path(inspect.getfile(type(workspace.parameters))).read_bytes())
     digest.update(repr((sorted(space.items()), workspace.problem.features, current, FOLDS)).encode())
-    name = f"{PACKAGE}-{digest.hexdigest()[:SHORT]}"
+    study = f"{PACKAGE}-{digest.hexdigest()[:SHORT]}"
     tracking = workspace.settings.tracking
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
     storage = storage or os.environ.get("OPTUNA_STORAGE")  # where Optuna's own tools look for it
     if storage is not None and ("://" not in storage or IN_MEMORY.match(storage)):
-        where = masked(storage)
-        raise BadInput(f"--storage {where} is no address of a database that many can share, as sqlite:///tune.db is")
+        url = masked(storage)
+        raise BadInput(f"--storage {url} is no URL of a database that processes can share, as sqlite:///tune.db is")
     require_port(storage or "", "--storage")
-    return Plan(name, storage or str(folder / f"{name}.journal"), trials, FOLDS, current)
+    return Plan(study, storage or str(folder / f"{study}.journal"), trials, FOLDS, current)
 
 
-def write(path: Path, values: dict[str, Any], run_id: str | None) -> None:
-    """Put values into a TOML file, with a line that says by which run, if by one; all else in it stays."""
+def write(path: Path, values: dict[str, Any], run_id: str) -> None:
+    """Write values into a TOML file, with a line that names their run; the rest of the file stays."""
     document = tomlkit.parse(MARKED.sub("", path.read_text(encoding="utf-8")))
     document.update(values)
     text = tomlkit.dumps(document)
     start = re.match(r"(#.*\n)*", text)
     at = start.end() if start else 0
-    mark = f"{MARK.format(run=run_id, digest=_digest(text))}\n" if run_id else ""
+    mark = MARK.format(run=run_id, digest=_digest(text))
     with whole(path) as draft:
-        draft.write_text(f"{text[:at]}{mark}{text[at:]}", encoding="utf-8", newline="\n")
-
-
-def _unmark(workspace: Workspace) -> bool:
-    """Drop the line of a run that the values are not, or no longer, of; whether it was there."""
-    try:
-        tuned_by(workspace)
-    except BadInput:
-        write(workspace.root / "config" / "params.toml", {}, None)
-        return True
-    return False
+        draft.write_text(f"{text[:at]}{mark}\n{text[at:]}", encoding="utf-8", newline="\n")
 
 
 def _digest(text: str) -> str:
@@ -213,19 +191,21 @@ def _digest(text: str) -> str:
 
 
 def tuned_by(workspace: Workspace) -> str | None:
-    """The run that `config/params.toml` says it was tuned by, if any.
+    """The run that `config/params.toml` names, if any.
 
     Raises:
-        BadInput: The parameters are not, or no longer, those of the run.
+        BadInput: The parameters are not those that the run found.
     """
     path = workspace.root / "config" / "params.toml"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if (mark := MARKED.search(text)) is None:
         return None
-    line = f"drop the line {mark[0].strip()!r} of {path}, or tune again"
+    line = f"delete the line {mark[0].strip()!r} of {path}"
     if mark["digest"] != _digest(text):
         raise BadInput(f"the parameters were edited since run {mark['run']} found them: {line}")
-    tracked = {run.id: run.tags.get("parameters", "") for run in workspace.registry.runs()}
-    if (kept := tracked.get(mark["run"])) and json.loads(kept) != workspace.parameters.model_dump(mode="json"):
+    found = {run.id: run.tags.get("parameters", "") for run in workspace.registry.runs()}
+    if (parameters := found.get(mark["run"])) and json.loads(parameters) != workspace.parameters.model_dump(
+        mode="json"
+    ):
         raise BadInput(f"run {mark['run']} found other parameters: {line}")
     return mark["run"]

@@ -1,4 +1,4 @@
-"""The past cut into parts, so that what is fitted on one is tried on what came after it."""
+"""Cross-validation folds in the order of time: each is fitted on the past and evaluated on what came after it."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ Fold = tuple[pl.DataFrame, pl.DataFrame]
 
 
 def folds(problem: Problem, rows: pl.DataFrame, number: int) -> Iterator[Fold]:
-    """Rows to fit on and the rows after them to try that on, so many times, in the order of time.
+    """Split rows into pairs of training and holdout rows.
 
-    The rows are cut into blocks of equal size; each but the first is tried on what was known before its first
-    prediction. Where rows have no time, each block is a share of them that stays the same whatever arrives later, and
-    is tried on all others.
+    The rows are cut into blocks of equal size. Each block but the first is a holdout for the rows whose labels were
+    known before its first prediction. Where rows have no time, a block is a share of them by hash, which stays the same
+    whatever arrives later, and the holdout for all others.
     """
     if not problem.schema.event_time:
         shares = (share(("fold", *row)) for row in rows.select(identity(problem, rows)).iter_rows())
@@ -26,5 +26,5 @@ def folds(problem: Problem, rows: pl.DataFrame, number: int) -> Iterator[Fold]:
     times = rows[AT].sort()
     starts = [times[len(times) * n // (number + 1)] for n in range(1, number + 1)]
     for start, end in zip(starts, [*starts[1:], None], strict=True):
-        before = rows.filter(pl.max_horizontal(AT, KNOWN) < start)
-        yield before, rows.filter(pl.col(AT) >= start, True if end is None else pl.col(AT) < end)
+        train = rows.filter(pl.max_horizontal(AT, KNOWN) < start)
+        yield train, rows.filter(pl.col(AT) >= start, True if end is None else pl.col(AT) < end)

@@ -1,4 +1,4 @@
-"""Where `tune` looks for a parameter: said beside it, as `Annotated[float, Search(0.01, 0.3, log=True)]`."""
+"""Where `tune` searches a parameter: an annotation, as in `Annotated[float, Search(0.01, 0.3, log=True)]`."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -11,11 +11,15 @@ from {{cookiecutter.__package_name}}.shared import BadInput
 
 @dataclass(frozen=True)
 class Search:
-    """A number from one to another, both included; with `log`, each factor is as likely, not each difference."""
+    """A number from low to high, both included; with `log`, each factor is as likely, not each difference."""
 
     low: float
     high: float
     log: bool = False
+
+    def contains(self, value: object) -> bool:
+        """Whether the value is searched."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -24,38 +28,42 @@ class Choice:
 
     values: tuple[str | float | bool, ...]
 
+    def contains(self, value: object) -> bool:
+        """Whether the value is searched."""
+        return value in self.values
+
 
 Space = dict[str, Search | Choice]
 
 
 def space_of(parameters: type[BaseModel]) -> Space:
-    """What is said beside each parameter that has something said; others stay as they are.
+    """The search space: the annotation of each parameter that has one; the others are not searched.
 
     Raises:
-        BadInput: There is nothing to try in what is said.
+        BadInput: An annotation leaves nothing to search.
     """
     return {
-        name: _typed(name, said, field.annotation)
+        name: _typed(name, where, field.annotation)
         for name, field in parameters.model_fields.items()
-        for said in field.metadata
-        if isinstance(said, Search | Choice)
+        for where in field.metadata
+        if isinstance(where, Search | Choice)
     }
 
 
-def _typed(name: str, said: Search | Choice, annotation: object) -> Search | Choice:
-    """The ends of a number in the parameter's own type: of a whole number, whole numbers are tried."""
+def _typed(name: str, where: Search | Choice, annotation: object) -> Search | Choice:
+    """The range of a number in the parameter's own type: of an integer, integers are searched."""
     kind = int if int in (annotation, *get_args(annotation)) else float
-    if way := _way_out(said, kind):
-        raise BadInput(f"{name} can't be searched by {said} in shared/model.py: {way}")
-    return said if isinstance(said, Choice) else replace(said, low=kind(said.low), high=kind(said.high))
+    if hint := _invalid(where, kind):
+        raise BadInput(f"{name} can't be searched by {where} in shared/model.py: {hint}")
+    return where if isinstance(where, Choice) else replace(where, low=kind(where.low), high=kind(where.high))
 
 
-def _way_out(said: Search | Choice, kind: type[float]) -> str | None:
-    """What to change where there is nothing to try."""
-    if isinstance(said, Choice):
-        return None if type(said.values) in {tuple, list} and said.values else "list values, as Choice((0.1, 0.2))"
-    if not -inf < said.low <= said.high < inf:
+def _invalid(where: Search | Choice, kind: type[float]) -> str | None:
+    """What to change where there is nothing to search."""
+    if isinstance(where, Choice):
+        return None if type(where.values) in {tuple, list} and where.values else "list values, as Choice((0.1, 0.2))"
+    if not -inf < where.low <= where.high < inf:
         return "give two finite numbers, the lower first"
-    if said.log and kind(said.low) <= 0:
+    if where.log and kind(where.low) <= 0:
         return "give a low end above 0, or leave out log"
     return None
