@@ -1,13 +1,15 @@
 """The reports of a project in a real browser: Chromium, without a screen and without anybody else's server."""
 
+import mimetypes
 import os
 import re
 from pathlib import Path
 
 import pytest
 from baking import Project, copied, keep_a_quarter, run
+from playwright.sync_api import Route
 
-from tools.browser import app, browser, open_report, program
+from tools.browser import app, browser, open_report
 
 NAMES = ("data", "lifecycle", "model")
 PLANT = """
@@ -17,6 +19,9 @@ import polars as pl
 rows = pl.read_parquet(sys.argv[1])
 rows.filter(pl.col("observed").dt.month() == 4).write_parquet(sys.argv[2])
 """
+
+TABLES = {"data": 0, "lifecycle": 3, "model": 4}
+SCRIPTS = "https://cdn.jsdelivr.net/npm/@marimo-team/frontend@"  # of marimo, in a page that it exports
 COST = re.compile(r"From ([0-9.]+) on, decisions cost ([0-9.]+) per 100 rows")
 
 
@@ -39,31 +44,29 @@ def cost_of(text: str) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_the_app_answers_in_a_browser(project: Project, lively: tuple[Project, list[str], dict[str, str]]) -> None:
+def test_the_reports_answer_in_a_browser(project: Project, lively: tuple[Project, list[str], dict[str, str]]) -> None:
     made, start, env = lively
     asked: list[str] = []
     with browser() as context, app(start, made.root, {**os.environ, **env}) as address:
+        page = context.new_page()
+        page.goto(address)
         for name in NAMES:
-            text = open_report(context, f"{address}/{name}/", name, asked.append).inner_text("body")
-            assert "Versions of the tables: flights 2," in text
+            page.locator(f"a[href*='file={name}.py']").wait_for(timeout=60_000)
+        for name in NAMES:
+            page = open_report(context, f"{address}/?file={name}.py", name, asked.append)
+            text = page.inner_text("body")
+            assert "Table versions: flights 2," in text
             assert "Traceback" not in text
-        page = context.pages[-1]
-        page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
-        live = program(page)
-        assert live.evaluate("document.getElementById('App').scrollTop") > 0, "it is read on where one was"
-        before = cost_of(live.inner_text("body"))
-        live.get_by_role("slider").focus()
+        before = cost_of(page.inner_text("body"))
+        page.get_by_role("slider").focus()
         for _ in range(20):
             page.keyboard.press("ArrowRight")
-        live.wait_for_function(f"!document.body.innerText.includes('From {before[0]:.2f} on')")
-        live.wait_for_function(f"document.body.innerText.includes('From {before[0] + 0.2:.2f} on')")
-        after = cost_of(live.inner_text("body"))
+        page.wait_for_function(f"document.body.innerText.includes('From {before[0] + 0.2:.2f} on')", timeout=60_000)
+        after = cost_of(page.inner_text("body"))
         assert after[1] != before[1]
-        weather = planted(project, made, start[0])
-        run(*start, "ingest", weather, cwd=made.root, env=env)
-        page.reload()
-        assert " weather 3," in page.inner_text("main")
-        assert " weather 3," in program(page).inner_text("body")
+        run(*start, "ingest", planted(project, made, start[0]), cwd=made.root, env=env)
+        page = open_report(context, f"{address}/?file=data.py", "data", asked.append)
+        assert " weather 3," in page.inner_text("body")
     assert [
         url for url in asked if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
     ] == []
@@ -78,17 +81,27 @@ def planted(project: Project, made: Project, python: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_page_needs_nothing_but_the_browser(lively: tuple[Project, list[str], dict[str, str]]) -> None:
+def test_an_exported_report_shows_its_figures_and_tables_with_marimos_scripts_alone(
+    lively: tuple[Project, list[str], dict[str, str]], environment: Path
+) -> None:
     made, start, env = lively
     run(*start, "report", "--html", "pages", cwd=made.root, env=env)
+    (static,) = environment.parent.glob("lib/python*/site-packages/marimo/_static")
+
+    def scripts(route: Route) -> None:
+        path = static / route.request.url.partition("/dist/")[2]
+        kind = mimetypes.guess_type(path.name)[0]
+        route.fulfill(path=path, content_type=kind, headers={"access-control-allow-origin": "*"})
+
     asked: list[str] = []
     with browser() as context:
-        context.set_offline(offline=True)
+        context.route(f"{SCRIPTS}**", scripts)
         for name in NAMES:
             page = open_report(context, (made.root / "pages" / f"{name}.html").as_uri(), name, asked.append)
             assert page.locator("img[alt]").evaluate_all("all => all.every(image => image.naturalWidth > 100)")
-            assert "Versions of the tables: flights 2," in page.inner_text("body")
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+            assert "Table versions: flights 2," in page.inner_text("body")
+            assert page.get_by_role("table").count() == TABLES[name]
+    assert [url for url in asked if not url.startswith((SCRIPTS, "file:", "data:", "blob:"))] == []
 
 
 @pytest.mark.slow

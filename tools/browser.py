@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Frame, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
@@ -21,8 +22,7 @@ DRAWN = """
 count => document.querySelectorAll('img[alt]').length >= count
     && [...document.querySelectorAll('img[alt]')].every(image => image.complete)
 """
-REPLACED = "() => document.querySelector('main').hidden"
-PICTURES = {"data": 3, "lifecycle": 1, "model": 5}  # of each report of the example
+FIGURES = {"data": 3, "lifecycle": 1, "model": 5}  # of each report of the example
 
 
 @contextmanager
@@ -47,52 +47,39 @@ def browser(width: int = 1100, height: int = 900) -> Iterator[BrowserContext]:
 
 @contextmanager
 def app(start: list[str], folder: Path, env: dict[str, str]) -> Iterator[str]:
-    """The app of reports, started by a command: its address."""
+    """The reports, served by a command: the server's address."""
     command = [*start, "report", "--port", "0"]
     with subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
             said = process.stderr.readline() if process.stderr else ""
             if " at http://" not in said:
                 raise RuntimeError(said + (process.stderr.read() if process.stderr else ""))
-            yield said.split(" at ")[1].strip()
+            yield said.split(" at ")[1].split()[0]
         finally:
             process.terminate()
 
 
 @dataclass(frozen=True)
-class Opening:
-    """A report that was opened.
-
-    Attributes:
-        page: In the browser.
-        pictures: Seconds from the page's address to its last picture.
-        controls: The same until the program with its controls stands in the page's place.
-    """
-
-    page: Page
-    pictures: float
-    controls: float
-
-
-@dataclass(frozen=True)
 class Opened:
-    """A report in an app of its own.
+    """A report that was opened on a server of its own.
 
     Attributes:
         name: The report's.
-        started: Seconds from the app's command until it said its address.
-        first: The first page that it was asked for.
-        again: One more of the same.
+        page: In the browser.
+        started: Seconds from the server's command until it said its address.
+        first: Seconds from the page's address to its last figure.
+        again: The same of a second page.
     """
 
     name: str
+    page: Page
     started: float
-    first: Opening
-    again: Opening
+    first: float
+    again: float
 
 
 def opened(context: BrowserContext, start: list[str], folder: Path) -> Iterator[Opened]:
-    """Open each report of the example, each in an app that has just been started; it ends when the next is asked for.
+    """Open each report of the example, each on a server that has just started and ends when the next is asked for.
 
     Args:
         context: The browser.
@@ -100,27 +87,21 @@ def opened(context: BrowserContext, start: list[str], folder: Path) -> Iterator[
         folder: The project's.
     """
     env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    for name in PICTURES:
-        began = time.perf_counter()
+    for name in FIGURES:
+        times = [time.perf_counter()]
         with app(start, folder, env) as address:
-            started = time.perf_counter() - began
-            first, again = (opening(context, f"{address}/{name}/", name) for _ in range(2))
-            yield Opened(name, started, first, again)
-            first.page.close()
-            again.page.close()
-
-
-def opening(context: BrowserContext, address: str, name: str) -> Opening:
-    """Open a report of an app, and wait for its pictures and then for its controls."""
-    began = time.perf_counter()
-    page = open_report(context, address, name)
-    pictures = time.perf_counter() - began
-    program(page)
-    return Opening(page, pictures, time.perf_counter() - began)
+            times.append(time.perf_counter())
+            for _ in range(2):
+                page = open_report(context, f"{address}/?file={name}.py", name)
+                times.append(time.perf_counter())
+            started, first, again = (later - sooner for sooner, later in pairwise(times))
+            yield Opened(name, page, started, first, again)
+            for each in context.pages[1:]:
+                each.close()
 
 
 def open_report(context: BrowserContext, address: str, name: str, saw: Callable[[str], None] | None = None) -> Page:
-    """Open a report, and wait until all of its pictures are there.
+    """Open a report, and wait until all of its figures are there.
 
     Args:
         context: The browser.
@@ -132,11 +113,5 @@ def open_report(context: BrowserContext, address: str, name: str, saw: Callable[
     if saw:
         page.on("request", lambda request: saw(request.url))
     page.goto(address)
-    page.wait_for_function(DRAWN, arg=PICTURES[name], timeout=120_000)
+    page.wait_for_function(DRAWN, arg=FIGURES[name], timeout=120_000)
     return page
-
-
-def program(page: Page) -> Frame:
-    """The program of a report in an app, once it stands in the place of the page that was shown first."""
-    page.wait_for_function(REPLACED, timeout=120_000)
-    return page.frames[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page
 
-from tools.browser import browser, opened, program
+from tools.browser import browser, opened
 from tools.mutate import make_project
 
 HERE = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ HEIGHT = 3300  # of a picture, at most
 def picture(page: Page, path: Path) -> None:
     """Write the page, or as much of it as is readable in a picture, with few colours."""
     height = "() => Math.max(...[...document.querySelectorAll('*')].map(part => part.scrollHeight))"
-    page.set_viewport_size({"width": 1100, "height": min(int(program(page).evaluate(height)), HEIGHT)})
+    page.set_viewport_size({"width": 1100, "height": min(int(page.evaluate(height)), HEIGHT)})
     page.wait_for_function("document.fonts.ready.then(() => true)")
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -42,7 +42,7 @@ def main() -> None:
         start = [str(project / ".venv" / "bin" / "python"), "-m", project.name.replace("-", "_")]
         with browser() as context:
             for report in opened(context, start, project):
-                picture(report.first.page, IMAGES / f"report-{report.name}.png")
+                picture(report.page, IMAGES / f"report-{report.name}.png")
 
 
 if __name__ == "__main__":

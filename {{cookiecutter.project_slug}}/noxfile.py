@@ -50,12 +50,6 @@ def ide(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def notebook(session: nox.Session) -> None:
-    """Start a notebook in notebooks/; `-- NAME` is what it is called."""
-    uv(session, "python", "tools/notebook.py")
-
-
-@nox.session(default=False)
 def update(session: nox.Session) -> None:
     """Merge the template's newest release, renew the lock and run the tests; `-- --to v1.2.3` takes that release."""
     session.run("uv", "run", "--frozen", "python", "tools/update.py", *session.posargs)

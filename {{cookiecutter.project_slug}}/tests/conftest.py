@@ -1,21 +1,31 @@
 """What the tests share: a small project of the example's first months with a champion, made once and copied."""
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}  # two cores and two workers: one thread each
 
 import polars as pl
+import marimo
 import pytest
 from filelock import FileLock
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.service import smoke_test
+from {{cookiecutter.__package_name}}.production import canary, lifecycle
+from {{cookiecutter.__package_name}}.research import report
+from {{cookiecutter.__package_name}}.shared import figures
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.registry import Registry
 from {{cookiecutter.__package_name}}.shared.settings import load_settings
@@ -122,6 +132,29 @@ def command() -> Command:
         return subprocess.run(line, capture_output=True, encoding="utf-8", env=os.environ | (env or {}), check=False)
 
     return run
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Workspace], str]:
+    """What a report shows of a workspace, as text: its HTML with the tables in it, and the labels of its figures."""
+    draw = figures.png
+    labels: list[str] = []
+
+    def png(drawn: Figure) -> bytes:
+        content = draw(drawn)
+        labels.extend(text.get_text() for text in drawn.findobj(Text))
+        return content
+
+    def show(name: str, workspace: Workspace) -> str:
+        labels.clear()
+        app = runpy.run_path(str(report.PROGRAMS / f"{name}.py"))["app"]
+        outputs, _ = app.run(defs={"workspace": workspace})
+        html = unescape("\n".join(marimo.as_html(output).text for output in outputs if output is not None))
+        tables = re.findall(r"data:text/[^,]*;base64,([A-Za-z0-9+/=]+)", html)
+        return "\n".join([html, *(b64decode(table).decode() for table in tables), *labels])
+
+    monkeypatch.setattr(figures, "png", png)
+    return show
 
 
 def _fresh(folder: Path) -> Path:

@@ -1,9 +1,7 @@
 """Notebooks are allowed, in notebooks/: each runs and stands on the package, and nothing stands on it."""
 
 import ast
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -20,14 +18,15 @@ PACKAGE = research.__name__.partition(".")[0]
 NOTEBOOKS = sorted((PROJECT / "notebooks").rglob("*.ipynb"))
 LOADERS = {"notebooks", "import_ipynb", "importnb", "nbimporter"}  # what a module gets at a notebook by
 
-each = pytest.mark.parametrize("path", [None, *NOTEBOOKS], ids=lambda path: path.stem if path else "as one starts")
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def run(notebook: Path, folder: Path) -> None:
-    """Run every cell, as if the notebook stood in this folder."""
+def run(notebook: Path, folder: Path) -> nbformat.NotebookNode:
+    """The notebook with its outputs, after every cell was run as if it stood in this folder."""
     folder.mkdir(exist_ok=True)
     read = nbformat.read(notebook, as_version=4)
-    NotebookClient(read, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(read, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(folder)}})
+    return client.execute()
 
 
 def imported(source: str) -> Iterator[str]:
@@ -63,33 +62,37 @@ def of_production(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if f"{name}.".startswith(f"{PACKAGE}.production."))
 
 
-def started(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(PROJECT / "tools" / "notebook.py"), name]
-    return subprocess.run(line, cwd=folder, capture_output=True, encoding="utf-8", check=False)
-
-
 @pytest.fixture
-def notebook(tmp_path: Path) -> Path:
-    """A notebook as a project's first one starts."""
-    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{PACKAGE}"\n', encoding="utf-8")
-    done = started(tmp_path, "first")
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "notebooks" / "first.ipynb"
+def planted(tmp_path: Path) -> Callable[..., Path]:
+    """A notebook with some cells: `planted("import polars as pl", ...)`."""
+
+    def write(*cells: str) -> Path:
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        nbformat.write(book, tmp_path / "planted.ipynb")
+        return tmp_path / "planted.ipynb"
+
+    return write
 
 
 @each
-def test_a_notebook_runs(path: Path | None, notebook: Path, trained: Workspace) -> None:
-    run(path or notebook, trained.root / "notebooks")
+def test_a_notebook_runs(path: Path, trained: Workspace) -> None:
+    run(path, trained.root / "notebooks")
+
+
+def test_the_first_notebook_shows_a_table_and_a_plot(trained: Workspace) -> None:
+    cells = run(PROJECT / "notebooks" / "start.ipynb", trained.root / "notebooks")["cells"]
+    shown = [kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    assert {"text/html", "image/png"} <= set(shown)
 
 
 @each
-def test_a_notebook_stands_on_the_package(path: Path | None, notebook: Path) -> None:
-    assert PACKAGE in packages(imported_by(path or notebook)), f"{path} writes anew what {PACKAGE} has: import it"
+def test_a_notebook_stands_on_the_package(path: Path) -> None:
+    assert PACKAGE in packages(imported_by(path)), f"{path} writes anew what {PACKAGE} has: import it"
 
 
 @each
-def test_a_notebook_is_research_and_imports_nothing_of_production(path: Path | None, notebook: Path) -> None:
-    found = of_production(imported_by(path or notebook))
+def test_a_notebook_is_research_and_imports_nothing_of_production(path: Path) -> None:
+    found = of_production(imported_by(path))
     assert not found, f"{path} imports {', '.join(found)}: what both need goes to {PACKAGE}.shared"
 
 
@@ -97,20 +100,14 @@ def test_nothing_stands_on_a_notebook() -> None:
     assert standing_on_notebooks(PROJECT) == []
 
 
-def test_a_notebook_that_fails_is_seen(notebook: Path, trained: Workspace) -> None:
-    read = nbformat.read(notebook, as_version=4)
-    read["cells"] = [nbformat.v4.new_code_cell("1 / 0")]
-    nbformat.write(read, notebook)
+def test_a_notebook_that_fails_is_seen(planted: Callable[..., Path], trained: Workspace) -> None:
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        run(notebook, trained.root / "notebooks")
+        run(planted("1 / 0"), trained.root / "notebooks")
 
 
-def test_a_notebook_that_writes_the_package_anew_is_seen(notebook: Path) -> None:
-    read = nbformat.read(notebook, as_version=4)
+def test_a_notebook_that_writes_the_package_anew_is_seen(planted: Callable[..., Path]) -> None:
     cells = ("%matplotlib inline\nimport polars as pl", "files = !ls\npl?", "%%bash\nfor file in *; do echo; done")
-    read["cells"] = [nbformat.v4.new_code_cell(cell) for cell in cells]
-    nbformat.write(read, notebook)
-    assert imported_by(notebook) == {"polars"}
+    assert imported_by(planted(*cells)) == {"polars"}
 
 
 @pytest.mark.parametrize(
@@ -121,11 +118,8 @@ def test_a_notebook_that_writes_the_package_anew_is_seen(notebook: Path) -> None
         f"from {PACKAGE} import production",
     ],
 )
-def test_a_notebook_that_imports_production_is_seen(notebook: Path, source: str) -> None:
-    read = nbformat.read(notebook, as_version=4)
-    read["cells"].append(nbformat.v4.new_code_cell(source))
-    nbformat.write(read, notebook)
-    assert len(of_production(imported_by(notebook))) == 1
+def test_a_notebook_that_imports_production_is_seen(planted: Callable[..., Path], source: str) -> None:
+    assert len(of_production(imported_by(planted(f"import {PACKAGE}", source)))) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,17 +130,3 @@ def test_a_module_that_stands_on_a_notebook_is_seen(tmp_path: Path, path: str, s
     (tmp_path / path).parent.mkdir()
     (tmp_path / path).write_text(source, encoding="utf-8")
     assert standing_on_notebooks(tmp_path) == ["a.py"]
-
-
-def test_a_notebook_of_the_same_name_is_kept(notebook: Path) -> None:
-    before = notebook.read_bytes()
-    done = started(notebook.parents[1], "first")
-    assert (done.returncode, notebook.read_bytes()) == (2, before)
-    assert done.stderr.splitlines() == [f"{notebook} is there already: choose another name"]
-
-
-@pytest.mark.parametrize("name", ["../first", "-x", "a/b"])
-def test_a_name_that_is_no_name_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    done = started(tmp_path, name)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert list(tmp_path.iterdir()) == []

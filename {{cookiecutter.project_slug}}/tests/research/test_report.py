@@ -1,33 +1,36 @@
-"""Reports: programs over the live tables, as pages and as an app; what they show is what is in the tables."""
+"""Reports: exported and served by marimo; what they show is what is in the tables."""
 
 import dataclasses
+import os
 import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
-from threading import Barrier
-from typing import Annotated, Any
+from typing import Annotated
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from pydantic import Field
-from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import report as module_of_report
-from {{cookiecutter.__package_name}}.research.report import PROGRAMS, application, programs, rendered, report
-from {{cookiecutter.__package_name}}.research.views import answers, data, model, page
-from {{cookiecutter.__package_name}}.research.views.kept import kept
+from {{cookiecutter.__package_name}}.research.report import PROGRAMS, names, report
+from {{cookiecutter.__package_name}}.research.views import answers, data, model
 from {{cookiecutter.__package_name}}.shared import BadInput, contract
 from {{cookiecutter.__package_name}}.shared.evaluation import cost, metrics
 from {{cookiecutter.__package_name}}.shared.schema import AT, Key, Personal
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
-NAMES = ("data", "lifecycle", "model")
+PACKAGE = module_of_report.__name__.partition(".")[0]
 
 
 def a_week_on(workspace: Workspace) -> Workspace:
@@ -36,56 +39,43 @@ def a_week_on(workspace: Workspace) -> Workspace:
     return workspace.pinned()
 
 
-# --- pages
+# --- export
 
 
-def test_each_program_is_a_page_of_the_tables_as_they_are(trained: Workspace) -> None:
-    written = report(trained, html=Path("pages"))
-    assert [Path(path).stem for path in str(written).splitlines()] == programs()
-    assert set(NAMES) <= set(programs())
-    before = {name: Path("pages", f"{name}.html").read_text(encoding="utf-8") for name in NAMES}
-    for text in before.values():
-        assert says_its_tables(text, trained)
-        assert text.count("<img ") == text.count('src="data:image/svg+xml;base64,') > 0
-        assert "<marimo" not in text, "needs the app"
-        assert re.findall(r"""(?:src|href)=["'](?!data:)""", text) == [], "asks for something else"
-    held, then = trained.pinned(), a_week_on(trained)
-    after = rendered("lifecycle", then)
-    assert says_its_tables(after, trained)
-    assert not says_its_tables(before["lifecycle"], trained)
-    assert pictures(after) != pictures(before["lifecycle"])
-    assert pictures(rendered("lifecycle", held)) == pictures(before["lifecycle"]), "all of a page is of one state"
-    assert last_day(data.volume(then)) - last_day(data.volume(held)) == 7
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which reports are looked for, with one of them."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    shutil.copy(PROGRAMS / "lifecycle.py", folder)
+    monkeypatch.setattr(module_of_report, "PROGRAMS", folder)
+    return folder
 
 
-def last_day(drawn: Figure) -> int:
-    """Until when bars are drawn, as a number of days."""
-    return int(drawn.axes[0].dataLim.x1)
-
-
-def says_its_tables(text: str, workspace: Workspace) -> bool:
-    versions = ", ".join(f"{name} {workspace.lake.version(name)}" for name in workspace.problem.schemas)
-    when = f"as of <strong>{workspace.now():%Y-%m-%d %H:%M}</strong>"
-    return when in text and f"Versions of the tables: {versions}, " in text
-
-
-def pictures(text: str) -> list[str]:
-    return re.findall(r"base64,([^\"]+)", text)
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "function", "cell"),
-    [("data", data, "volume", "volume"), ("model", model, "by_champion", "answered")],
-)
-def test_a_cell_that_fails_is_named_and_no_page_is_written(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, module: Any, function: str, cell: str
+def test_a_report_is_exported_with_its_figures_and_tables_and_without_its_code(
+    trained: Workspace, programs: Path
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ValueError("no such thing\nand more")
+    written = report(trained, html=Path("pages"))
+    assert str(written) == "pages/lifecycle.html"
+    page = Path("pages/lifecycle.html").read_text(encoding="utf-8")
+    text = unescape(page.encode().decode("unicode_escape"))
+    assert f"Table versions: {versions(trained)}" in text
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<marimo-table ") == 3
+    assert "lifecycle.timeline(" not in text, "code"
+    assert (programs / "lifecycle.py").is_file()
 
-    monkeypatch.setattr(module, function, fail)
-    monkeypatch.setattr(module_of_report, "programs", lambda: [name])
-    with pytest.raises(BadInput, match=f"^report {name}: cell {cell} fails: no such thing$"):
+
+def versions(workspace: Workspace) -> str:
+    return ", ".join(f"{name} {workspace.lake.version(name)}" for name in workspace.problem.schemas)
+
+
+def test_a_cell_that_fails_is_named_and_no_page_is_written(trained: Workspace, programs: Path) -> None:
+    source = (programs / "lifecycle.py").read_text(encoding="utf-8")
+    broken = source.replace("lifecycle.ages(workspace)", 'int("no number\\nat all")')
+    assert broken != source
+    (programs / "staleness.py").write_text(broken, encoding="utf-8")
+    with pytest.raises(BadInput, match=r"^report staleness: cell ages fails: invalid literal for int[^\n]*$"):
         report(trained, html=Path("pages"))
     assert not Path("pages").exists()
 
@@ -96,7 +86,7 @@ def test_without_a_champion_one_line_says_what_comes_first(empty: Workspace) -> 
 
 
 def test_the_programs_are_as_marimo_has_them() -> None:
-    files = [str(PROGRAMS / f"{name}.py") for name in NAMES]
+    files = [str(PROGRAMS / f"{name}.py") for name in names()]
     line = [sys.executable, "-m", "marimo", "check", "--strict", *files]
     done = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -194,94 +184,55 @@ def test_drift_is_measured_on_every_day_and_warns_only(trained: Workspace) -> No
     assert "Drift alone is a warning" in data.moved(trained, index)
 
 
-# --- what is kept
-
-
-def test_a_view_is_made_once_of_the_same_things_and_who_asks_meanwhile_waits(trained: Workspace) -> None:
-    made: list[tuple[Workspace, str]] = []
-    all_ask = Barrier(4)
-
-    @kept
-    def view(workspace: Workspace, word: str = "") -> list[str]:
-        made.append((workspace, word))
-        return [word]
-
-    def ask(_: int) -> list[str]:
-        all_ask.wait(timeout=60)
-        return view(held, word="a")
-
-    held = trained.pinned()
-    with ThreadPoolExecutor(4) as threads:
-        first, *others = threads.map(ask, range(4))
-    assert all(each is first for each in others)
-    assert made == [(held, "a")]
-    assert view(held, "b") == ["b"]
-    assert view(held.pinned(), word="a") is not first, "another state"
-    assert view(trained, word="a") is not view(trained, word="a"), "its tables change"
-    assert len(made) == 5
-
-
-def test_what_was_asked_last_is_kept_and_a_failure_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("{{cookiecutter.__package_name}}.research.views.kept.MOST", 2)
-    made: list[int] = []
-
-    @kept
-    def view(number: int) -> float:
-        made.append(number)
-        return 1 / number
-
-    for number in (1, 2, 1, 3, 3, 2, 1):
-        view(number)
-    assert made == [1, 2, 3, 1], "the oldest makes room"
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            view(0)
-    assert made[4:] == [0, 0]
-
-
-# --- the app
-
-
-def test_a_report_is_a_page_first_and_shows_the_tables_as_they_are_each_time(trained: Workspace) -> None:
-    with TestClient(application(trained.problem), base_url="http://127.0.0.1") as client:
-        before = client.get("/data/").text
-        assert says_its_tables(before, trained)
-        assert pictures(before) == pictures(rendered("data", trained.pinned()))
-        held = page.opened(trained.problem)
-        assert page.opened(trained.problem) is held
-        a_week_on(trained)
-        after = client.get("/data/").text
-        assert says_its_tables(after, trained)
-        assert pictures(after) != pictures(before)
-        assert page.opened(trained.problem) is not held
-        (trained.root / "config" / "acceptance.toml").write_text("[monitor]\ndrift = 0.5\n", encoding="utf-8")
-        assert page.opened(trained.problem).acceptance.monitor.drift == 0.5
-
-
-def test_what_fails_is_told_on_the_page_which_leads_to_the_rest(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", names())
+def test_a_report_shows_the_tables_as_they_were_when_it_was_opened(
+    name: str, trained: Workspace, shown: Callable[[str, Workspace], str]
 ) -> None:
-    def away(_: object) -> Workspace:
-        raise OSError("the lake doesn't answer")
-
-    assert trained.root == Path.cwd()
-    monkeypatch.setattr(data, "volume", lambda _: 1 / 0)
-    with TestClient(application(trained.problem), base_url="http://127.0.0.1") as client:
-        told = client.get("/data/").text
-        monkeypatch.setattr(page, "opened", away)
-        assert "<p>the lake doesn&#x27;t answer</p>" in client.get("/data/").text
-    assert "<p>report data: cell volume fails: division by zero</p>" in told
-    assert 'href="app/"' in told
-    assert "<iframe " not in told, "marimo says that something went wrong, and not what"
+    pinned = trained.pinned()
+    before = shown(name, pinned)
+    assert f"Data as of <strong>{pinned.now():%Y-%m-%d %H:%M}</strong>" in before
+    assert f"Table versions: {versions(trained)}, " in before
+    then = a_week_on(trained)
+    after = shown(name, then)
+    assert f"Table versions: {versions(trained)}, " in after
+    assert images(after) != images(before)
+    assert images(shown(name, pinned)) == images(before)
+    assert last_day(data.volume(then)) - last_day(data.volume(pinned)) == 7
 
 
-def test_the_app_leads_to_each_report_and_answers_this_machine_alone(trained: Workspace) -> None:
-    assert trained.root == Path.cwd()
-    with TestClient(application(trained.problem), base_url="http://127.0.0.1") as client:
-        front = client.get("/").text
-        for name in NAMES:
-            assert f'href="/{name}/"' in front
-            assert "<iframe " in client.get(f"/{name}").text
-            assert "<marimo-" in client.get(f"/{name}/app/").text
-        assert client.get("/nothing/").status_code == 404
-        assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 400
+def images(text: str) -> list[str]:
+    return re.findall(r"data:image/png;base64,([^\"']+)", text)
+
+
+def last_day(drawn: Figure) -> int:
+    """Until when bars are drawn, as a number of days."""
+    return int(drawn.axes[0].dataLim.x1)
+
+
+# --- the server
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process could answer")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_reports_are_served_on_this_machine_until_a_signal(trained: Workspace, number: signal.Signals) -> None:
+    line = [sys.executable, "-m", PACKAGE, "report", "--port", "0"]
+    with subprocess.Popen(line, cwd=trained.root, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stderr
+        told = process.stderr.readline()
+        found = re.fullmatch(r"reports at (http://127\.0\.0\.1:\d+) until Ctrl-C\n", told)
+        assert found, told + process.stderr.read()
+        for path in ("/", *(f"/?file={name}.py" for name in names())):
+            with urlopen(found[1] + path) as answer:
+                assert answer.status == 200
+        process.send_signal(number)
+        assert process.stderr.read() == "reports closed\n"
+    assert process.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1].rpartition(":")[2])))
+
+
+def test_a_port_that_is_taken_is_named(trained: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=f"^can't listen at 127.0.0.1:{port}: .*; choose another --port$"):
+            report(trained, port=port)

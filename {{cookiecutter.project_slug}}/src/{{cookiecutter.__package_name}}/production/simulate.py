@@ -3,7 +3,6 @@
 The replay has a workspace and a clock of its own, and takes its batches from the project's lake as they became known.
 """
 
-import base64
 import hashlib
 import json
 import logging
@@ -13,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
-from html import escape
 from pathlib import Path
-from string import Template
 
 import click
 import narwhals as nw
@@ -45,23 +42,6 @@ DAILY = timedelta(days=1)
 POLICIES = ("static", "periodic", "gated")
 SHOWN = ("cost", "auc", "log_loss", "accuracy", "rmse", "mae")
 
-PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Replay</title>
-<style>
-body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-td, th { padding: 0 1rem; text-align: right }
-pre { overflow-x: auto }
-img { max-width: 100% }
-</style></head><body>
-<h1>Replay from $start to $end</h1>
-<ul>$findings</ul>
-<img alt="$metric by month and policy" src="data:image/png;base64,$picture">
-<table><tr><th>month</th><th>rows</th>$head</tr>
-$body</table>
-<h2>What the gate said</h2>
-$verdicts</body></html>
-""")
-
 
 @dataclass(frozen=True)
 class Month:
@@ -89,7 +69,7 @@ class Simulated:
         tried: Challengers after the first.
         promoted: Of them.
         stale_after: Days after which the static model's loss is surely above that of a fresh one; none if never.
-        report: The page that shows it.
+        plot: The PNG image by month, beside which the same lies as JSON, with the verdicts of the gate.
     """
 
     start: datetime
@@ -104,7 +84,7 @@ class Simulated:
     tried: int
     promoted: int
     stale_after: int | None
-    report: str
+    plot: str
 
     def __str__(self) -> str:
         """The table by month and what follows, for people."""
@@ -116,7 +96,7 @@ class Simulated:
         ]:
             figures = (table[policy].get(name, float("nan")) for name in shown for policy in POLICIES)
             lines.append(f"{month:>8}{rows:>8}" + "".join(f"{figure:>20.4f}" for figure in figures))
-        return "\n".join([*lines, *self.findings, f"report: {self.report}"])
+        return "\n".join([*lines, *self.findings, f"plot: {self.plot}"])
 
     @property
     def rows(self) -> int:
@@ -249,7 +229,7 @@ def _in_turn(own: Workspace, rows: pl.DataFrame, turns: list[Turn]) -> Answers:
 def _report(
     own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers], start: datetime, end: datetime
 ) -> Simulated:
-    """Compare the policies, and write table, picture and page into the folder of reports."""
+    """Compare the policies, and write a plot and the results as JSON into the folder of reports."""
     decision, confidence = own.acceptance.decision, own.acceptance.confidence
     months = tuple(_months(own, rows, answers))
     total = {policy: metrics(answer, decision) for policy, answer in answers.items()}
@@ -263,7 +243,7 @@ def _report(
     name = next(name for name in SHOWN if name in total["static"])
     sign = -1 if name in {"auc", "accuracy"} else 1
     better = [m for m in judged if sign * (m.metrics["static"][name] - m.metrics["gated"][name]) > 0]
-    path = own.settings.reports / f"simulation-{start:%Y%m%d}-{end:%Y%m%d}.html"
+    path = own.settings.reports / f"simulation-{start:%Y%m%d}-{end:%Y%m%d}.png"
     found = Simulated(
         start=start,
         end=end,
@@ -277,14 +257,13 @@ def _report(
         tried=len(tried) - 1,
         promoted=len(changes),
         stale_after=_stale_after(own, rows, answers, start),
-        report=path.as_posix(),
+        plot=path.as_posix(),
     )
-    picture = _picture(found, name, [since for since, _ in changes])
     target = own.path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".png").write_bytes(picture)
-    target.with_suffix(".json").write_text(json.dumps(asdict(found), default=str), encoding="utf-8", newline="\n")
-    target.write_text(_page(found, picture, tried), encoding="utf-8", newline="\n")
+    target.write_bytes(_plot(found, name, [since for since, _ in changes]))
+    results = asdict(found) | {"verdicts": tried.select("at", "decision", "verdict").to_dicts()}
+    target.with_suffix(".json").write_text(json.dumps(results, default=str), encoding="utf-8", newline="\n")
     return found
 
 
@@ -310,42 +289,16 @@ def _stale_after(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers]
     return None
 
 
-def _picture(found: Simulated, name: str, changes: list[datetime]) -> bytes:
-    """The policies' quality by month, with the months in which the gate let a version serve."""
-    figure, (axes,) = figures.panels((9, 4.5))
+def _plot(found: Simulated, name: str, changes: list[datetime]) -> bytes:
+    """A metric by month and policy, with the days on which the gate promoted a version."""
+    figure = figures.figure(9, 4.5)
+    axes = figure.subplots()
     names = [month.month for month in found.months]
     for policy in POLICIES:
         axes.plot(names, [month.metrics[policy][name] for month in found.months], marker="o", label=policy)
     for since in changes:
         if f"{since:%Y-%m}" in names:
             axes.axvline(names.index(f"{since:%Y-%m}") + (since.day - 15) / 30, color="grey", linewidth=0.8, ls=":")
-    axes.set(title=f"{name} by month (dotted: the gate let a new version serve)", ylabel=name)
+    axes.set(title=f"{name} by month (dotted: promotions of the gated policy)", ylabel=name)
     axes.legend()
     return figures.png(figure)
-
-
-def _page(found: Simulated, picture: bytes, tried: pl.DataFrame) -> str:
-    """One page that needs nothing else: findings, picture, table, and every verdict."""
-    name = next(name for name in SHOWN if name in found.total["static"])
-    head = "".join(f"<th>{name}, {policy}</th>" for policy in POLICIES)
-    table = [(m.month, m.rows, m.metrics) for m in found.months] + [("all", found.rows, found.total)]
-    body = "".join(
-        f"<tr><td>{month}</td><td>{rows}</td>"
-        + "".join(f"<td>{figures[policy][name]:.4f}</td>" for policy in POLICIES)
-        + "</tr>\n"
-        for month, rows, figures in table
-    )
-    verdicts = "".join(
-        f"<h3>{row['at']:%Y-%m-%d}: {escape(row['decision'])}</h3>\n<pre>{escape(row['verdict'] or '')}</pre>\n"
-        for row in tried.iter_rows(named=True)
-    )
-    return PAGE.substitute(
-        start=f"{found.start:%Y-%m-%d}",
-        end=f"{found.end:%Y-%m-%d}",
-        findings="".join(f"<li>{escape(finding)}</li>" for finding in found.findings),
-        metric=name,
-        picture=base64.b64encode(picture).decode(),
-        head=head,
-        body=body,
-        verdicts=verdicts,
-    )

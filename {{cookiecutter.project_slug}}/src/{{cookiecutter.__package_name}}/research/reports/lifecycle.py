@@ -14,13 +14,13 @@ with app.setup:
 
 @app.cell
 def opened():
-    workspace = page.opened(PROBLEM)
+    workspace = page.open_pinned(PROBLEM)
     return (workspace,)
 
 
 @app.cell
 def title(workspace):
-    mo.vstack([mo.md("# Life cycle"), page.head(workspace)])
+    mo.vstack([mo.md("# Life cycle"), page.header(workspace)])
     return
 
 

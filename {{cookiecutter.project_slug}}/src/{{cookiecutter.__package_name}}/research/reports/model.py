@@ -14,13 +14,13 @@ with app.setup:
 
 @app.cell
 def opened():
-    workspace = page.opened(PROBLEM)
+    workspace = page.open_pinned(PROBLEM)
     return (workspace,)
 
 
 @app.cell
 def title(workspace):
-    mo.vstack([mo.md("# Model"), page.head(workspace)])
+    mo.vstack([mo.md("# Model"), page.header(workspace)])
     return
 
 
@@ -44,8 +44,13 @@ def measured(champion, workspace):
 
 
 @app.cell
-def quality(measure, workspace):
+def in_service(workspace):
     served = model.in_service(workspace)
+    return (served,)
+
+
+@app.cell
+def quality(measure, served, workspace):
     mo.vstack(
         [
             mo.md("## Quality over time, by slice"),

@@ -3,7 +3,6 @@
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.research.views.model import Answered
 from {{cookiecutter.__package_name}}.shared import effects, figures
 from {{cookiecutter.__package_name}}.shared.evaluation import cost
@@ -17,26 +16,25 @@ THRESHOLDS = [n / 20 for n in range(1, 20)]
 NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it doesn't apply to a {task}."
 
 
-@kept
 def calibration(found: Answered) -> Figure:
     """Observed over predicted rate and how often what is predicted; errors, for a task that is not binary."""
-    drawn, (first, second) = figures.panels((11, 3.6), (1, 2))
+    drawn = figures.figure(11, 3.6)
+    first, second = drawn.subplots(1, 2)
     if found.answers.task is not Task.BINARY:
         figures.draw_errors(first, second, found.answers)
         return drawn
     figures.draw_calibration(first, found.answers)
     second.hist(found.answers.prediction, bins=40, range=(0, 1))
-    second.set(title="predictions", xlabel="predicted probability", ylabel="rows")
+    second.set(title="Predictions", xlabel="predicted probability", ylabel="rows")
     return drawn
 
 
-@kept
 def costs(workspace: Workspace, found: Answered) -> Figure | str:
     """What decisions cost by their threshold."""
     if found.answers.task is not Task.BINARY:
         return NONE.format(task=found.answers.task)
-    drawn, (axes,) = figures.panels((11, 3.2))
-    figures.draw_threshold(axes, found.answers, workspace.acceptance.decision)
+    drawn = figures.figure(11, 3.2)
+    figures.draw_threshold(drawn.subplots(), found.answers, workspace.acceptance.decision)
     return drawn
 
 
@@ -74,35 +72,32 @@ def at_threshold(decision: Decision, found: Answered, threshold: float) -> dict[
     }
 
 
-@kept
 def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
     """By how much the loss grows when a feature is shuffled, the largest first."""
     champion, some = found.champion, found.rows.sample(min(SOME, len(found.rows)), seed=0)
     return effects.importance(workspace.problem, champion.predictor, some, champion.classes)
 
 
-@kept
 def matters(values: dict[str, float]) -> Figure:
     """The features that matter most."""
-    drawn, (axes,) = figures.panels((11, 1 + 0.28 * min(len(values), 12)), left=0.2 + figures.wide(values))
-    figures.draw_importance(axes, values)
+    drawn = figures.figure(11, 1 + 0.28 * min(len(values), figures.BARS))
+    figures.draw_importance(drawn.subplots(), values)
     return drawn
 
 
-@kept
 def moves(found: Answered, values: dict[str, float]) -> Figure:
     """Where the features that matter most move the mean prediction, of the likeliest class where there are many."""
     champion = found.champion
     effect = {name: effects.dependence(champion.predictor, found.rows, name) for name in list(values)[:SHOWN]}
-    words = [str(value) for name, (at, _) in effect.items() if champion.features[name] for value in at]
-    drawn, beside = figures.panels((11, 2.8), (1, len(effect)), below=0.5 + figures.wide(words), share=True)
-    for axes, (name, (at, predicted)) in zip(beside, effect.items(), strict=True):
+    drawn = figures.figure(11, 3.2)
+    panels = drawn.subplots(1, len(effect), sharey=True, squeeze=False)[0]
+    for axes, (name, (at, predicted)) in zip(panels, effect.items(), strict=True):
         lines = predicted.reshape(len(at), -1).T
         for label, line in zip(champion.classes or [""], lines, strict=True):
             axes.plot(at, line, "o" if champion.features[name] else "-", label=label)
         axes.set(title=name)
         axes.tick_params(axis="x", rotation=45 if champion.features[name] else 0)
-    beside[0].set_ylabel("mean prediction")
+    panels[0].set_ylabel("mean prediction")
     if champion.classes:
-        beside[0].legend()
+        panels[0].legend()
     return drawn

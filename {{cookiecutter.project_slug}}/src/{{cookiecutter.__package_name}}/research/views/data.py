@@ -8,11 +8,10 @@ import polars as pl
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import dataset
 from {{cookiecutter.__package_name}}.shared.drift import trailing
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats
-from {{cookiecutter.__package_name}}.shared.figures import panels, wide
+from {{cookiecutter.__package_name}}.shared.figures import figure
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, AT, KNOWN, Schema
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -20,12 +19,12 @@ ON, ROWS = "_on", "_rows"
 RECENT = 28  # days up to a day, whose rows are held against those of training
 
 
-@kept
 def volume(workspace: Workspace) -> Figure:
     """Rows a day of each table, by their time or, where they have none, by their arrival."""
     schemas = workspace.problem.schemas.values()
-    drawn, rows = panels((11, 1 + 1.3 * len(schemas)), (len(schemas), 1), share=True)
-    for axes, schema in zip(rows, schemas, strict=True):
+    drawn = figure(11, 1 + 1.3 * len(schemas))
+    panels = drawn.subplots(len(schemas), sharex=True, squeeze=False)[:, 0]
+    for axes, schema in zip(panels, schemas, strict=True):
         days = every_day(workspace, schema, pl.len().alias(ROWS))
         if len(days):
             edges = date2num([*days[ON], days[ON][-1] + timedelta(days=1)])
@@ -35,7 +34,6 @@ def volume(workspace: Workspace) -> Figure:
     return drawn
 
 
-@kept
 def nulls(workspace: Workspace) -> Figure | str:
     """The share of missing values by day, of the columns in which some are."""
     found = {name: days for schema in workspace.problem.schemas.values() for name, days in _missing(workspace, schema)}
@@ -63,7 +61,6 @@ def every_day(workspace: Workspace, schema: Schema, *wanted: pl.Expr) -> pl.Data
     return days.upsample(ON, every="1d") if len(days) else days
 
 
-@kept
 def stability(workspace: Workspace) -> pl.DataFrame | str:
     """Each feature's index of the days up to each day, against the champion's training rows; or why there is none."""
     champion, problem = workspace.releases.champion(), workspace.problem
@@ -80,7 +77,6 @@ def stability(workspace: Workspace) -> pl.DataFrame | str:
     return pl.DataFrame({ON: [first + timedelta(days=n) for n in range(int(day.max()) + 1)]} | found)
 
 
-@kept
 def drift(workspace: Workspace, index: pl.DataFrame | str) -> Figure | str:
     """The indices by day, the features that have moved furthest on top; the line is the end of training."""
     if isinstance(index, str):
@@ -112,11 +108,12 @@ def _by_newest(index: pl.DataFrame) -> list[str]:
 
 def heat(days: Sequence[date] | pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
     """Shades of values, shape (names, days), from none to most."""
-    drawn, (axes,) = panels((11, 1.2 + 0.25 * len(names)), left=0.2 + wide(names), right=0.8)
+    drawn = figure(11, 1.2 + 0.25 * len(names))
+    axes = drawn.subplots()
     edges = date2num([*days, days[-1] + timedelta(days=1)])
     extent = (edges[0], edges[-1], len(names) - 0.5, -0.5)
     image = axes.imshow(values, aspect="auto", extent=extent, vmin=0, vmax=most, cmap="YlOrRd", interpolation="nearest")
     axes.xaxis_date()
     axes.set_yticks(range(len(names)), names)
-    drawn.colorbar(image, label=label, fraction=0.08, pad=0.02, aspect=10)
+    drawn.colorbar(image, label=label, pad=0.02, aspect=10)
     return drawn

@@ -7,9 +7,8 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import dataset, decisions
-from {{cookiecutter.__package_name}}.shared.figures import panels
+from {{cookiecutter.__package_name}}.shared.figures import figure
 from {{cookiecutter.__package_name}}.shared.schema import ARRIVED
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -33,11 +32,11 @@ def versions(workspace: Workspace) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-@kept
 def timeline(workspace: Workspace) -> Figure:
     """Which version served when, and the challengers that were refused."""
     releases, made = workspace.releases.newest(MOST)[::-1], decisions.read(workspace.lake)
-    drawn, (axes,) = panels((11, 2.5))
+    drawn = figure(11, 2.5)
+    axes = drawn.subplots()
     times = date2num([release.released for release in releases] + [workspace.now()])
     served = [release.version for release in releases]
     axes.step(times, [*served, served[-1]], where="post", marker="o", label="serves")

@@ -10,13 +10,12 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.research.views.kept import kept
 from {{cookiecutter.__package_name}}.shared import BadInput, live, training
 from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared import BadInput, evaluation, live
 from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
-from {{cookiecutter.__package_name}}.shared.figures import panels, wide
+from {{cookiecutter.__package_name}}.shared.figures import figure
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions
 from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Personal, Task
@@ -43,13 +42,11 @@ class Answered:
     answers: Answers
 
 
-@kept
 def by_champion(workspace: Workspace) -> Answered:
     """What the champion was measured on in training, and every label since, which it had not seen."""
     return _answered(workspace, workspace.releases.newest(1))
 
 
-@kept
 def in_service(workspace: Workspace) -> Answered:
     """What the first release was measured on, and every label since, answered by what served at the time."""
     releases = workspace.releases.newest(MOST)
@@ -88,14 +85,13 @@ def measures(workspace: Workspace, found: Answered) -> list[str]:
     return sorted(names, key=lambda name: name != first)
 
 
-@kept
 def quality(workspace: Workspace, found: Answered, measure: str) -> Figure:
     """A metric by week, or by month of long lives: of all rows, and of each slice that has enough."""
     rows, ask = found.rows, workspace.acceptance
     shown = {name: _most(rows[name]) for name in ask.slices.columns if name in rows.columns} or {"": pl.Series()}
-    labels = ["all rows", *(f"{column} {value}" for column, values in shown.items() for value in values)]
-    drawn, below = panels((11, 3.2 * len(shown)), (len(shown), 1), right=0.8 + wide(labels))
-    for axes, (column, values) in zip(below, shown.items(), strict=True):
+    drawn = figure(11, 3.2 * len(shown))
+    panels = drawn.subplots(len(shown), squeeze=False)[:, 0]
+    for axes, (column, values) in zip(panels, shown.items(), strict=True):
         for value in values:
             part = over_time(workspace, found, measure, (rows[column] == value).fill_null(value=False))
             axes.plot(part["period"], part[measure], marker=".", linewidth=1, label=f"{column} {value}")
@@ -124,7 +120,6 @@ def over_time(workspace: Workspace, found: Answered, measure: str, chosen: pl.Se
     return pl.DataFrame(table, schema={"period": pl.Date, "rows": pl.Int64, measure: pl.Float64}).drop_nulls()
 
 
-@kept
 def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
     """What the champion's own answers of the last weeks, ahead of the outcome or by the service, were worth."""
     champion, now, problem = found.champion, workspace.now(), workspace.problem
