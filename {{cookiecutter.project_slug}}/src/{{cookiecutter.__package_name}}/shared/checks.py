@@ -210,17 +210,15 @@ def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
 
 def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
     """Rows that conform, with the names of the rules that each violates in the column `RULES`."""
-    rules = [(f"{RULES} {name}", name, condition) for name, condition in schema.conditions().items()]
+    rules = {f"{RULES} {name}": (name, condition) for name, condition in schema.conditions().items()}
     checked: PolarsFrame = (
         nw.from_native(rows)
-        .with_columns(condition.fill_null(value=True).alias(column) for column, _, condition in rules)
+        .with_columns(condition.fill_null(value=True).alias(column) for column, (_, condition) in rules.items())
         .to_native()
     )
-    violated = [pl.when(~pl.col(column)).then(pl.lit(name)) for column, name, _ in rules]
-    columns = [column for column, _, _ in rules]
-    return checked.with_columns(pl.concat_list(pl.lit(None, pl.String), *violated).list.drop_nulls().alias(RULES)).drop(
-        columns
-    )
+    names = (pl.when(~pl.col(column)).then(pl.lit(name)) for column, (name, _) in rules.items())
+    violated = pl.concat_list(pl.lit(None, pl.String), *names).list.drop_nulls()
+    return checked.with_columns(violated.alias(RULES)).drop(list(rules))
 
 
 def drop_rows(rows: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from {{cookiecutter.__package_name}}.shared import figures
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 MINUTE = "%Y-%m-%d %H:%M"
+FORMAT = "{:" + MINUTE + "}"
 
 
 def open_pinned(problem: Problem) -> Workspace:
@@ -54,4 +55,4 @@ def _table(rows: pl.DataFrame) -> mo.Html:
 
 def _format(kind: pl.DataType) -> str:
     """Four digits of a number; an integer is none to be grouped, since it may be a key."""
-    return f"{{:{MINUTE}}}" if kind.is_temporal() else "{:.4g}" if kind.is_float() else "{}"
+    return FORMAT if kind.is_temporal() else "{:.4g}" if kind.is_float() else "{}"
