@@ -1016,7 +1016,7 @@ def test_parameters_count_and_their_comments_do_not(root: Path, package: Path) -
 
 
 TRICKY = '''
-NAME = f"ä {1!r} # no comment {'a'} {{}}"  # ö
+NAME = f"ä {1!r} # no comment {'a'} "  # ö
 TEXT = """not a docstring
 
 # no comment
@@ -1026,7 +1026,7 @@ def two(): return (  # three
 
     4)
 '''
-SIGNIFICANT = '''NAME = f"ä {1!r} # no comment {'a'} {{}}"
+SIGNIFICANT = '''NAME = f"ä {1!r} # no comment {'a'} "
 TEXT = """not a docstring
 
 # no comment
