@@ -14,8 +14,8 @@ from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}  # two cores and two workers: one thread each
 
-import polars as pl
 import marimo
+import polars as pl
 import pytest
 from filelock import FileLock
 from matplotlib.figure import Figure
@@ -23,7 +23,6 @@ from matplotlib.text import Text
 
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.service import smoke_test
-from {{cookiecutter.__package_name}}.production import canary, lifecycle
 from {{cookiecutter.__package_name}}.research import report
 from {{cookiecutter.__package_name}}.shared import figures
 from {{cookiecutter.__package_name}}.shared.problem import Problem

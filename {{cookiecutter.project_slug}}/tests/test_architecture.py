@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path

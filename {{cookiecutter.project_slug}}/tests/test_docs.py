@@ -20,8 +20,8 @@ import pytest
 
 from {{cookiecutter.__package_name}} import cli
 from {{cookiecutter.__package_name}}.shared import contract, derived, settings
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.collect import TIME
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]

@@ -245,7 +245,7 @@ def gate(workspace: "Workspace", *, version: int | None) -> object:
     """Evaluate a challenger against the gate and give the reasons."""
     from {{cookiecutter.__package_name}}.production import gate
 
-    return gate.judge(workspace, version=version)
+    return gate.gate(workspace, version=version)
 
 
 @cli.command(section="Model", writes=True)

@@ -12,10 +12,8 @@ from {{cookiecutter.__package_name}}.production import ingest, lifecycle, promot
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, erasures
 from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.release import CARD, Release
-from {{cookiecutter.__package_name}}.shared.training import EVIDENCE
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.release import Release
+from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 

@@ -16,8 +16,6 @@ from {{cookiecutter.__package_name}}.production import train as train_module
 from {{cookiecutter.__package_name}}.production.gate import Check, Verdict, gate
 from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.predictor import Predictor, text_features
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version, code_hash
 from {{cookiecutter.__package_name}}.shared.provenance import code_hash
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
 from {{cookiecutter.__package_name}}.shared.release import MODEL

@@ -13,9 +13,6 @@ from {{cookiecutter.__package_name}}.production import gate, lifecycle, promote,
 from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.gate import Check
 from {{cookiecutter.__package_name}}.production.predict import champion
-from {{cookiecutter.__package_name}}.production.service.online import Prepared
-from {{cookiecutter.__package_name}}.production.service.requestlog import Kept, RequestLog, Served
-from {{cookiecutter.__package_name}}.shared import live
 from {{cookiecutter.__package_name}}.production.service import smoke_test
 from {{cookiecutter.__package_name}}.production.service.request_log import (
     LoggedBatch,
@@ -24,7 +21,7 @@ from {{cookiecutter.__package_name}}.production.service.request_log import (
 )
 from {{cookiecutter.__package_name}}.production.service.serving_model import ServingModel
 from {{cookiecutter.__package_name}}.production.service.smoke_test import checks
-from {{cookiecutter.__package_name}}.shared import live, training
+from {{cookiecutter.__package_name}}.shared import live
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import logged
 from {{cookiecutter.__package_name}}.shared.settings import Acceptance

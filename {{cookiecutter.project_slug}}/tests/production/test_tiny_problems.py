@@ -6,8 +6,6 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from html import unescape
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -24,7 +22,7 @@ from starlette.testclient import TestClient
 
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.explain import explain, status
-from {{cookiecutter.__package_name}}.production.gate import judge
+from {{cookiecutter.__package_name}}.production.gate import gate
 from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.monitor import monitor
 from {{cookiecutter.__package_name}}.production.predict import predict
@@ -154,7 +152,7 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     assert trained.rows + trained.window == 300
     assert 60 < trained.window < 120
     assert set(trained.metrics["model"]) == {"rmse", "mae", "bias", "r2"}
-    verdict = judge(workspace)
+    verdict = gate(workspace)
     asked = {check.name: check.passed for check in verdict.checks}
     assert verdict.ok, str(verdict)
     assert {"rmse at most 10.0", "r2 at least 0.8", "better than dummy", "better than linear"} <= set(asked)

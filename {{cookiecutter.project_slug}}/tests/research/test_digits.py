@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from {{cookiecutter.__package_name}}.production.gate import judge
+from {{cookiecutter.__package_name}}.production.gate import gate
 from {{cookiecutter.__package_name}}.production.ingest import ingest
 from {{cookiecutter.__package_name}}.production.promote import promote
 from {{cookiecutter.__package_name}}.production.train import train
@@ -205,11 +205,11 @@ def test_the_gate_refuses_moved_images_for_logistic_regression(opened: Callable[
     assert promote(workspace, now=as_of, dirty=True).release == 1
     as_of = arrived(workspace, rows[900:])
     train(workspace, as_of=as_of)
-    plain = judge(workspace)
+    plain = gate(workspace)
     (workspace.root / "config" / "params.toml").write_text("moved = true", encoding="utf-8")
     workspace = dataclasses.replace(workspace)  # reads its parameters again
     trained = train(workspace, as_of=as_of)
-    shown = judge(workspace)
+    shown = gate(workspace)
     assert workspace.registry.tags(trained.run_id)["parameters"] == '{"moved":true,"seed":0}'
     better = [
         next(check for check in verdict.checks if check.name == "better than champion, version 1")

@@ -10,6 +10,7 @@ import pytest
 from narwhals.exceptions import ColumnNotFoundError
 from pydantic import Field, ValidationError, create_model
 
+from {{cookiecutter.__package_name}}.production.service.request_model import row_model
 from {{cookiecutter.__package_name}}.shared import BadInput, contract, derived
 from {{cookiecutter.__package_name}}.shared.schema import (
     Category,
@@ -243,7 +244,7 @@ def test_the_targets_type_says_what_the_task_is() -> None:
 
 
 def test_the_request_model_takes_a_row_without_its_target_and_nothing_else() -> None:
-    model = derived.request_model(Parcel)
+    model = row_model(Parcel)
     row = {name: value for name, value in PARCEL.items() if name != "lost"}
     assert model.model_validate(row).model_dump() == row
     assert model.__name__ == "ParcelRequest"

@@ -26,14 +26,6 @@ from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures, 
 from {{cookiecutter.__package_name}}.shared import provenance as provenance_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.registry import (
-    Registry,
-    Version,
-    changed_files,
-    code_hash,
-    provenance,
-)
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.provenance import MODEL_FILES, changed_files, code_hash, provenance
 from {{cookiecutter.__package_name}}.shared.registry import Registry, Version
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases, rows_of
@@ -1088,7 +1080,7 @@ def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
 
 @pytest.mark.parametrize("name", ["shared/collect.py", "research/experiments/idea.py", "research/reports/model.py"])
 def test_what_makes_no_model_need_not_be_committed_for_one(package: Path, repository: Path, name: str) -> None:
-    made = {"tables": {"flights": 3}, "as_of": NOON}
+    made: dict[str, Any] = {"tables": {"flights": 3}, "as_of": NOON}
     (package / name).write_text("x = 1\n", encoding="utf-8")
     assert changed_files(repository) == []
     assert provenance(repository, **made, files=MODEL_FILES)["dirty"] == "false"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -33,6 +34,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import {{cookiecutter.__package_name}}
 from {{cookiecutter.__package_name}}.shared import Refused, evaluation, onnx_model, training
+from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.onnx_model import convert
 from {{cookiecutter.__package_name}}.shared.predictor import Predictor, model_inputs, predicted, text_features
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
@@ -508,7 +510,7 @@ def test_evidence_is_read_from_the_column_of_the_model_also_where_it_has_a_value
     rows = pl.DataFrame({"_target": ["b", "a"]}).with_columns(
         pl.Series("_model", np.array([[0.2, 0.8], [0.6, 0.4]])), pl.Series("_dummy", np.array([[0.5, 0.5]] * 2))
     )
-    answers = training.evidence(MULTICLASS, rows, "model", ("a", "b"))
+    answers = Candidate.answers(Mock(holdout=rows, classes=("a", "b")), MULTICLASS)
     assert (answers.task, answers.target.tolist()) == (Task.MULTICLASS, [1, 0])
     assert answers.prediction.tolist() == [[0.2, 0.8], [0.6, 0.4]]
 

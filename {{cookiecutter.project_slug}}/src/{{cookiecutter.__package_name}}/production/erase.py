@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures
-from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared import BadInput, candidates, erasures
-from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
+from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared.problem import RESERVED
 from {{cookiecutter.__package_name}}.shared.release import TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import Schema

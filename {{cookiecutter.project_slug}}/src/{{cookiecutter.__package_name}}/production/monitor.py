@@ -12,10 +12,8 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production import served
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation
-from {{cookiecutter.__package_name}}.shared.checks import RULES, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
 from {{cookiecutter.__package_name}}.shared.drift import stability
 from {{cookiecutter.__package_name}}.shared.evaluation import by_slice, metrics
 from {{cookiecutter.__package_name}}.shared.live import labelled_since

@@ -1,10 +1,5 @@
 """A challenger on one page, for people."""
 
-import json
-
-from {{cookiecutter.__package_name}}.production.train import CANDIDATE
-from {{cookiecutter.__package_name}}.shared import effects, figures, training
-from {{cookiecutter.__package_name}}.shared.predictor import Predictor, text_features
 from {{cookiecutter.__package_name}}.shared import effects, figures
 from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.registry import Version

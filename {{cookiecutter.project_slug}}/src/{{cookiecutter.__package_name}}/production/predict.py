@@ -16,7 +16,6 @@ from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractViolati
 from {{cookiecutter.__package_name}}.shared.dataset import History
 from {{cookiecutter.__package_name}}.shared.files import chunks, conform_rows, write_rows
 from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
-from {{cookiecutter.__package_name}}.shared.provenance import code_hash
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.schema import Personal, Schema, Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace

@@ -9,20 +9,15 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.production import cards
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, evaluate, record
-from {{cookiecutter.__package_name}}.production import cards
-from {{cookiecutter.__package_name}}.production.gate import Verdict, asked, challenger, keep
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.production.service import smoke_test as smoke
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.predictor import model_inputs, predicted
-from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version, code_hash
-from {{cookiecutter.__package_name}}.shared.release import CARD, MODEL, Golden, Release
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
+from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.candidates import Candidate
 from {{cookiecutter.__package_name}}.shared.evaluation import Floats
+from {{cookiecutter.__package_name}}.shared.predictor import model_inputs, predicted
 from {{cookiecutter.__package_name}}.shared.provenance import code_hash
 from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Golden, Release, model_inputs
+from {{cookiecutter.__package_name}}.shared.release import MODEL, Golden, Release
 from {{cookiecutter.__package_name}}.shared.schema import Task
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -207,7 +202,6 @@ def _refit_rows(workspace: Workspace, candidate: Candidate, training_set: pl.Dat
 def _refit(
     workspace: Workspace, candidate: Candidate, version: Version, rows: pl.DataFrame, *, now: datetime
 ) -> Release:
-    from {{cookiecutter.__package_name}}.shared import training  # noqa: PLC0415 - keeps the libraries of training out of a rollback
 
     problem = workspace.problem
     parameters = problem.recipe().parameters.model_validate(candidate.parameters)
@@ -231,7 +225,7 @@ def _refit(
         metrics=candidate.metrics,
         parameters=parameters.model_dump(),
         tables=candidate.tables,
-        golden=_golden(workspace, golden, training.predicted(problem.task, fitted.pipeline, inputs), candidate.as_of),
+        golden=_golden(workspace, golden, predicted(problem.task, fitted.pipeline, inputs), candidate.as_of),
         onnx=fitted.onnx,
     )
 

@@ -9,10 +9,8 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.findings import Finding, State, missed
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset, live, training
-from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, with_violations
 from {{cookiecutter.__package_name}}.shared import BadInput, dataset, evaluation, live
-from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, marked
+from {{cookiecutter.__package_name}}.shared.checks import RULES, TOLERANCE, with_violations
 from {{cookiecutter.__package_name}}.shared.evaluation import metrics
 from {{cookiecutter.__package_name}}.shared.release import Release
 from {{cookiecutter.__package_name}}.shared.requests import (

@@ -11,15 +11,10 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from html import escape
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from {{cookiecutter.__package_name}}.shared import BadInput, first_line, whole
-from {{cookiecutter.__package_name}}.shared.listening import answer, listen
-from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)

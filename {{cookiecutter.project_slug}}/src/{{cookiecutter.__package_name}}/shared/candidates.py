@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from {{cookiecutter.__package_name}}.shared import BadInput, evaluation
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers
 from {{cookiecutter.__package_name}}.shared.lake import Lake
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor
 from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.release import Predictor
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES
 
 TABLE, VERDICTS = "candidates", "verdicts"

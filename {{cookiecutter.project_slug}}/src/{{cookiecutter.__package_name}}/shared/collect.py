@@ -24,7 +24,9 @@ def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) ->
         inbox: Has a folder a table; other files in it stay as they are.
     """
     source = root / "data" / "example"
-    return [path for table in KNOWN for path in _deliver(source / f"{table}.parquet", since, min(until, END), inbox / table)]
+    return [
+        path for table in KNOWN for path in _deliver(source / f"{table}.parquet", since, min(until, END), inbox / table)
+    ]
 
 
 def _deliver(source: Path, since: datetime | None, until: datetime, folder: Path) -> list[Path]:

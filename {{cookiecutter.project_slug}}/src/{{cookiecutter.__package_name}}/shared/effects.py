@@ -6,10 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from {{cookiecutter.__package_name}}.shared import training
-from {{cookiecutter.__package_name}}.shared.evaluation import losses
-from {{cookiecutter.__package_name}}.shared.predictor import Predictor
 from {{cookiecutter.__package_name}}.shared.evaluation import answers, losses
+from {{cookiecutter.__package_name}}.shared.predictor import Predictor
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 
 ROWS = 5000  # on which the importance of features is measured

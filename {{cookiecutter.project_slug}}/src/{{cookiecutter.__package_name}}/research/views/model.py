@@ -10,10 +10,8 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import BadInput, live, training
-from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared import BadInput, evaluation, live
-from {{cookiecutter.__package_name}}.shared.checks import ContractBreach, keys_of
+from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
 from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
 from {{cookiecutter.__package_name}}.shared.figures import figure
 from {{cookiecutter.__package_name}}.shared.release import Release, contributions

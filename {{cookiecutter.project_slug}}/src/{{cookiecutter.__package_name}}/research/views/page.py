@@ -1,16 +1,16 @@
 """What every report has: the state of the tables that it shows; figures, tables and sentences as marimo shows them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import marimo as mo
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.research.views.kept import kept
+from {{cookiecutter.__package_name}}.shared import figures
 from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
-from {{cookiecutter.__package_name}}.shared import figures
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 MINUTE = "%Y-%m-%d %H:%M"
 FORMAT = "{:" + MINUTE + "}"
@@ -41,7 +41,9 @@ def show(content: Figure | pl.DataFrame | str, *, alt: str = "") -> mo.Html:
 
 
 def _table(rows: pl.DataFrame) -> mo.Html:
-    formats = {name: _format(kind) for name, kind in rows.schema.items() if kind.is_numeric() or kind.is_temporal()}
+    formats: dict[str, str | Callable[..., Any]] = {
+        name: _format(kind) for name, kind in rows.schema.items() if kind.is_numeric() or kind.is_temporal()
+    }
     return mo.ui.table(
         rows,
         pagination=False,
