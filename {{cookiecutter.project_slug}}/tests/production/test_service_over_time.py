@@ -343,7 +343,7 @@ VALUES = st.lists(st.tuples(NUMBERS, st.floats(width=32) | st.none(), st.text() 
 def test_any_feature_is_kept_as_it_is_answered(values: list[tuple[float | None, float | None, str | None]]) -> None:
     types = {"wide": pl.Float64, "narrow": pl.Float32, "text": pl.String}
     rows = pl.DataFrame(values, schema=types, orient="row")
-    encoded = rows.select(pl.struct(request_log._float64(rows)).struct.json_encode()).to_series()
+    encoded = request_log._as_json(rows)
     answered = json.loads(to_json(rows.to_dicts(), inf_nan_mode="null"))
     assert [json.loads(text) for text in encoded] == answered
 
@@ -403,10 +403,10 @@ def test_many_small_answers_are_packed_and_a_full_log_says_so(
     for _ in range(2 * request_log.SMALL + 1):
         log.add(one)
     assert [len(frame) for frame in log._frames] == [request_log.SMALL] * 2
-    assert (log.rows, log.full) == (201, False)
+    assert (log.rows, log.due) == (201, False)
     log.add(some(service, 50))
-    assert log.full
-    assert (log.flush(), log.full) == (251, False)
+    assert log.due
+    assert (log.flush(), log.due) == (251, False)
 
 
 def some(service: Service, n: int) -> LoggedBatch:

@@ -1,4 +1,4 @@
-"""The table `requests`: what the service was asked and what it answered, for the monitor and the canary.
+"""The table `requests`: what the service was asked and what it answered, for the monitor and the smoke test.
 
 It has the contract's columns beside those that are named here; the service appends to it.
 """

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from time import monotonic
 from typing import Annotated, Any
 
 import polars as pl
@@ -174,12 +173,10 @@ class Service:
         """Follow champion and tables, and append to the log, while the application runs."""
         if self.reloader.model is None:
             await asyncio.to_thread(self.reloader.refresh)
-        stopping = asyncio.Event()
+        stopping, flush_pause = asyncio.Event(), min(CHECK_SECONDS, self.settings.serve_keeps)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_repeat(self.reloader.refresh, self.settings.serve_looks, stopping))
-            if self.log:
-                pause = min(CHECK_SECONDS, self.settings.serve_keeps)
-                tasks.create_task(_repeat(_flush_when_due(self.log, self.settings.serve_keeps), pause, stopping))
+            for work, pause in ((self.reloader.refresh, self.settings.serve_looks), (self._flush_if_due, flush_pause)):
+                tasks.create_task(_repeat(work, pause, stopping))
             yield
             stopping.set()
         self.raw.close()
@@ -187,18 +184,9 @@ class Service:
         if self.log:
             await asyncio.to_thread(self.log.flush)
 
-
-def _flush_when_due(log: RequestLog, seconds: float) -> Callable[[], None]:
-    """Flush the log when its time has come, or when it is full."""
-    due = monotonic() + seconds
-
-    def flush() -> None:
-        nonlocal due
-        if log.full or monotonic() >= due:
-            log.flush()
-            due = monotonic() + seconds
-
-    return flush
+    def _flush_if_due(self) -> None:
+        if self.log and self.log.due:
+            self.log.flush()
 
 
 async def _repeat(work: Callable[[], object], seconds: float, stopping: asyncio.Event) -> None:

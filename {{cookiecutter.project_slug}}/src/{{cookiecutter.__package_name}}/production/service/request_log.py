@@ -6,24 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from threading import Lock
+from time import monotonic
 from uuid import uuid4
 
 import polars as pl
 
 from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch, ServingModel
 from {{cookiecutter.__package_name}}.shared import BadInput, erasures, first_line
-from {{cookiecutter.__package_name}}.shared.requests import (
-    ANSWER,
-    COLUMNS,
-    FEATURES,
-    ID,
-    NTH,
-    SERVED,
-    TABLE,
-    TABLES,
-    VERSION,
-    asked,
-)
+from {{cookiecutter.__package_name}}.shared import requests as table
 from {{cookiecutter.__package_name}}.shared.schema import AT
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -85,8 +75,9 @@ class RequestLog:
     """
 
     def __init__(self, workspace: Workspace, *, max_rows: int) -> None:
+        self._seconds, self._due = workspace.settings.serve_keeps, monotonic() + workspace.settings.serve_keeps
         self._lake, self._schema, self._max_rows = workspace.lake, workspace.problem.schema, max_rows
-        self._raw_dtypes = asked(workspace).dtypes
+        self._dtypes = table.COLUMNS | table.asked(workspace).dtypes
         self._lock = Lock()
         self._new: list[LoggedBatch] = []  # not yet in the table's form, which takes time
         self._frames: list[pl.DataFrame] = []
@@ -94,9 +85,9 @@ class RequestLog:
         self.rows = self.lost = self._unsent = 0
 
     @property
-    def full(self) -> bool:
-        """Whether rows should be appended before it is time."""
-        return self._unsent >= FULL
+    def due(self) -> bool:
+        """Whether it is time to flush, or there are many rows."""
+        return monotonic() >= self._due or self._unsent >= FULL
 
     def add(self, batch: LoggedBatch) -> None:
         """Keep a batch until the next flush."""
@@ -111,12 +102,12 @@ class RequestLog:
 
     def flush(self) -> int:
         """Append the rows to the table; return how many. What can't be appended stays, and is tried again."""
-        written = 0
+        written, self._due = 0, monotonic() + self._seconds
         try:
             while frames := self._next_batch():
                 rows = pl.concat(frames)
                 remaining = erasures.without(self._lake, self._schema, rows)
-                self._lake.append(TABLE, remaining, batch=self._batch, gains=True)
+                self._lake.append(table.TABLE, remaining, batch=self._batch, gains=True)
                 with self._lock:
                     while self._in_batch:
                         self._drop_first()
@@ -160,28 +151,22 @@ class RequestLog:
         raw = pl.concat([batch.raw for batch in batches])
         each = pl.DataFrame(
             [(request.id, n, at, request.answered) for request, at in requests for n in range(request.rows)],
-            schema={ID: pl.String, NTH: pl.UInt32, SERVED: COLUMNS[SERVED], ANSWER: pl.Boolean},
+            schema={name: table.COLUMNS[name] for name in (table.ID, table.NTH, table.SERVED)}
+            | {"answered": pl.Boolean()},
             orient="row",
         )
-        return rows.select(
-            *(each[name] for name in (ID, NTH, SERVED)),
-            pl.lit(model.release.version, dtype=pl.Int64).alias(VERSION),
-            pl.lit(json.dumps(model.versions)).alias(TABLES),
-            pl.col(AT) if AT in rows.columns else pl.lit(None, dtype=COLUMNS[AT]).alias(AT),
-            pl.struct(_float64(rows.select(list(model.release.features)))).struct.json_encode().alias(FEATURES),
-            pl.when(each[ANSWER])
-            .then(predictions.select(pl.struct(pl.all()).struct.json_encode()).to_series())
-            .alias(ANSWER),
-            *(
-                raw[name] if name in raw.columns else pl.lit(None, dtype=dtype).alias(name)
-                for name, dtype in self._raw_dtypes.items()
-            ),
+        found = each.with_columns(
+            pl.lit(model.release.version, dtype=pl.Int64).alias(table.VERSION),
+            pl.lit(json.dumps(model.versions)).alias(table.TABLES),
+            *rows.select(name for name in (AT,) if name in rows.columns),
+            _as_json(rows.select(list(model.release.features))).alias(table.FEATURES),
+            pl.when("answered").then(_as_json(predictions)).alias(table.ANSWER),
+            *raw.select(name for name in self._dtypes if name in raw.columns),
         )
+        missing = (pl.lit(None).alias(name) for name in self._dtypes if name not in found.columns)
+        return found.with_columns(missing).select(pl.col(name).cast(dtype) for name, dtype in self._dtypes.items())
 
 
-def _float64(features: pl.DataFrame) -> list[pl.Expr]:
-    """Features as they are in a response: JSON has floats of 64 bits."""
-    return [
-        pl.col(name).cast(pl.Float64) if dtype == pl.Float32 else pl.col(name)
-        for name, dtype in features.schema.items()
-    ]
+def _as_json(rows: pl.DataFrame) -> pl.Series:
+    """Each row as JSON, with the numbers that a response has: JSON has floats of 64 bits."""
+    return rows.cast({pl.Float32: pl.Float64}).select(pl.struct(pl.all()).struct.json_encode()).to_series()

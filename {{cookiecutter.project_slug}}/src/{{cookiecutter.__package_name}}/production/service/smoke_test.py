@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from polars import selectors as cs
 
 from {{cookiecutter.__package_name}}.production.gate import Check
 from {{cookiecutter.__package_name}}.shared import first_line
@@ -95,14 +96,11 @@ def _replay(port: int, replayed: list[tuple[Row, Row]]) -> Check:
     """Whether requests that were answered lately get predictions of this release too."""
     if not replayed:
         return Check("replay", passed=True, detail="no recent requests")
-    rows = _post(port, [row for row, _ in replayed])["rows"]
-    changes = [
-        abs(value - before[name])
-        for row, (_, before) in zip(rows, replayed, strict=True)
-        for name, value in row.items()
-        if isinstance(value, float) and isinstance(before.get(name), float)
-    ]
-    change = f"answers moved by {np.mean(changes):.2g} in the mean" if changes else "answers are of another kind"
+    rows = pl.DataFrame(_post(port, [row for row, _ in replayed])["rows"])
+    before = pl.DataFrame([before for _, before in replayed])
+    numbers = [name for name in rows.select(cs.float()).columns if before.schema.get(name) == pl.Float64]
+    moved = np.abs(rows.select(numbers).to_numpy() - before.select(numbers).to_numpy())
+    change = f"answers moved by {moved.mean():.2g} in the mean" if numbers else "answers are of another kind"
     return Check("replay", passed=True, detail=f"{len(rows)} recent requests answered; {change}")
 
 
