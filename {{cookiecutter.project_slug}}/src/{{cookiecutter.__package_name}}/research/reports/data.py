@@ -6,8 +6,6 @@ __generated_with = "0.25.2"
 app = marimo.App(app_title="Data", width="medium")
 
 with app.setup:
-    import marimo as mo
-
     from {{cookiecutter.__package_name}}.research.views import data, page
     from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
@@ -20,42 +18,31 @@ def opened():
 
 @app.cell
 def title(workspace):
-    mo.vstack([mo.md("# Data"), page.header(workspace)])
+    page.header("Data", workspace)
     return
 
 
 @app.cell
 def volume(workspace):
-    mo.vstack([mo.md("## Rows by day"), page.show(data.volume(workspace), alt="rows a day of each table")])
+    page.section("Rows by day", data.volume(workspace))
     return
 
 
 @app.cell
-def nulls(workspace):
-    mo.vstack(
-        [mo.md("## Missing values by day"), page.show(data.nulls(workspace), alt="share of missing values by day")]
-    )
+def missing(workspace):
+    page.section("Missing values by day", data.nulls(workspace))
     return
 
 
 @app.cell
-def stability(workspace):
-    index = data.stability(workspace)
-    return (index,)
-
-
-@app.cell
-def drift(index, workspace):
-    mo.vstack(
-        [
-            mo.md("## Drift by day"),
-            mo.md(
-                f"Each feature's last {data.RECENT} days against the rows that the champion was trained on, those "
-                "before the line; population stability index."
-            ),
-            page.show(data.drift(workspace, index), alt="stability index of each feature by day"),
-            page.show(data.moved(workspace, index)),
-        ]
+def drift(workspace):
+    psi = data.stability(workspace)
+    page.section(
+        "Drift by day",
+        f"Population stability index of each feature: the last {data.RECENT} days against the champion's training "
+        "rows, those before the line.",
+        data.drift(workspace, psi),
+        data.moved(workspace, psi),
     )
     return
 

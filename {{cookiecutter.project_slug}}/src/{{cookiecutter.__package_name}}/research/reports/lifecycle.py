@@ -6,8 +6,6 @@ __generated_with = "0.25.2"
 app = marimo.App(app_title="Life cycle", width="medium")
 
 with app.setup:
-    import marimo as mo
-
     from {{cookiecutter.__package_name}}.research.views import lifecycle, page
     from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
 
@@ -20,31 +18,25 @@ def opened():
 
 @app.cell
 def title(workspace):
-    mo.vstack([mo.md("# Life cycle"), page.header(workspace)])
+    page.header("Life cycle", workspace)
     return
 
 
 @app.cell
 def versions(workspace):
-    mo.vstack(
-        [
-            mo.md("## Versions"),
-            page.show(lifecycle.timeline(workspace), alt="the version that served, over time"),
-            page.show(lifecycle.versions(workspace)),
-        ]
-    )
+    page.section("Versions", lifecycle.timeline(workspace), lifecycle.versions(workspace))
     return
 
 
 @app.cell
 def ages(workspace):
-    mo.vstack([mo.md("## Staleness"), page.show(lifecycle.ages(workspace))])
+    page.section("Staleness", lifecycle.ages(workspace))
     return
 
 
 @app.cell
 def decided(workspace):
-    mo.vstack([mo.md("## Decisions"), page.show(lifecycle.decided(workspace))])
+    page.section("Decisions", lifecycle.decided(workspace))
     return
 
 

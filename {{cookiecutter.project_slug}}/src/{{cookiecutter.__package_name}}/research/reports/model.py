@@ -20,7 +20,7 @@ def opened():
 
 @app.cell
 def title(workspace):
-    mo.vstack([mo.md("# Model"), page.header(workspace)])
+    page.header("Model", workspace)
     return
 
 
@@ -32,15 +32,15 @@ def answered(workspace):
 
 @app.cell
 def summary(champion, workspace):
-    page.show(model.summary(workspace, champion))
+    page.section("", model.summary(workspace, champion))
     return
 
 
 @app.cell
-def measured(champion, workspace):
+def metrics(champion, workspace):
     names = model.measures(workspace, champion)
-    measure = mo.ui.dropdown(names, value=names[0], label="metric")
-    return (measure,)
+    metric = mo.ui.dropdown(names, value=names[0], label="metric")
+    return (metric,)
 
 
 @app.cell
@@ -50,26 +50,20 @@ def in_service(workspace):
 
 
 @app.cell
-def quality(measure, served, workspace):
-    mo.vstack(
-        [
-            mo.md("## Quality over time, by slice"),
-            measure,
-            page.show(model.quality(workspace, served, measure.value), alt=f"{measure.value} over time, by slice"),
-        ]
-    )
+def quality(metric, served, workspace):
+    page.section("Quality over time, by slice", metric, model.quality(workspace, served, metric.value))
     return
 
 
 @app.cell
 def given(champion, workspace):
-    mo.vstack([mo.md("## Answers that were given"), page.show(model.given(workspace, champion))])
+    page.section("Served predictions", model.given(workspace, champion))
     return
 
 
 @app.cell
 def calibration(champion):
-    mo.vstack([mo.md("## Calibration"), page.show(answers.calibration(champion), alt="observed over predicted")])
+    page.section("Calibration", answers.calibration(champion))
     return
 
 
@@ -82,61 +76,40 @@ def slider(workspace):
 
 @app.cell
 def cost(champion, threshold, workspace):
-    mo.vstack(
-        [
-            mo.md("## Threshold and cost"),
-            threshold,
-            page.show(answers.in_words(workspace, champion, threshold.value)),
-        ]
-    )
+    page.section("Threshold and cost", threshold, answers.in_words(workspace, champion, threshold.value))
     return
 
 
 @app.cell
 def costs(champion, workspace):
-    mo.vstack(
-        [
-            page.show(answers.costs(workspace, champion), alt="cost of decisions by threshold"),
-            page.show(answers.thresholds(workspace, champion)),
-        ]
-    )
+    page.section("", answers.costs(workspace, champion), answers.thresholds(workspace, champion))
     return
 
 
 @app.cell
 def effects(champion, workspace):
-    values = answers.importance(workspace, champion)
-    mo.vstack(
-        [
-            mo.md("## Effects of features"),
-            page.show(answers.matters(values), alt="loss gained when a feature is shuffled"),
-            page.show(answers.moves(champion, values), alt="mean prediction by the value of a feature"),
-        ]
-    )
+    importance = answers.importance(workspace, champion)
+    page.section("Effects of features", answers.matters(importance), answers.moves(champion, importance))
     return
 
 
 @app.cell
 def worst(champion, workspace):
-    mo.vstack([mo.md("## Single cases"), mo.md("Answered worst:"), page.show(model.worst(workspace, champion))])
+    page.section("Single cases", "Rows with the largest loss:", model.worst(workspace, champion))
     return
 
 
 @app.cell
 def asked():
-    key = mo.ui.text(label="key of a row", placeholder="the worst")
+    key = mo.ui.text(label="key of a row", placeholder="the largest loss")
     return (key,)
 
 
 @app.cell
 def case(champion, key, workspace):
-    mo.vstack(
-        [
-            key,
-            mo.md(f"What moved the answer to {key.value or 'the worst'}, against a typical value of each feature:"),
-            page.show(model.case(workspace, champion, key.value)),
-        ]
-    )
+    row = f"the row {key.value}" if key.value else "the row with the largest loss"
+    explanation = f"Contribution of each feature to the prediction of {row}, against a typical value of the feature:"
+    page.section("", key, explanation, model.case(workspace, champion, key.value))
     return
 
 

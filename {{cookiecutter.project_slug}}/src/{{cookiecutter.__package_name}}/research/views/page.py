@@ -1,4 +1,4 @@
-"""What every report has: the state of the tables that it shows; figures, tables and sentences as marimo shows them."""
+"""What every report has: the state of the tables that it shows, and sections of figures, tables and sentences."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,29 +21,31 @@ def open_pinned(problem: Problem) -> Workspace:
     return open_project(problem).pinned()
 
 
-def header(workspace: Workspace) -> mo.Html:
-    """As of when, and from which versions of the tables."""
+def header(title: str, workspace: Workspace) -> mo.Html:
+    """The title, the time of the state that is shown, and the versions of its tables."""
     tables = ", ".join(f"{name} {version}" for name, version in workspace.settings.tables.items())
     as_of = f"Data as of **{workspace.now():{MINUTE}}** UTC, shown {datetime.now(UTC):{MINUTE}} UTC."
-    return mo.md(f"{as_of} Table versions: {tables}.")
+    return mo.md(f"# {title}\n\n{as_of} Table versions: {tables}.")
 
 
-def show(content: Figure | pl.DataFrame | str, *, alt: str = "") -> mo.Html:
-    """Show a figure, a table or a sentence in Markdown.
+def section(title: str, *contents: Figure | pl.DataFrame | str | mo.Html) -> mo.Html:
+    """Figures, tables, sentences in Markdown and controls below a heading, if there is one."""
+    heading = [mo.md(f"## {title}")] if title else []
+    return mo.vstack([*heading, *(_show(content, title) for content in contents)])
 
-    Args:
-        content: What is shown.
-        alt: Describes a figure to those who do not see it.
-    """
-    if isinstance(content, str):
-        return mo.md(content)
-    return mo.image(figures.png(content), alt=alt) if isinstance(content, Figure) else _table(content)
+
+def _show(content: Figure | pl.DataFrame | str | mo.Html, title: str) -> mo.Html:
+    match content:
+        case str():
+            return mo.md(content)
+        case Figure():
+            return mo.image(figures.png(content), alt=title or "figure")
+        case pl.DataFrame():
+            return _table(content)
+    return content
 
 
 def _table(rows: pl.DataFrame) -> mo.Html:
-    formats: dict[str, str | Callable[..., Any]] = {
-        name: _format(kind) for name, kind in rows.schema.items() if kind.is_numeric() or kind.is_temporal()
-    }
     return mo.ui.table(
         rows,
         pagination=False,
@@ -51,10 +53,12 @@ def _table(rows: pl.DataFrame) -> mo.Html:
         show_column_summaries=False,
         show_data_types=False,
         show_download=False,
-        format_mapping=formats,
+        format_mapping=dict.fromkeys(rows.columns, _text),
     )
 
 
-def _format(kind: pl.DataType) -> str:
-    """Four digits of a number; an integer is none to be grouped, since it may be a key."""
-    return FORMAT if kind.is_temporal() else "{:.4g}" if kind.is_float() else "{}"
+def _text(value: object) -> str:
+    """Four digits of a number, minutes of a time; an integer is not grouped, since it may be a key."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else f"{value:{MINUTE}}" if isinstance(value, datetime) else str(value)
