@@ -1,8 +1,6 @@
 """What every report has: the state of the tables that it shows, and sections of figures, tables and sentences."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import marimo as mo
 import polars as pl
@@ -13,7 +11,6 @@ from {{cookiecutter.__package_name}}.shared.problem import Problem
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
 
 MINUTE = "%Y-%m-%d %H:%M"
-FORMAT = "{:" + MINUTE + "}"
 
 
 def open_pinned(problem: Problem) -> Workspace:
