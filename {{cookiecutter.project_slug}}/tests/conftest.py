@@ -34,7 +34,6 @@ from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_wor
 PROJECT = Path(__file__).parents[1]
 PACKAGE = lifecycle.__name__.partition(".")[0]
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the small project's champion was promoted
-SMALL = "max_iter = 40\nlearning_rate = 0.15\n"  # a model that takes little time
 END = datetime(2013, 6, 1, tzinfo=UTC)  # of the rows that the small project can collect
 TIME = {"flights": "scheduled", "departures": "departed", "outcomes": "known", "weather": "observed"}
 
@@ -159,7 +158,6 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Workspace], str]:
 def _fresh(folder: Path) -> Path:
     for name in ("config", "docs"):
         shutil.copytree(PROJECT / name, folder / name)
-    (folder / "config" / "params.toml").write_text(SMALL, encoding="utf-8")
     (folder / "data" / "example").mkdir(parents=True)
     for table, time in TIME.items():
         rows = pl.scan_parquet(PROJECT / "data" / "example" / f"{table}.parquet").filter(pl.col(time) < END)

@@ -402,7 +402,7 @@ def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypat
 def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (trained.root / "config" / "params.toml").write_text("max_iter = 3\n")
+    (trained.root / "config" / "params.toml").write_text("seed = 3\n")
     monkeypatch.setenv("PATH", str(trained.root / "nothing"))
     result = asked("train", "--as-of", "2013-04-01", "--json")
     assert result.exit_code == 0, result.output

@@ -150,11 +150,10 @@ def state(workspace: Workspace) -> dict[str, Any]:
 
 @pytest.fixture
 def small(empty: Workspace) -> Workspace:
-    """A project of ten weeks' data in which nothing has run, and training takes little time."""
+    """A project of ten weeks' data in which nothing has run."""
     for table, time in TIME.items():
         file = empty.path("data/example") / f"{table}.parquet"
         pl.read_parquet(file).filter(pl.col(time) < datetime(2013, 4, 1, tzinfo=UTC)).write_parquet(file)
-    (empty.root / "config" / "params.toml").write_text("max_iter = 30\nlearning_rate = 0.2\n")
     (empty.root / "config" / "acceptance.toml").write_text("[decision]\nmiss = 4\n[canary]\non = false\n")
     return empty
 

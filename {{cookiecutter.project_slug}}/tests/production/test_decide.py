@@ -31,9 +31,9 @@ class Asked(Exception):
     """A challenger was to be trained."""
 
 
-def small_models(workspace: Workspace) -> None:
-    """Let training take less time."""
-    (workspace.root / "config" / "params.toml").write_text("max_iter = 3\n")
+def change_seed(workspace: Workspace) -> None:
+    """Change the parameters, and with them a file that Git knows."""
+    (workspace.root / "config" / "params.toml").write_text("seed = 3\n")
 
 
 def ask_for(workspace: Workspace, auc: float) -> None:
@@ -111,7 +111,7 @@ def test_a_challenger_is_due_when_live_quality_broke_its_limits_twice_and_a_week
 def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_due(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_models(trained)
+    change_seed(trained)
     ask_for(trained, auc=0.99)
     releases = trained.lake.version("releases")
     done = lifecycle.run(trained, now=DUE)
@@ -167,7 +167,7 @@ def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(
 def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(
     trained: Workspace, asked: list[datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_models(trained)
+    change_seed(trained)
     ask_for(trained, auc=0.99)
     left = train(trained, as_of=START + timedelta(hours=1))
     with monkeypatch.context() as patched:
@@ -212,7 +212,7 @@ def committed(trained: Workspace) -> Workspace:
 
 
 def test_a_challenger_waits_for_files_to_be_committed(committed: Workspace, asked: list[datetime]) -> None:
-    small_models(committed)
+    change_seed(committed)
     done = lifecycle.run(committed, now=DUE)
     assert not done.ok
     assert done.decision.person
@@ -225,7 +225,7 @@ def test_a_challenger_waits_for_files_to_be_committed(committed: Workspace, aske
 def test_a_version_from_files_that_differ_is_released_by_name_only(
     committed: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_models(committed)
+    change_seed(committed)
     version = train(committed, as_of=START + timedelta(hours=1)).version
     passes = Verdict(version, 1, ())
     monkeypatch.setattr(promote_module, "evaluate", lambda *_, **__: passes)

@@ -23,7 +23,7 @@ START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion 
 MARCH = datetime(2013, 3, 1, tzinfo=UTC)
 NOW = datetime(2013, 4, 2, 12, tzinfo=UTC)
 METRICS = {"auc": 0.75, "linear.auc": 0.7, "rows": 1000.0, "window_rows": 3000.0}
-SMALL = {"max_iter": 5, "seed": 3}
+OTHER = {"seed": 3}
 
 
 def serving(workspace: Workspace) -> Release:
@@ -39,7 +39,7 @@ def alias(workspace: Workspace) -> int | None:
 
 
 def challenge(workspace: Workspace, **changes: Any) -> Version:
-    """Register a challenger of another, small model whose evidence convinces the gate."""
+    """Register a challenger of another model whose evidence convinces the gate."""
     registry = workspace.registry
     champion = registry.version_by_alias(CHAMPION)
     assert champion is not None
@@ -50,7 +50,7 @@ def challenge(workspace: Workspace, **changes: Any) -> Version:
     )
     with registry.run("train", {}, {}) as run:
         made = {"run_id": run.id, "trained": datetime.now(UTC), "holdout": rows, "metrics": METRICS}
-        made["parameters"] = candidate.parameters | SMALL
+        made["parameters"] = candidate.parameters | OTHER
         workspace.candidates.append(candidate.model_copy(update=made | changes))
     version = registry.register(run.id, MODEL)
     registry.set_alias(CHALLENGER, version.number)
@@ -100,11 +100,11 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
     assert list(release.features) == list(trained.problem.features)
     assert {name for name, text in release.features.items() if text} == {"carrier", "destination"}
     assert release.metrics == METRICS
-    assert release.parameters == trained.parameters.model_dump() | SMALL
+    assert release.parameters == trained.parameters.model_dump() | OTHER
     assert release.tables == dataset.versions(trained.problem, trained.lake)
     assert str(done).splitlines()[-1] == f"version 2 is champion, refitted on {len(whole)} rows"
 
-    parameters = trained.parameters.model_copy(update=SMALL)
+    parameters = trained.parameters.model_copy(update=OTHER)
     again = training.fit(trained.problem, parameters, whole, check=whole.head(100))
     assert release.onnx == again.onnx
     assert kept_beside(trained, version, MODEL) == release.onnx

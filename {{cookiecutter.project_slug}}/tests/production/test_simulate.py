@@ -22,8 +22,8 @@ CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 3\n[window]\ndays = 7\n"
 
 @pytest.fixture
 def quick(trained: Workspace) -> Workspace:
-    """The trained project with small models, of which two are tried in a week."""
-    (trained.root / "config" / "params.toml").write_text("max_iter = 10\n")
+    """The trained project with models of which two are tried in a week."""
+    (trained.root / "config" / "params.toml").write_text("seed = 3\n")
     (trained.root / "config" / "acceptance.toml").write_text(CONFIG)
     return trained
 
@@ -85,7 +85,7 @@ def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Work
 def test_another_configuration_is_replayed_anew(quick: Workspace) -> None:
     before = simulate._workspace(quick, FROM).settings.lake
     assert simulate._workspace(quick, FROM).settings.lake == before
-    (quick.root / "config" / "params.toml").write_text("max_iter = 11\n")
+    (quick.root / "config" / "params.toml").write_text("seed = 4\n")
     assert simulate._workspace(dataclasses.replace(quick), FROM).settings.lake != before
 
 

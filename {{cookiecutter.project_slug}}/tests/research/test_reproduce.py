@@ -50,7 +50,7 @@ def repository(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
     shutil.copytree(PROJECT / "src", trained.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(PROJECT / name, trained.root / name)
-    (trained.root / "config" / "params.toml").write_text("max_iter = 20\nlearning_rate = 0.2\n", encoding="utf-8")
+    (trained.root / "config" / "params.toml").write_text("seed = 3\n", encoding="utf-8")
     (trained.root / ".gitignore").write_text("data\nmlruns\nreports\n__pycache__\n", encoding="utf-8")
     git(trained.root, "init", "--quiet")
     git(trained.root, "add", ".")
