@@ -1,0 +1,133 @@
+"""Another model needs a few lines of `shared/model.py` and `config/params.toml`, and nothing about ONNX."""
+
+import difflib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from baking import Project, run
+
+OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": "", "OMP_NUM_THREADS": "1"}  # the project's own environment
+YOURS = ("tests/shared/test_problem.py", "tests/research/test_experiments.py")
+NOW = "2013-04-01"  # by which the example has labels of three months
+
+
+@dataclass(frozen=True)
+class Swap:
+    """How the shipped model becomes another.
+
+    Attributes:
+        changes: Patterns of `model.py`, and what takes their place.
+        parameters: The content of `config/params.toml`.
+        packages: What the project lacks.
+    """
+
+    changes: dict[str, str]
+    parameters: str
+    packages: tuple[str, ...] = ()
+
+
+IMPORT = "from sklearn.ensemble import HistGradientBoostingClassifier\n"
+PARAMETERS = r"    learning_rate: .*?(?=    blank_share)"
+TREES = r"    trees = .*?\n    \)\n"
+SWAPS = {
+    "logistic regression": Swap(
+        {
+            IMPORT: "from sklearn.impute import SimpleImputer\nfrom sklearn.linear_model import LogisticRegression\n",
+            "import TargetEncoder": "import StandardScaler, TargetEncoder",
+            PARAMETERS: "    c: Annotated[float, Search(0.01, 100, log=True)] = Field(default=1.0, gt=0)\n",
+            TREES: "    linear = LogisticRegression(C=parameters.c, max_iter=1000)\n",
+            r"make_pipeline\(encode, trees\)": "make_pipeline(encode, SimpleImputer(), StandardScaler(), linear)",
+        },
+        "c = 0.5\nblank_share = 0.0\nseed = 0\n",
+    ),
+    "random forest": Swap(
+        {
+            "HistGradientBoostingClassifier": "RandomForestClassifier",
+            PARAMETERS: (
+                "    n_estimators: int = Field(default=40, gt=0)\n    min_samples_leaf: int = Field(default=20, gt=0)\n"
+            ),
+            "early_stopping=False, ": "",
+        },
+        "n_estimators = 40\nmin_samples_leaf = 20\nblank_share = 0.0\nseed = 0\n",
+    ),
+    "lightgbm": Swap(
+        {
+            IMPORT: "",
+            "from pydantic import": "from lightgbm import LGBMClassifier\nfrom pydantic import",
+            "HistGradientBoostingClassifier": "LGBMClassifier",
+            "early_stopping=False, ": "verbose=-1, ",
+            "max_iter": "n_estimators",
+            "max_leaf_nodes": "num_leaves",
+            "min_samples_leaf": "min_child_samples",
+            "l2_regularization": "reg_lambda",
+        },
+        "learning_rate = 0.1\nn_estimators = 60\nnum_leaves = 15\nmin_child_samples = 100\nreg_lambda = 1.0\n"
+        "blank_share = 0.0\nseed = 0\n",
+        ("lightgbm", "onnxmltools"),
+    ),
+    "xgboost": Swap(
+        {
+            IMPORT: "",
+            "import TargetEncoder\n": "import TargetEncoder\nfrom xgboost import XGBClassifier\n",
+            "HistGradientBoostingClassifier": "XGBClassifier",
+            "early_stopping=False, ": "",
+            "max_iter": "n_estimators",
+            "max_leaf_nodes": "max_leaves",
+            "min_samples_leaf": "min_child_weight",
+            "l2_regularization": "reg_lambda",
+        },
+        "learning_rate = 0.1\nn_estimators = 60\nmax_leaves = 15\nmin_child_weight = 20\nreg_lambda = 1.0\n"
+        "blank_share = 0.0\nseed = 0\n",
+        ("xgboost-cpu", "onnxmltools"),  # without the 200 MB of CUDA
+    ),
+}
+
+
+def swapped(project: Project, folder: Path, swap: Swap) -> tuple[Project, int]:
+    """A copy of the project with another model, and in how many lines of `model.py` it differs."""
+    root = Path(shutil.copytree(project.root, folder / project.slug))
+    path = root / "src" / project.package / "shared" / "model.py"
+    shipped = changed = path.read_text(encoding="utf-8")
+    for old, new in swap.changes.items():
+        changed, found = re.subn(old, new, changed, flags=re.DOTALL)
+        assert found, old
+    path.write_text(changed, encoding="utf-8")
+    (root / "config" / "params.toml").write_text(swap.parameters, encoding="utf-8")
+    difference = list(difflib.ndiff(shipped.splitlines(), changed.splitlines()))
+    return Project(root), max(sum(line.startswith(sign) for line in difference) for sign in ("- ", "+ "))
+
+
+def python(swap: Swap) -> list[str]:
+    """The project's environment and the swap's packages on top of it."""
+    return ["uv", "run", "--quiet", "--isolated", "--locked", *(f"--with={package}" for package in swap.packages)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWAPS)
+def test_another_model_goes_through_the_gate_to_predictions_by_at_most_15_lines(
+    project: Project, tmp_path: Path, name: str
+) -> None:
+    mine, lines = swapped(project, tmp_path, SWAPS[name])
+    assert lines <= 15
+    assert "onnx" not in re.sub(r'""".*?"""', "", mine.read(f"src/{mine.package}/shared/model.py"), flags=re.DOTALL)
+    (mine.root / "config" / "acceptance.toml").write_text("[window]\ndays = 14\n", encoding="utf-8")
+    command = [*python(SWAPS[name]), mine.slug]
+    done = json.loads(run(*command, "run", "--now", NOW, "--dirty", "--json", cwd=mine.root, env=OWN).stdout)
+    assert done["champion"] == 1, done
+    asked = mine.root / "data" / "example" / "flights" / "2013-04.parquet"
+    answer = json.loads(run(*command, "predict", asked, "--now", NOW, "--json", cwd=mine.root, env=OWN).stdout)
+    assert (answer["version"], answer["rejected"]) == (1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["logistic regression", "lightgbm"])
+def test_with_another_model_all_tests_but_the_users_own_pass(project: Project, tmp_path: Path, name: str) -> None:
+    mine, _ = swapped(project, tmp_path, SWAPS[name])
+    skipped = [f"--ignore={path}" for path in YOURS]
+    workers = f"--numprocesses={os.environ.get('PYTEST_XDIST_AUTO_NUM_WORKERS', 'auto')}"
+    run(*python(SWAPS[name]), "pytest", "-q", workers, *skipped, cwd=mine.root, env=OWN)
