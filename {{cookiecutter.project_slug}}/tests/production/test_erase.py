@@ -45,8 +45,9 @@ def holding(folder: Path, keys: pl.DataFrame) -> list[Path]:
 
 
 def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Workspace, examples: pl.DataFrame) -> None:
-    kept = [trained.path(name) for name in ("data/lake", "data/archive", "mlruns")]
+    kept = [trained.path(name) for name in ("data/lake", "data/archive")]
     assert all(holding(folder, examples) for folder in kept)
+    assert not list(trained.path("mlruns").rglob("*.parquet")), "MLflow is given no rows"
     release, as_of = champion(trained), trained.now()
     before = dataset.training_set(trained.problem, trained.lake, as_of=as_of)
     done = erasing.erase(trained, written(examples))

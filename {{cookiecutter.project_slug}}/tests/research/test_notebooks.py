@@ -113,7 +113,7 @@ def test_a_notebook_that_writes_the_package_anew_is_seen(planted: Callable[..., 
 @pytest.mark.parametrize(
     "source",
     [
-        f"from {PACKAGE}.production.gate import judge",
+        f"from {PACKAGE}.production.gate import gate",
         f"import {PACKAGE}.production",
         f"from {PACKAGE} import production",
     ],
