@@ -15,7 +15,7 @@ from {{cookiecutter.__package_name}}.production.predict import features_for, pre
 from {{cookiecutter.__package_name}}.production.promote import promote, publish, repair, rollback
 from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
 from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Release
+from {{cookiecutter.__package_name}}.shared.release import MODEL, Golden, Release
 from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
@@ -173,7 +173,11 @@ def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
 ) -> None:
     version, state = challenge(trained), State(trained)
     golden = promote_module._golden
-    monkeypatch.setattr(promote_module, "_golden", lambda of, rows, answers, at: golden(of, rows, answers + 0.01, at))
+
+    def other(workspace: Workspace, rows: pl.DataFrame, answers: np.ndarray, as_of: datetime) -> Golden:
+        return golden(workspace, rows, answers + 0.01, as_of)
+
+    monkeypatch.setattr(promote_module, "_golden", other)
     with pytest.raises(Refused, match=r"version 2 differs by 0\.01 from its golden answers: it must not serve"):
         promote(trained, now=NOW)
     assert state.is_as_before()

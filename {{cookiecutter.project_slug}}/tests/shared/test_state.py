@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,14 @@ from {{cookiecutter.__package_name}}.shared import provenance as provenance_modu
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.provenance import MODEL_FILES, changed_files, code_hash, provenance
+from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
+from {{cookiecutter.__package_name}}.shared.provenance import (
+    ALL_FILES,
+    MODEL_FILES,
+    changed_files,
+    code_hash,
+    provenance,
+)
 from {{cookiecutter.__package_name}}.shared.registry import Registry, Version
 from {{cookiecutter.__package_name}}.shared.release import Golden, Release, Releases, rows_of
 from {{cookiecutter.__package_name}}.shared.schema import (
@@ -1080,14 +1088,16 @@ def test_a_tree_that_differs_from_its_commit_is_dirty(repository: Path) -> None:
 
 @pytest.mark.parametrize("name", ["shared/collect.py", "research/experiments/idea.py", "research/reports/model.py"])
 def test_what_makes_no_model_need_not_be_committed_for_one(package: Path, repository: Path, name: str) -> None:
-    made: dict[str, Any] = {"tables": {"flights": 3}, "as_of": NOON}
+    def dirty(files: Sequence[str] = ALL_FILES) -> str:
+        return provenance(repository, tables={"flights": 3}, as_of=NOON, files=files)["dirty"]
+
     (package / name).write_text("x = 1\n", encoding="utf-8")
     assert changed_files(repository) == []
-    assert provenance(repository, **made, files=MODEL_FILES)["dirty"] == "false"
-    assert provenance(repository, **made)["dirty"] == "true", "an experiment can't be made again from its commit"
+    assert dirty(MODEL_FILES) == "false"
+    assert dirty() == "true", "an experiment can't be made again from its commit"
     (package / "shared" / "model.py").write_text("x = 1\n", encoding="utf-8")
     assert changed_files(repository) == [f"src/{PACKAGE}/shared/model.py"]
-    assert provenance(repository, **made, files=MODEL_FILES)["dirty"] == "true"
+    assert dirty(MODEL_FILES) == "true"
 
 
 @pytest.mark.parametrize("path", [None, "nowhere"], ids=["no repository", "no Git"])

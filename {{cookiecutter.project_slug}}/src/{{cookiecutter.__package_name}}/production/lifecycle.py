@@ -14,6 +14,7 @@ from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
 from {{cookiecutter.__package_name}}.production.train import TrainingResult, register, train
 from {{cookiecutter.__package_name}}.shared import Refused, dataset, decisions
+from {{cookiecutter.__package_name}}.shared.registry import Version
 from {{cookiecutter.__package_name}}.shared.requests import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.shared.schema import DTYPES
 from {{cookiecutter.__package_name}}.shared.workspace import Workspace
@@ -146,8 +147,11 @@ def _retrain(
         return None, None, None
     workspace.registry.close_left_runs()
     trained = train(workspace, as_of=moment) if decision.due else None
-    candidate = trained.candidate if trained else workspace.candidates.read(str(decision.left))
-    version = register(workspace, candidate.run_id)
+    if trained:
+        candidate, version = trained.candidate, Version(trained.version, trained.run_id)
+    else:
+        candidate = workspace.candidates.read(str(decision.left))
+        version = register(workspace, candidate.run_id)
     picture = draw(workspace, candidate, version) if plot else None
     promoted = promote_candidate(
         workspace,

@@ -25,19 +25,8 @@ from {{cookiecutter.__package_name}}.shared.schema import (
 if TYPE_CHECKING:
     import onnx
 
-RESERVED = frozenset(
-    {
-        "annotations",
-        "candidates",
-        "collections",
-        "decisions",
-        "erasures",
-        "predictions",
-        "releases",
-        "requests",
-        "verdicts",
-    }
-)
+RESERVED = frozenset({"annotations", "collections", "decisions", "erasures", "predictions", "releases", "requests"})
+RESERVED |= {"candidates", "verdicts"}
 ANSWERS = frozenset({"decision", "error", "made", "prediction", "probability", "version"})  # columns beside a row's own
 
 
