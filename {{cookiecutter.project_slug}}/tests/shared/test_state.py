@@ -26,8 +26,6 @@ from {{cookiecutter.__package_name}}.shared import BadInput, Refused, erasures, 
 from {{cookiecutter.__package_name}}.shared import provenance as provenance_module
 from {{cookiecutter.__package_name}}.shared.lake import Lake
 from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.provenance import MODEL_FILES, changed_files, code_hash, provenance
-from {{cookiecutter.__package_name}}.shared.problem import PROBLEM, Problem, Recipe
 from {{cookiecutter.__package_name}}.shared.provenance import (
     ALL_FILES,
     MODEL_FILES,
