@@ -21,15 +21,15 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.settings import load_settings
+from {{cookiecutter.__package_name}}.core.store.registry import Registry
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.service import smoke_test
 from {{cookiecutter.__package_name}}.research import report
-from {{cookiecutter.__package_name}}.shared import figures
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.registry import Registry
-from {{cookiecutter.__package_name}}.shared.settings import load_settings
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = lifecycle.__name__.partition(".")[0]
@@ -135,7 +135,7 @@ def command() -> Command:
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Workspace], str]:
     """What a report shows of a workspace, as text: its HTML with the tables in it, and the labels of its figures."""
-    draw = figures.png
+    draw = plots.png
     labels: list[str] = []
 
     def png(drawn: Figure) -> bytes:
@@ -151,7 +151,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Workspace], str]:
         tables = re.findall(r"data:text/[^,]*;base64,([A-Za-z0-9+/=]+)", html)
         return "\n".join([html, *(b64decode(table).decode() for table in tables), *labels])
 
-    monkeypatch.setattr(figures, "png", png)
+    monkeypatch.setattr(plots, "png", png)
     return show
 
 

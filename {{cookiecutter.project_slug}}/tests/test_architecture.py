@@ -13,8 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.shared import contract
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PACKAGE = contract.__name__.partition(".")[0]
 PROJECT = Path(__file__).parents[1]
@@ -129,9 +129,9 @@ from {PACKAGE}.production.explain import explain, status
 from {PACKAGE}.production.predict import predict
 from {PACKAGE}.production.explain import status
 from {PACKAGE}.shared.user_problem import PROBLEM
-from {PACKAGE}.production.monitor import monitor
+from {PACKAGE}.production.monitoring.monitor import monitor
 from {PACKAGE}.production.promote import rollback
-from {PACKAGE}.shared.workspace import open_workspace
+from {PACKAGE}.core.workspace import open_workspace
 workspace = open_workspace(PROBLEM)
 print(predict(workspace, Path("asked.parquet")).rows, status(workspace).champion, explain(workspace, "{key}").version)
 print(monitor(workspace).ok, rollback(workspace).version, predict(workspace, Path("asked.parquet")).version)

@@ -22,10 +22,10 @@ from polars.exceptions import PanicException, PolarsError
 
 from {{cookiecutter.__package_name}} import cli as cli_module
 from {{cookiecutter.__package_name}}.cli import NAME, PACKAGE, cli
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import gate, ingest, lifecycle
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 FLIGHTS = "data/example/flights.parquet"

@@ -19,10 +19,11 @@ import polars as pl
 import pytest
 
 from {{cookiecutter.__package_name}} import cli
-from {{cookiecutter.__package_name}}.shared import contract, derived, settings
+from {{cookiecutter.__package_name}}.core import settings
+from {{cookiecutter.__package_name}}.core.contracts.data_dictionary import data_dictionary
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM, contract
 from {{cookiecutter.__package_name}}.shared.collect import TIME
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = cli.PACKAGE
@@ -292,7 +293,7 @@ def test_an_idea_goes_from_a_cell_to_the_champion_as_its_page_says(
 
 def test_the_data_dictionary_is_the_contracts() -> None:
     text = text_of(DICTIONARY)
-    assert text.endswith(derived.data_dictionary(contract.TABLES)), f"uv run {SCRIPT} data dictionary writes it again"
+    assert text.endswith(data_dictionary(contract.TABLES)), f"uv run {SCRIPT} data dictionary writes it again"
 
 
 def test_the_readme_names_no_command_and_no_setting_that_there_is_not() -> None:

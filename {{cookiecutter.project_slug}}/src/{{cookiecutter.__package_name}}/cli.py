@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+    from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 PACKAGE = __name__.partition(".")[0]
 NAME = PACKAGE.replace("_", "-")
@@ -56,12 +56,12 @@ class Command(click.Command):
     def _run(self, options: dict[str, Any], *, as_json: bool) -> object:
         from polars.exceptions import PanicException, PolarsError
 
-        from {{cookiecutter.__package_name}}.shared import BadInput, Refused, first_line
+        from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
 
         where = "the project"
         try:
-            from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-            from {{cookiecutter.__package_name}}.shared.workspace import open_project
+            from {{cookiecutter.__package_name}}.core.workspace import open_project
+            from {{cookiecutter.__package_name}}.shared import PROBLEM
 
             workspace = open_project(PROBLEM)
             where = f"the project or its tables in {workspace.lake.url}"
@@ -140,16 +140,16 @@ def run(workspace: "Workspace", *, now: datetime | None, dirty: bool) -> object:
 @cli.command(section="Daily")
 def status(workspace: "Workspace") -> object:
     """Show what is predicted, the champion, its data and what to do next."""
-    from {{cookiecutter.__package_name}}.production import explain
+    from {{cookiecutter.__package_name}}.production import status
 
-    return explain.status(workspace)
+    return status.status(workspace)
 
 
 @cli.command(section="Daily")
 @NOW
 def monitor(workspace: "Workspace", *, now: datetime | None) -> object:
     """Check data quality, drift, staleness and live performance."""
-    from {{cookiecutter.__package_name}}.production import monitor
+    from {{cookiecutter.__package_name}}.production.monitoring import monitor
 
     return monitor.monitor(workspace, now=now)
 
@@ -184,9 +184,11 @@ def data() -> None:
 @data.command(section="Data")
 def dictionary(workspace: "Workspace") -> object:
     """Document the contract in docs/data-dictionary.md."""
-    from {{cookiecutter.__package_name}}.shared import derived
+    from {{cookiecutter.__package_name}}.core.contracts import data_dictionary
 
-    return derived.write_data_dictionary(workspace.problem.tables, workspace.root / "docs" / "data-dictionary.md")
+    return data_dictionary.write_data_dictionary(
+        workspace.problem.tables, workspace.root / "docs" / "data-dictionary.md"
+    )
 
 
 @data.command(section="Data", writes=True)
@@ -284,7 +286,7 @@ def rollback(workspace: "Workspace", *, now: datetime | None) -> object:
 @click.option("--storage", metavar="URL", help="Database that several machines share. Default: a journal file.")
 def tune(workspace: "Workspace", *, trials: int, workers: int | None, storage: str | None) -> object:
     """Search for better parameters on past folds and write the best to config/params.toml."""
-    from {{cookiecutter.__package_name}}.research import tune
+    from {{cookiecutter.__package_name}}.research.tuning import tune
 
     return tune.tune(workspace, trials=trials, workers=workers, storage=storage)
 

@@ -17,12 +17,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core.store.predictions import PREDICTIONS
+from {{cookiecutter.__package_name}}.core.store.releases import COLUMNS
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 from {{cookiecutter.__package_name}}.shared.collect import TIME
-from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
-from {{cookiecutter.__package_name}}.shared.release import COLUMNS
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
 
 PACKAGE = lifecycle.__name__.partition(".")[0]
 START = datetime(2013, 3, 12, tzinfo=UTC)  # when a model is much better than a linear one

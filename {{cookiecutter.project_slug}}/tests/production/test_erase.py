@@ -7,14 +7,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.store import erasures
+from {{cookiecutter.__package_name}}.core.store.lake import Lake
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production import erase as erasing
 from {{cookiecutter.__package_name}}.production import ingest, lifecycle, promote
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, erasures
-from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 
 def champion(workspace: Workspace) -> Release:
@@ -49,13 +51,13 @@ def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Works
     assert all(holding(folder, examples) for folder in kept)
     assert not list(trained.path("mlruns").rglob("*.parquet")), "MLflow is given no rows"
     release, as_of = champion(trained), trained.now()
-    before = dataset.training_set(trained.problem, trained.lake, as_of=as_of)
+    before = datasets.training_set(trained.problem, trained.lake, as_of=as_of)
     done = erasing.erase(trained, written(examples))
     assert (done.keys, done.candidates, done.champion) == (2, 1, 1)
     assert done.tables[trained.problem.schema.name] == 2
     left = [path for folder in kept for path in holding(folder, examples)]
     assert [str(path) for path in left if path.parent.name != "erasures"] == []
-    after = dataset.training_set(open_workspace(PROBLEM, root=trained.root).problem, trained.lake, as_of=as_of)
+    after = datasets.training_set(open_workspace(PROBLEM, root=trained.root).problem, trained.lake, as_of=as_of)
     assert after.select(trained.problem.schema.key).equals(
         before.join(examples, on=examples.columns, how="anti", maintain_order="left").select(trained.problem.schema.key)
     )

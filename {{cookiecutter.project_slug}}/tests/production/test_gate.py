@@ -11,16 +11,18 @@ import numpy as np
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN, TARGET, Frame
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.store.provenance import code_hash
+from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, CHAMPION, Version
+from {{cookiecutter.__package_name}}.core.store.releases import MODEL
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production import train as train_module
 from {{cookiecutter.__package_name}}.production.gate import Check, Verdict, gate
 from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.provenance import code_hash
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL
-from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN, TARGET, Frame
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 LATER = timedelta(days=60)
@@ -313,8 +315,8 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(apri
     assert champion.number == 1
     assert april.lake.version("releases") == 0
 
-    tables = dataset.versions(april.problem, april.lake)
-    whole = dataset.training_set(april.problem, april.lake, as_of=as_of)
+    tables = datasets.versions(april.problem, april.lake)
+    whole = datasets.training_set(april.problem, april.lake, as_of=as_of)
     kept = evidence_of(april, version)
     assert made.rows + made.window == len(whole)
     assert made.window == len(kept) == whole.filter(pl.col(KNOWN) > as_of - timedelta(days=14)).height
@@ -357,7 +359,7 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(apri
 
 
 def test_without_a_time_a_challenger_is_trained_as_of_now(april: Workspace) -> None:
-    newest = dataset.newest(april.problem, april.lake)
+    newest = datasets.newest(april.problem, april.lake)
     assert newest is not None
     assert train(april).as_of == newest
     ask(april, "[window]\nrows = 1000000\n")
@@ -368,8 +370,8 @@ def test_without_a_time_a_challenger_is_trained_as_of_now(april: Workspace) -> N
 
 @pytest.mark.usefixtures("no_fit")
 def test_too_few_rows_are_refused_on_either_side_of_the_window(trained: Workspace) -> None:
-    whole = dataset.training_set(trained.problem, trained.lake, as_of=START)
-    before, held = dataset.split(trained.problem, whole, trained.acceptance.window, as_of=START)
+    whole = datasets.training_set(trained.problem, trained.lake, as_of=START)
+    before, held = datasets.split(trained.problem, whole, trained.acceptance.window, as_of=START)
     sizes = f"{len(before)} labelled rows before the newest window and {len(held)} in it"
     for need, refusal in ((len(held), Fitted), (len(held) + 1, Refused)):
         ask(trained, f"[window]\nrows = {need}\n")
@@ -377,7 +379,7 @@ def test_too_few_rows_are_refused_on_either_side_of_the_window(trained: Workspac
             train(trained, as_of=START)
         assert refusal is Fitted or sizes in str(refused.value)
     early = whole.select(pl.col(KNOWN).min()).item() + timedelta(days=14, hours=3)
-    few, _ = dataset.split(trained.problem, whole, trained.acceptance.window, as_of=early)
+    few, _ = datasets.split(trained.problem, whole, trained.acceptance.window, as_of=early)
     for need, refusal in ((len(few), Fitted), (len(few) + 1, Refused)):
         ask(trained, f"[window]\nrows = {need}\n")
         with pytest.raises(refusal):
@@ -402,10 +404,10 @@ def test_a_planted_leak_is_refused_before_anything_is_fitted(trained: Workspace)
 
 def test_a_challenger_of_shuffled_labels_is_refused(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def shuffled(*given: Any, **named: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
-        before, held = dataset.split(*given, **named)
+        before, held = datasets.split(*given, **named)
         return before.with_columns(pl.col(TARGET).shuffle(seed=1)), held
 
-    monkeypatch.setattr(train_module, "dataset", _Like(dataset, split=shuffled))
+    monkeypatch.setattr(train_module, "dataset", _Like(datasets, split=shuffled))
     train(trained, as_of=START)
     verdict = gate(trained)
     assert {"auc at least 0.65", "better than linear", CHAMPIONS} & set(refusals(verdict)) >= {"auc at least 0.65"}
@@ -466,8 +468,8 @@ def test_of_several_lengths_the_one_that_does_best_before_the_window_is_taken(ap
     short = train(april, as_of=START)
     assert short.candidate.training_window_days == 21
     assert short.rows < trained.rows
-    everything = dataset.training_set(april.problem, april.lake, as_of=START)
-    before, _ = dataset.split(april.problem, everything, april.acceptance.window, as_of=START)
+    everything = datasets.training_set(april.problem, april.lake, as_of=START)
+    before, _ = datasets.split(april.problem, everything, april.acceptance.window, as_of=START)
     newest = before[KNOWN].max()
     assert isinstance(newest, datetime)
     assert short.rows == len(before.filter(pl.col(KNOWN) > newest - timedelta(days=21)))
@@ -477,7 +479,7 @@ def test_of_several_lengths_the_one_that_does_best_before_the_window_is_taken(ap
 
 SPOILED: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
     "shuffled labels": lambda rows: rows.with_columns(pl.col(TARGET).shuffle(seed=0)),
-    "a few days only": lambda rows: dataset.within(rows, 3),
+    "a few days only": lambda rows: datasets.within(rows, 3),
     "ten times as many alerts": lambda rows: rows.with_columns(pl.col(TARGET) | (pl.int_range(pl.len()) % 4 > 0)),
     "another unit": lambda rows: rows.with_columns(
         (pl.col("temperature") - 32) / 1.8, pl.col("delay_mean") * 60, pl.col("carrier_delay_mean") * 60
@@ -487,14 +489,14 @@ SPOILED: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
 
 def judged(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, moment: datetime) -> Verdict:
     """The gate's verdict on a challenger whose training data are spoiled, and its newest window is not."""
-    split = dataset.split
+    split = datasets.split
 
     def spoilt(*arguments: Any, **options: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
         before, held = split(*arguments, **options)
         return SPOILED[name](before), held
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "split", spoilt)
+        patch.setattr(datasets, "split", spoilt)
         lifecycle.bring_in(workspace, moment)
         return gate(workspace, version=train(workspace, as_of=moment).version)
 

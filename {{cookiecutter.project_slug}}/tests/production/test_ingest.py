@@ -12,20 +12,22 @@ import polars as pl
 import pytest
 from pydantic import BaseModel, Field
 
-from {{cookiecutter.__package_name}}.production.ingest import (
-    Batch,
-    IngestReport,
-    check,
-    ingest,
-    ingest_inbox,
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    Category,
+    EventTime,
+    Key,
+    Known,
+    Nulls,
+    Table,
+    Target,
 )
-from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.batch_context import read_context
-from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Key, Known, Nulls, Table, Target
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
+from {{cookiecutter.__package_name}}.core.store.lake import Lake
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production.ingest import Batch, IngestReport, check, ingest, ingest_inbox
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 

@@ -13,24 +13,8 @@ import polars as pl
 import pytest
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.production import explain as explain_module
-from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.explain import explain, status
-from {{cookiecutter.__package_name}}.production.predict import (
-    champion,
-    features_for,
-    predict,
-    predict_ahead,
-    predict_rows,
-)
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
-from {{cookiecutter.__package_name}}.shared.candidates import Candidates
-from {{cookiecutter.__package_name}}.shared.checks import keys_of
-from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, TIME, collect
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION
-from {{cookiecutter.__package_name}}.shared.release import Release, contributions
-from {{cookiecutter.__package_name}}.shared.schema import (
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
     ARRIVED,
     AT,
     BATCH,
@@ -42,7 +26,25 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Target,
     schema_of,
 )
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.contracts.validation import keys_of
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.store.candidates import Candidates
+from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, CHAMPION
+from {{cookiecutter.__package_name}}.core.store.releases import Release, contributions
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production import explain as explain_module
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.explain import explain
+from {{cookiecutter.__package_name}}.production.predict import (
+    champion,
+    features_for,
+    predict,
+    predict_ahead,
+    predict_rows,
+)
+from {{cookiecutter.__package_name}}.production.status import status
+from {{cookiecutter.__package_name}}.shared.collect import END, KNOWN, TIME, collect
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 DUE = START + timedelta(days=28)
@@ -151,14 +153,14 @@ def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
 def test_a_run_builds_the_training_set_once_and_reads_no_challenger_back(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = dataset.training_set
+    built = datasets.training_set
     versions: list[object] = []
 
     def counted(*given: Any, **named: Any) -> pl.DataFrame:
         versions.append(named.get("versions"))
         return built(*given, **named)
 
-    monkeypatch.setattr(dataset, "training_set", counted)
+    monkeypatch.setattr(datasets, "training_set", counted)
     monkeypatch.setattr(Candidates, "read", lambda *_: pytest.fail("it is at hand"))
     assert lifecycle.run(empty, now=START).champion == 1
     assert len([each for each in versions if each]) == 1, "the others are the monitor's"
@@ -290,7 +292,7 @@ def test_a_row_predicted_before_its_time_knows_what_is_known_now_and_no_more(tra
 
 def test_predictions_are_those_of_the_training_path_row_by_row(trained: Workspace) -> None:
     release, problem = champion(trained), trained.problem
-    known = dataset.training_set(problem, trained.lake, as_of=START)
+    known = datasets.training_set(problem, trained.lake, as_of=START)
     some = known.sample(150, seed=3, shuffle=True)
     requests = some.select(problem.schema.request.names)
     answers = predict_rows(trained, release, requests, now=START)
@@ -414,7 +416,7 @@ def test_a_file_that_is_not_there_is_bad_input(trained: Workspace) -> None:
 
 
 def test_a_row_is_taken_through_every_stage(trained: Workspace) -> None:
-    known = dataset.training_set(trained.problem, trained.lake, as_of=START)
+    known = datasets.training_set(trained.problem, trained.lake, as_of=START)
     row = known.row(-5, named=True)
     told = explain(trained, str(row["leg"]), now=START)
     flight = example(trained.root, "flights").filter(leg=row["leg"])
@@ -458,7 +460,7 @@ def test_outcomes_are_told_where_they_are_known(trained: Workspace) -> None:
 
 def test_a_contribution_is_by_how_much_a_typical_value_moves_the_prediction(trained: Workspace) -> None:
     release = champion(trained)
-    row = dataset.training_set(trained.problem, trained.lake, as_of=START)[-5]
+    row = datasets.training_set(trained.problem, trained.lake, as_of=START)[-5]
     base = release.predictor.predict(row)[0]
     found = contributions(release, row)
     assert list(found) == list(release.features)

@@ -9,10 +9,17 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.acceptance import Acceptance
+from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN
+from {{cookiecutter.__package_name}}.core.errors import Refused
+from {{cookiecutter.__package_name}}.core.models import evaluation
+from {{cookiecutter.__package_name}}.core.models.evaluation import metrics
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.findings import Finding, State
 from {{cookiecutter.__package_name}}.production.ingest import ingest_file
-from {{cookiecutter.__package_name}}.production.monitor import (
+from {{cookiecutter.__package_name}}.production.monitoring.alerts import Finding, State
+from {{cookiecutter.__package_name}}.production.monitoring.monitor import (
     Health,
     Period,
     has_broken,
@@ -20,11 +27,6 @@ from {{cookiecutter.__package_name}}.production.monitor import (
     monitor,
 )
 from {{cookiecutter.__package_name}}.production.predict import champion
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation
-from {{cookiecutter.__package_name}}.shared.evaluation import metrics
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN
-from {{cookiecutter.__package_name}}.shared.settings import Acceptance
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
@@ -70,7 +72,7 @@ def test_live_quality_is_the_champions_on_labels_that_came_after_its_training(la
     release = champion(later)
     periods = live_quality(later, release, now=LATER, windows=4)
     assert [period.until for period in periods] == [START + 7 * DAY, LATER]
-    rows = dataset.training_set(later.problem, later.lake, as_of=LATER)
+    rows = datasets.training_set(later.problem, later.lake, as_of=LATER)
     for period in periods:
         part = rows.filter(pl.col(KNOWN) > period.until - 7 * DAY, pl.col(KNOWN) <= period.until)
         answers = evaluation.answers(later.problem, part, release.predictor.predict(part), release.classes)
@@ -80,9 +82,9 @@ def test_live_quality_is_the_champions_on_labels_that_came_after_its_training(la
 
 
 def test_labels_since_a_time_have_the_features_that_they_have_among_all(later: Workspace) -> None:
-    everything = dataset.training_set(later.problem, later.lake, as_of=LATER)
+    everything = datasets.training_set(later.problem, later.lake, as_of=LATER)
     for since in (START, LATER - timedelta(hours=1)):
-        rows = dataset.training_set(later.problem, later.lake, as_of=LATER, since=since)
+        rows = datasets.training_set(later.problem, later.lake, as_of=LATER, since=since)
         assert rows.equals(everything.filter(pl.col(KNOWN) > since))
         assert len(rows) > 5
 
@@ -113,7 +115,7 @@ def test_limits_have_broken_when_the_latest_window_and_enough_others_miss_them(
 
 
 def test_one_bad_window_alone_is_a_warning(later: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from {{cookiecutter.__package_name}}.production import monitor as module  # noqa: PLC0415 - named like its function
+    from {{cookiecutter.__package_name}}.production.monitoring import monitor as module  # noqa: PLC0415 - named like its function
 
     bad = Period(LATER, 1, 100, {"auc": 0.5}, {"auc": 0.7}, ("NO   auc at least 0.65: 0.5000",))
     monkeypatch.setattr(module, "live_quality", lambda *_, **__: (dataclasses.replace(bad, broken=()), bad))

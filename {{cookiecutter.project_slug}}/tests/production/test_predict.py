@@ -20,21 +20,14 @@ from hypothesis import strategies as st
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, Field
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import Forbidden, Key, Personal, Table, Target, Task
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.settings import load_settings
+from {{cookiecutter.__package_name}}.core.store.releases import Golden, Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import predict as predict_module
 from {{cookiecutter.__package_name}}.production.predict import PredictionResult, predict, predict_rows
-from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.release import Golden, Release
-from {{cookiecutter.__package_name}}.shared.schema import (
-    Forbidden,
-    Key,
-    Personal,
-    Table,
-    Target,
-    Task,
-)
-from {{cookiecutter.__package_name}}.shared.settings import load_settings
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PACKAGE = predict_module.__name__.partition(".")[0]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

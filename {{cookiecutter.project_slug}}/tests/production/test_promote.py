@@ -9,15 +9,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from {{cookiecutter.__package_name}}.production import cards, lifecycle
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN, TARGET
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, CHAMPION, Version
+from {{cookiecutter.__package_name}}.core.store.releases import MODEL, Golden, Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production import lifecycle, model_card
 from {{cookiecutter.__package_name}}.production import promote as promote_module
 from {{cookiecutter.__package_name}}.production.predict import features_for, predict_rows
 from {{cookiecutter.__package_name}}.production.promote import promote, publish, repair, rollback
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Golden, Release
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN, TARGET
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 MARCH = datetime(2013, 3, 1, tzinfo=UTC)
@@ -85,7 +87,7 @@ def kept_beside(workspace: Workspace, version: Version, name: str) -> bytes | No
 
 def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: Workspace) -> None:
     version = challenge(trained, as_of=MARCH)
-    whole = dataset.training_set(trained.problem, trained.lake, as_of=MARCH)
+    whole = datasets.training_set(trained.problem, trained.lake, as_of=MARCH)
     done = promote(trained, now=NOW)
     release = serving(trained)
 
@@ -101,7 +103,7 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
     assert {name for name, text in release.features.items() if text} == {"carrier", "destination"}
     assert release.metrics == METRICS
     assert release.parameters == trained.parameters.model_dump() | OTHER
-    assert release.tables == dataset.versions(trained.problem, trained.lake)
+    assert release.tables == datasets.versions(trained.problem, trained.lake)
     assert str(done).splitlines()[-1] == f"version 2 is champion, refitted on {len(whole)} rows"
 
     parameters = trained.parameters.model_copy(update=OTHER)
@@ -111,17 +113,17 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
 
 
 def test_a_refit_reads_the_versions_of_the_tables_that_training_read(trained: Workspace) -> None:
-    tables = dataset.versions(trained.problem, trained.lake) | {"outcomes": 0}
+    tables = datasets.versions(trained.problem, trained.lake) | {"outcomes": 0}
     challenge(trained, as_of=MARCH, tables=tables)
     done = promote(trained, now=NOW)
-    assert done.rows == len(dataset.training_set(trained.problem, trained.lake, as_of=MARCH, versions=tables))
-    assert done.rows < len(dataset.training_set(trained.problem, trained.lake, as_of=MARCH))
+    assert done.rows == len(datasets.training_set(trained.problem, trained.lake, as_of=MARCH, versions=tables))
+    assert done.rows < len(datasets.training_set(trained.problem, trained.lake, as_of=MARCH))
     assert serving(trained).tables == tables
 
 
 def test_golden_requests_are_the_newest_rows_with_what_the_pipeline_answers(trained: Workspace) -> None:
     release = serving(trained)
-    newest = dataset.training_set(trained.problem, trained.lake, as_of=START).tail(20)
+    newest = datasets.training_set(trained.problem, trained.lake, as_of=START).tail(20)
     golden = release.golden
     assert [row["leg"] for row in golden.requests] == newest["leg"].to_list()
     assert {tuple(row) for row in golden.requests} == {tuple(trained.problem.schema.request.names)}
@@ -132,7 +134,7 @@ def test_golden_requests_are_the_newest_rows_with_what_the_pipeline_answers(trai
 
 
 def test_a_typical_row_has_the_median_numbers_and_the_most_frequent_texts(trained: Workspace) -> None:
-    rows = dataset.training_set(trained.problem, trained.lake, as_of=START)
+    rows = datasets.training_set(trained.problem, trained.lake, as_of=START)
     reference = serving(trained).reference
     assert list(reference) == list(trained.problem.features)
     assert reference["distance"] == rows["distance"].median()
@@ -235,7 +237,7 @@ def test_the_alias_moves_last_so_that_all_else_is_done_again(
 ) -> None:
     challenge(trained)
     with monkeypatch.context() as cut:
-        cut.setattr(cards, "fill", killed)
+        cut.setattr(model_card, "fill", killed)
         with pytest.raises(Killed):
             promote(trained, now=NOW)
     assert (serving(trained).version, alias(trained)) == (2, 1)
@@ -333,7 +335,7 @@ def test_what_is_rolled_back_step_by_step_ends_at_the_first(trained: Workspace) 
 def test_without_a_time_a_rollback_is_now(trained: Workspace) -> None:
     promoted(trained)
     rollback(trained)
-    assert serving(trained).released == dataset.newest(trained.problem, trained.lake)
+    assert serving(trained).released == datasets.newest(trained.problem, trained.lake)
 
 
 def test_there_is_nothing_to_go_back_to_in_a_new_project(empty: Workspace) -> None:

@@ -23,6 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Frame
+from {{cookiecutter.__package_name}}.core.features import windows
+from {{cookiecutter.__package_name}}.core.store.request_log import TABLE
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for, predict_rows
 from {{cookiecutter.__package_name}}.production.service import app as application
 from {{cookiecutter.__package_name}}.production.service.app import Service, create_app
@@ -35,11 +39,7 @@ from {{cookiecutter.__package_name}}.production.service.batching import (
 from {{cookiecutter.__package_name}}.production.service.request_model import request_model, row_model
 from {{cookiecutter.__package_name}}.production.service.responses import PredictionRequest
 from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch
-from {{cookiecutter.__package_name}}.shared import windows
-from {{cookiecutter.__package_name}}.shared.requests import TABLE
-from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 AHEAD = timedelta(hours=24)

@@ -19,6 +19,12 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 from starlette.testclient import TestClient
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import Frame
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.store.request_log import TABLE
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.production.service import request_log
 from {{cookiecutter.__package_name}}.production.service.app import Service, create_app
@@ -28,11 +34,6 @@ from {{cookiecutter.__package_name}}.production.service.request_log import (
     RequestLog,
 )
 from {{cookiecutter.__package_name}}.production.service.serving_model import ModelReloader
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.requests import TABLE
-from {{cookiecutter.__package_name}}.shared.schema import Frame
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 QUIET = {"serve_looks": 3600, "serve_keeps": 3600}  # seconds: what is looked at and kept, the tests say
@@ -188,7 +189,7 @@ def test_a_sound_champion_is_taken_once_the_lake_is_back(
 
     released(trained, 2)
     with monkeypatch.context() as away:
-        away.setattr(dataset, "known", unreachable)
+        away.setattr(datasets, "known", unreachable)
         for _ in range(3):
             service.reloader.refresh()
     assert warnings(caplog) == [
@@ -294,7 +295,7 @@ def test_history_is_read_again_before_what_it_knows_ahead_has_come(
 def test_data_are_the_clock_where_the_settings_say_so(trained: Workspace) -> None:
     reloader = ModelReloader(trained)
     reloader.refresh()
-    assert reloader.now() == dataset.newest(trained.problem, trained.lake)
+    assert reloader.now() == datasets.newest(trained.problem, trained.lake)
     later = pl.DataFrame({"leg": [10**9], "known": [START + timedelta(days=9)], "late": [True]})
     labels = trained.problem.labels
     template = trained.lake.scan(labels).head(1).collect()

@@ -21,11 +21,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.store.request_log import TABLE
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production.service.serve import ServerStopped, serve
-from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.requests import TABLE
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 PACKAGE = serve.__module__.partition(".")[0]
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted

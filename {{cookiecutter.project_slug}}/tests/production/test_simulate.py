@@ -9,11 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.models import evaluation
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle, simulate
 from {{cookiecutter.__package_name}}.production.simulate import Simulated
-from {{cookiecutter.__package_name}}.shared import BadInput, dataset, evaluation
-from {{cookiecutter.__package_name}}.shared.schema import AT
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 14, tzinfo=UTC)
 START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
@@ -48,7 +50,7 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
     assert state(quick) == before, "the project's own tables stay as they are"
     assert isinstance(found, Simulated)
     assert (half.rows, found.rows) == tuple(
-        len(dataset.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(AT) > FROM))
+        len(datasets.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(AT) > FROM))
         for end in (FROM + timedelta(days=4), TO)
     )
     assert found.tried == 2
@@ -65,7 +67,7 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
 
 
 def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Workspace) -> None:
-    rows = dataset.training_set(trained.problem, trained.lake, as_of=FROM).tail(30)
+    rows = datasets.training_set(trained.problem, trained.lake, as_of=FROM).tail(30)
     first, second = rows[AT][10], rows[AT][20]
 
     class Constant:
@@ -76,7 +78,7 @@ def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Work
             return np.full(len(some), self.value)
 
     turns = [(first, Constant(0.1)), (second, Constant(0.2))]
-    answers = simulate._in_turn(trained, rows, turns)  # type: ignore[arg-type]
+    answers = simulate._predict_as_deployed(trained, rows, turns)  # type: ignore[arg-type]
     expected = np.where(rows[AT].to_numpy() > np.datetime64(second.replace(tzinfo=None)), 0.2, 0.1)
     assert answers.prediction.tolist() == expected.tolist()
     assert 0 < (expected == 0.2).sum() < 20

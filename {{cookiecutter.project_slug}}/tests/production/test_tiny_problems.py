@@ -20,20 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from starlette.testclient import TestClient
 
-from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.production.explain import explain, status
-from {{cookiecutter.__package_name}}.production.gate import gate
-from {{cookiecutter.__package_name}}.production.ingest import ingest
-from {{cookiecutter.__package_name}}.production.monitor import monitor
-from {{cookiecutter.__package_name}}.production.predict import predict
-from {{cookiecutter.__package_name}}.production.promote import promote
-from {{cookiecutter.__package_name}}.production.service.app import create_app
-from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.research.report import names
-from {{cookiecutter.__package_name}}.research.views import model
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, onnx_model
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.schema import (
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
     Category,
     EventTime,
     Forbidden,
@@ -44,8 +31,23 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Table,
     Target,
 )
-from {{cookiecutter.__package_name}}.shared.settings import load_settings
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import onnx
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.settings import load_settings
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production import lifecycle
+from {{cookiecutter.__package_name}}.production.explain import explain
+from {{cookiecutter.__package_name}}.production.gate import gate
+from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.production.monitoring.monitor import monitor
+from {{cookiecutter.__package_name}}.production.predict import predict
+from {{cookiecutter.__package_name}}.production.promote import promote
+from {{cookiecutter.__package_name}}.production.service.app import create_app
+from {{cookiecutter.__package_name}}.production.status import status
+from {{cookiecutter.__package_name}}.production.train import train
+from {{cookiecutter.__package_name}}.research.report import names
+from {{cookiecutter.__package_name}}.research.views import model
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -247,7 +249,7 @@ def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_o
     seen: list[pl.DataFrame] = []
     drawn: list[float] = []
     checked: list[pl.DataFrame] = []
-    parity = onnx_model.parity
+    parity = onnx.parity
 
     def augment(_: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
         seen.append(rows)
@@ -258,7 +260,7 @@ def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_o
         checked.append(rows)
         return parity(problem, pipeline, predictor, rows)
 
-    monkeypatch.setattr(onnx_model, "parity", watched)
+    monkeypatch.setattr(onnx, "parity", watched)
     plain, augmented = tmp_path / "plain", tmp_path / "augmented"
     plain.mkdir()
     augmented.mkdir()

@@ -20,14 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from {{cookiecutter.__package_name}}.production.gate import gate
-from {{cookiecutter.__package_name}}.production.ingest import ingest
-from {{cookiecutter.__package_name}}.production.promote import promote
-from {{cookiecutter.__package_name}}.production.train import train
-from {{cookiecutter.__package_name}}.research.labels import sampling
-from {{cookiecutter.__package_name}}.shared import training
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.schema import (
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
     AT,
     KNOWN,
     TARGET,
@@ -38,7 +31,14 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Table,
     Target,
 )
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production.gate import gate
+from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.production.promote import promote
+from {{cookiecutter.__package_name}}.production.train import train
+from {{cookiecutter.__package_name}}.research.labels import sampling
 
 PIXELS = [f"pixel_{place}" for place in range(64)]
 DIGITS = tuple("0123456789")

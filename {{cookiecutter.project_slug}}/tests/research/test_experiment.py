@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN, Frame
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.research import experiment, experiments
 from {{cookiecutter.__package_name}}.research.experiment import FAST_ROWS, Effect, Experiment, start
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, features
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Frame
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 SCRIPT = str(Path(*experiments.__path__) / "mine.py")
 

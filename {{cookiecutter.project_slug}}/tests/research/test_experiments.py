@@ -17,12 +17,12 @@ import polars as pl
 import pytest
 from pydantic import Field
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import Category, EventTime, Frame, Table, Target
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.settings import Settings
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.research import experiment, experiments
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import Category, EventTime, Frame, Table, Target
-from {{cookiecutter.__package_name}}.shared.settings import Settings
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 (FOLDER,) = map(Path, experiments.__path__)
 PACKAGE = experiments.__name__.partition(".")[0]

@@ -19,16 +19,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from {{cookiecutter.__package_name}}.production.erase import erase
-from {{cookiecutter.__package_name}}.production.ingest import ingest
-from {{cookiecutter.__package_name}}.research.labels import sampling
-from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, decide
-from {{cookiecutter.__package_name}}.research.labels.batch import Imported, _by_now, bring
-from {{cookiecutter.__package_name}}.research.labels.tasks import export
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.release import Golden, Release
-from {{cookiecutter.__package_name}}.shared.schema import (
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
     KNOWN,
     Category,
     EventTime,
@@ -40,7 +32,17 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Target,
     Task,
 )
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.store.releases import Golden, Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production.erase import erase
+from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.research.labels import sampling
+from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, decide
+from {{cookiecutter.__package_name}}.research.labels.batch import Imported, _by_now, bring
+from {{cookiecutter.__package_name}}.research.labels.tasks import export
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -178,7 +180,7 @@ def ready(opened: Callable[..., Workspace]) -> Ready:
 
 
 def release(workspace: Workspace) -> None:
-    rows = dataset.training_set(workspace.problem, workspace.lake, as_of=NOW)
+    rows = datasets.training_set(workspace.problem, workspace.lake, as_of=NOW)
     fitted = training.fit(workspace.problem, Parameters(), rows, check=rows.with_columns(weight=pl.lit(2.0)))
     workspace.releases.append(
         Release(
@@ -420,7 +422,7 @@ def test_of_rows_worth_the_same_the_first_are_asked() -> None:
 
 def test_a_committee_knows_every_class_though_one_is_rare(ready: Ready) -> None:
     workspace = ready("multiclass")
-    rows = dataset.training_set(workspace.problem, workspace.lake, as_of=NOW)
+    rows = datasets.training_set(workspace.problem, workspace.lake, as_of=NOW)
     rare = pl.concat([rows.filter(pl.col("_target") != "lost"), rows.filter(pl.col("_target") == "lost").head(1)])
     rng = np.random.default_rng(0)
     predictions = sampling.committee(workspace.problem, Parameters(), rare, rows, rng=rng)
@@ -498,7 +500,7 @@ def test_answers_become_labels_with_annotator_time_and_agreement(
         (first, "3"): (NOW + 9 * HOUR, 0.667, 3),
         (second, "ada@example.org"): (NOW + HOUR, 1, 1),
     }
-    assert dataset.training_set(workspace.problem, workspace.lake, as_of=NOW + 4 * HOUR).shape[0] == LABELLED + 2
+    assert datasets.training_set(workspace.problem, workspace.lake, as_of=NOW + 4 * HOUR).shape[0] == LABELLED + 2
 
 
 def test_an_import_is_idempotent_before_and_after_the_batch_is_taken_in(ready: Ready) -> None:

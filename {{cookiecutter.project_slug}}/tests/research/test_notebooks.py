@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from {{cookiecutter.__package_name}} import research
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = research.__name__.partition(".")[0]

@@ -20,14 +20,15 @@ import pytest
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Key, Personal
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.models.evaluation import cost, metrics
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import report as module_of_report
 from {{cookiecutter.__package_name}}.research.report import PROGRAMS, names, report
 from {{cookiecutter.__package_name}}.research.views import answers, data, model
-from {{cookiecutter.__package_name}}.shared import BadInput, contract
-from {{cookiecutter.__package_name}}.shared.evaluation import cost, metrics
-from {{cookiecutter.__package_name}}.shared.schema import AT, Key, Personal
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.shared import contract
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 PACKAGE = module_of_report.__name__.partition(".")[0]

@@ -11,12 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.store.provenance import provenance
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.research import reproduce as module
 from {{cookiecutter.__package_name}}.research.reproduce import reproduce, runs
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
-from {{cookiecutter.__package_name}}.shared.provenance import provenance
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = module.__name__.partition(".")[0]
@@ -103,7 +104,7 @@ def test_a_kernel_that_runs_cells_is_no_script_of_the_project(
 def tracked(workspace: Workspace, **changes: str) -> str:
     """A run that says of what it was made, and kept a model."""
     root = workspace.root
-    tables = dataset.versions(workspace.problem, workspace.lake)
+    tables = datasets.versions(workspace.problem, workspace.lake)
     tags = provenance(root, tables=tables, as_of=START, command=["-m", PACKAGE, "train"]) | changes
     with workspace.registry.run("train", {}, tags | {"onnx": "a hash"}) as run:
         run.log({"auc": 0.7, "cost": 60.0})

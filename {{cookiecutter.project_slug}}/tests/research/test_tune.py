@@ -28,15 +28,8 @@ from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeRegressor
 
-from {{cookiecutter.__package_name}}.production.ingest import ingest
-from {{cookiecutter.__package_name}}.research import study as studies
-from {{cookiecutter.__package_name}}.research import tune as module
-from {{cookiecutter.__package_name}}.research.study import Plan, finished_trials, losses_of, open_study, search
-from {{cookiecutter.__package_name}}.research.tune import tune, tuned_by, write
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.folds import folds
-from {{cookiecutter.__package_name}}.shared.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared.schema import (
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
     AT,
     KNOWN,
     TARGET,
@@ -46,10 +39,25 @@ from {{cookiecutter.__package_name}}.shared.schema import (
     Table,
     Target,
 )
-from {{cookiecutter.__package_name}}.shared.search import Choice, Search, space_of
-from {{cookiecutter.__package_name}}.shared.settings import load_settings
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Search, space_of
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.settings import load_settings
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
+from {{cookiecutter.__package_name}}.production.ingest import ingest
+from {{cookiecutter.__package_name}}.research.tuning import study as studies
+from {{cookiecutter.__package_name}}.research.tuning import tune as module
+from {{cookiecutter.__package_name}}.research.tuning.cross_validation import folds
+from {{cookiecutter.__package_name}}.research.tuning.study import (
+    Plan,
+    finished_trials,
+    losses_of,
+    open_study,
+    search,
+)
+from {{cookiecutter.__package_name}}.research.tuning.tune import tune, tuned_by, write
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 PROJECT = Path(__file__).parents[2]
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
@@ -510,7 +518,7 @@ def test_current_parameters_without_a_loss_are_one_line(river: Workspace, monkey
 
 
 def test_the_newest_window_stays_for_the_gate_and_a_later_look_changes_nothing(river: Workspace) -> None:
-    rows = dataset.training_set(RIVER, river.lake, as_of=NOW + timedelta(days=300))
+    rows = datasets.training_set(RIVER, river.lake, as_of=NOW + timedelta(days=300))
     kept = module._rows(river, rows)
     assert kept[KNOWN].to_list() == rows[KNOWN].to_list()[: len(rows) - 48]
 

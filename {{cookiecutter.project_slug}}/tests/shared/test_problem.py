@@ -21,23 +21,16 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts import sample_data, validation
+from {{cookiecutter.__package_name}}.core.contracts.schema import Frame
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.settings import Settings
+from {{cookiecutter.__package_name}}.core.store.lake import Lake
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.serving_model import ServingModel
-from {{cookiecutter.__package_name}}.shared import (
-    checks,
-    collect,
-    contract,
-    dataset,
-    derived,
-    features,
-    model,
-    training,
-)
-from {{cookiecutter.__package_name}}.shared.lake import Lake
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import Frame
-from {{cookiecutter.__package_name}}.shared.settings import Settings
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.shared import PROBLEM, collect, contract, features, model
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "data" / "example"
@@ -61,7 +54,7 @@ def batch(table: str, month: str) -> pl.DataFrame:
 def year() -> dict[str, pl.DataFrame]:
     """All bundled rows, in the contract's types."""
     return {
-        name: checks.conform(pl.read_parquet(EXAMPLE / f"{name}.parquet"), schema)
+        name: validation.conform(pl.read_parquet(EXAMPLE / f"{name}.parquet"), schema)
         for name, schema in PROBLEM.schemas.items()
     }
 
@@ -96,7 +89,7 @@ def test_every_bundled_batch_keeps_the_contract(table: str) -> None:
     for month in (f"2013-{number:02}" for number in range(1, 13)):
         rows = batch(table, month)
         assert not rows.is_empty()
-        report = checks.validate(rows, schema, context=checks.Context(stored))
+        report = validation.validate(rows, schema, context=validation.Context(stored))
         found = (len(report.invalid), report.duplicates, report.rejected, report.warnings)
         assert found == (0, 0, (), ()), f"{month}: {report.counts}"
 
@@ -139,8 +132,8 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], str]] = {
 def test_a_fault_in_a_batch_is_found_by_the_rule_made_for_it(fault: str) -> None:
     table, change, rule = FAULTS[fault]
     schema = PROBLEM.schemas[table]
-    rows = checks.conform(batch(table, "2013-01"), schema).with_columns(**change)
-    report = checks.validate(rows, schema, context=checks.Context(rows.clear()))
+    rows = validation.conform(batch(table, "2013-01"), schema).with_columns(**change)
+    report = validation.validate(rows, schema, context=validation.Context(rows.clear()))
     assert report.rejected
     assert [name for name in report.counts if name.startswith(rule)]
 
@@ -193,21 +186,21 @@ def test_equal_values_keep_the_rules_across_columns() -> None:
 
 
 def test_the_examples_in_the_contract_keep_its_rules() -> None:
-    assert len(derived.sample(contract.Flight, 20)) == 20
+    assert len(sample_data.sample(contract.Flight, 20)) == 20
 
 
 def test_a_destination_or_carrier_never_seen_is_let_in_with_a_note_whatever_its_distance() -> None:
     schema = PROBLEM.schemas["flights"]
-    rows = checks.conform(batch("flights", "2013-01"), schema).with_columns(
+    rows = validation.conform(batch("flights", "2013-01"), schema).with_columns(
         destination=pl.lit("XXX"), carrier=pl.lit("ZZ"), distance=pl.int_range(pl.len()) % 5999 + 1
     )
-    report = checks.validate(rows, schema, context=checks.Context(rows.clear()))
+    report = validation.validate(rows, schema, context=validation.Context(rows.clear()))
     assert report.warnings == ("carrier has a new value 'ZZ'", "destination has a new value 'XXX'")
     assert len(report.valid) == len(rows)
-    left = checks.conform(batch("departures", "2013-01"), PROBLEM.schemas["departures"]).with_columns(
+    left = validation.conform(batch("departures", "2013-01"), PROBLEM.schemas["departures"]).with_columns(
         carrier=pl.lit("ZZ")
     )
-    report = checks.validate(left, PROBLEM.schemas["departures"], context=checks.Context(left.clear()))
+    report = validation.validate(left, PROBLEM.schemas["departures"], context=validation.Context(left.clear()))
     assert report.invalid.is_empty()
 
 
@@ -424,12 +417,12 @@ def given(sample: pl.DataFrame, year: Tables, tmp_path_factory: pytest.TempPathF
 
 
 def in_one_batch(given: Given) -> pl.DataFrame:
-    return given.predicted(dataset.training_set(PROBLEM, given.workspace.lake, as_of=MONTHS[-1]))
+    return given.predicted(datasets.training_set(PROBLEM, given.workspace.lake, as_of=MONTHS[-1]))
 
 
 def month_by_month(given: Given) -> pl.DataFrame:
     lake = given.workspace.lake
-    increments = [dataset.training_set(PROBLEM, lake, as_of=end, since=start) for start, end in pairwise(MONTHS)]
+    increments = [datasets.training_set(PROBLEM, lake, as_of=end, since=start) for start, end in pairwise(MONTHS)]
     return given.predicted(pl.concat(increments))
 
 
@@ -493,7 +486,7 @@ def test_departures_count_for_three_hours_and_weather_for_six_up_to_two_hours_be
     moments = [now - 3 * HOUR, now - 3 * HOUR + MOMENT, now, now + MOMENT]
     carriers = [flight["carrier"][0]] * 2 + ["XX", flight["carrier"][0]]
     left = pl.DataFrame({"leg": [1, 2, 3, 4], "carrier": carriers, "departed": moments, "delay": [1000, 5, -2, 2000]})
-    left = checks.conform(left, PROBLEM.schemas["departures"])
+    left = validation.conform(left, PROBLEM.schemas["departures"])
 
     def with_weather(observed: datetime) -> Row:
         seen = year["weather"].head(1).with_columns(observed=pl.lit(observed).cast(pl.Datetime("us", "UTC")))
@@ -511,7 +504,7 @@ def test_the_declared_lookback_is_all_that_features_need(
 ) -> None:
     for flight in sample.gather_every(100).iter_slices(1):
         since = flight["scheduled"][0] - 2 * HOUR
-        recent = dataset.recent(PROBLEM, history_of(year), since=since)
+        recent = datasets.recent(PROBLEM, history_of(year), since=since)
         alone: pl.DataFrame = features.build(asked(flight), recent).collect().to_native()
         assert alone.equals(fast.filter(pl.col("leg") == flight["leg"][0]))
 
@@ -558,14 +551,14 @@ def test_features_do_change_when_the_past_is_planted(year: Tables) -> None:
 def january(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake with January, as it was ingested."""
     lake = Lake(str(tmp_path_factory.mktemp("january")))
-    tables = {name: checks.conform(batch(name, "2013-01"), schema) for name, schema in PROBLEM.schemas.items()}
+    tables = {name: validation.conform(batch(name, "2013-01"), schema) for name, schema in PROBLEM.schemas.items()}
     fill(lake, tables, arrived=at(2, 1))
     return lake
 
 
 @pytest.fixture(scope="module")
 def rows(january: Lake) -> pl.DataFrame:
-    return dataset.training_set(PROBLEM, january, as_of=at(2, 2))
+    return datasets.training_set(PROBLEM, january, as_of=at(2, 2))
 
 
 def test_a_training_set_has_every_flight_with_an_outcome_and_its_label(rows: pl.DataFrame) -> None:
@@ -581,7 +574,7 @@ def test_a_training_set_has_every_flight_with_an_outcome_and_its_label(rows: pl.
 
 def test_what_was_not_known_yet_is_not_trained_on(january: Lake) -> None:
     moment = at(1, 15, 12)
-    early = dataset.training_set(PROBLEM, january, as_of=moment)
+    early = datasets.training_set(PROBLEM, january, as_of=moment)
     known = batch("outcomes", "2013-01").filter(pl.col("known") <= moment)
     assert set(early["leg"]) == set(known["leg"])
 
@@ -591,11 +584,11 @@ def test_the_features_leak_nothing_and_one_that_knows_the_outcome_is_named(rows:
         outcomes = history["outcomes"].select("leg", was_late=nw.col("late").cast(nw.Int64))
         return features.build(flights, history).join(outcomes, on="leg", how="left")
 
-    history = dataset.known(PROBLEM, january, as_of=at(2, 2))
-    assert dataset.leaks(PROBLEM, rows, history) == []
+    history = datasets.known(PROBLEM, january, as_of=at(2, 2))
+    assert datasets.leaks(PROBLEM, rows, history) == []
     spoilt = replace(PROBLEM, build=leaking, features=(*PROBLEM.features, "was_late"))
-    leaked = dataset.training_set(spoilt, january, as_of=at(2, 2))
-    assert dataset.leaks(spoilt, leaked, history) == ["was_late"]
+    leaked = datasets.training_set(spoilt, january, as_of=at(2, 2))
+    assert datasets.leaks(spoilt, leaked, history) == ["was_late"]
 
 
 # --- model

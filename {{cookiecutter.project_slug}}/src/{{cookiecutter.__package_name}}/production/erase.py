@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput, candidates, erasures
-from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
-from {{cookiecutter.__package_name}}.shared.problem import RESERVED
-from {{cookiecutter.__package_name}}.shared.release import TABLE, Golden, Release, rows_of
-from {{cookiecutter.__package_name}}.shared.schema import Schema
-from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
+from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
+from {{cookiecutter.__package_name}}.core.contracts.validation import ContractViolation, keys_of
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.problem import RESERVED
+from {{cookiecutter.__package_name}}.core.store import candidates, erasures
+from {{cookiecutter.__package_name}}.core.store.releases import TABLE, Golden, Release, rows_of
+from {{cookiecutter.__package_name}}.core.workspace import REPLAYS, Workspace
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from {{cookiecutter.__package_name}}.shared import BadInput, evaluation
-from {{cookiecutter.__package_name}}.shared.candidates import Candidate
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, by_slice, gain, losses, metrics
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN, Task
-from {{cookiecutter.__package_name}}.shared.settings import Acceptance
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.acceptance import Acceptance
+from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN, Task
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.models import evaluation
+from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, by_slice, gain, losses, metrics
+from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Version
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 SMOKE_TEST = "smoke_test"  # the tag of a version that says why it was refused there, empty where it was not
 SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures, whole
-from {{cookiecutter.__package_name}}.shared.batch_context import read_context
-from {{cookiecutter.__package_name}}.shared.checks import BatchReport, ContractViolation, validate
-from {{cookiecutter.__package_name}}.shared.files import Unreadable, conform_rows, content_of, read_rows
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
+from {{cookiecutter.__package_name}}.core.contracts.validation import BatchReport, ContractViolation, validate
+from {{cookiecutter.__package_name}}.core.errors import BadInput, whole
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.store import erasures
+from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
+from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, content_of, read_rows
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

@@ -6,18 +6,20 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production.decide import Decision, decide
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
+from {{cookiecutter.__package_name}}.core.errors import Refused
+from {{cookiecutter.__package_name}}.core.store import decisions
+from {{cookiecutter.__package_name}}.core.store.registry import Version
+from {{cookiecutter.__package_name}}.core.store.request_log import TABLE as REQUESTS
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
-from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
+from {{cookiecutter.__package_name}}.production.monitoring.monitor import Health, monitor
 from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
+from {{cookiecutter.__package_name}}.production.retraining_policy import Decision, decide
 from {{cookiecutter.__package_name}}.production.train import TrainingResult, register, train
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, decisions
-from {{cookiecutter.__package_name}}.shared.registry import Version
-from {{cookiecutter.__package_name}}.shared.requests import TABLE as REQUESTS
-from {{cookiecutter.__package_name}}.shared.schema import DTYPES
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def run(
     """
     ingested = bring_in(workspace, now or datetime.now(UTC))
     moment = workspace.now(now)
-    if dataset.newest(workspace.problem, workspace.lake) is None:
+    if datasets.newest(workspace.problem, workspace.lake) is None:
         log.info("train     not yet: no labels are known")
         return RunReport(None, ingested, Decision(due=False, reason="not yet, no labels are known"))
     repair(workspace)

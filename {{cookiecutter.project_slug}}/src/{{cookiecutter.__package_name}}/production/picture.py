@@ -1,9 +1,10 @@
 """A challenger on one page, for people."""
 
-from {{cookiecutter.__package_name}}.shared import effects, figures
-from {{cookiecutter.__package_name}}.shared.candidates import Candidate
-from {{cookiecutter.__package_name}}.shared.registry import Version
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.models.importance import permutation_importance
+from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.registry import Version
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 
 def draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
@@ -13,11 +14,11 @@ def draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
         The picture's path, from the project's folder.
     """
     problem, rows = workspace.problem, candidate.holdout
-    importance = effects.importance(problem, candidate.predictor(problem), rows, candidate.classes)
+    importance = permutation_importance(problem, candidate.predictor(problem), rows, candidate.classes)
     answers = {name: candidate.answers(problem, name) for name in ("model", "linear")}
-    figure = figures.overview(importance, answers, workspace.acceptance.decision)
+    figure = plots.overview(importance, answers, workspace.acceptance.decision)
     figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
-    content = figures.png(figure)
+    content = plots.png(figure)
     path = workspace.settings.reports / f"version-{version.number}.png"
     workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
     workspace.path(path).write_bytes(content)

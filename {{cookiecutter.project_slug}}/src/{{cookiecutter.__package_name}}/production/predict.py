@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset
-from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractViolation, with_violations
-from {{cookiecutter.__package_name}}.shared.dataset import History
-from {{cookiecutter.__package_name}}.shared.files import chunks, conform_rows, write_rows
-from {{cookiecutter.__package_name}}.shared.live import PREDICTIONS
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import Personal, Schema, Task
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import Personal, Schema, Task
+from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, ContractViolation, with_violations
+from {{cookiecutter.__package_name}}.core.datasets import History
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.store.files import chunks, conform_rows, write_rows
+from {{cookiecutter.__package_name}}.core.store.predictions import PREDICTIONS
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +82,8 @@ def features_for(
     workspace: Workspace, rows: pl.DataFrame, *, now: datetime, history: History | None = None
 ) -> pl.DataFrame:
     """Rows of the subject, in their order, with their features: from what is known, as far as they look back."""
-    history = history or dataset.known(workspace.problem, workspace.lake, as_of=now)
-    return dataset.to_predict(workspace.problem, rows.with_row_index(ROW), history, now=now).sort(ROW).drop(ROW)
+    history = history or datasets.known(workspace.problem, workspace.lake, as_of=now)
+    return datasets.to_predict(workspace.problem, rows.with_row_index(ROW), history, now=now).sort(ROW).drop(ROW)
 
 
 def predict(
@@ -101,8 +102,8 @@ def predict(
     target = out or workspace.path(workspace.settings.reports) / f"{file.stem}-predicted{file.suffix}"
     if target.suffix.lower() not in {".parquet", ".csv"}:
         raise BadInput(f"{target} ends in {target.suffix!r}: answers are .parquet or .csv")
-    moment, versions = workspace.now(now), dataset.versions(problem, lake)
-    history = dataset.known(problem, lake, as_of=moment, versions=versions)
+    moment, versions = workspace.now(now), datasets.versions(problem, lake)
+    history = datasets.known(problem, lake, as_of=moment, versions=versions)
     requests = _requests(file, problem.schema.request)
     first = next(requests)
     schema = _output_schema(release, first, personal=problem.schema.having(Personal))

@@ -7,19 +7,21 @@ from datetime import datetime
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.production import cards
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import Task
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
+from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs, predicted
+from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.provenance import code_hash
+from {{cookiecutter.__package_name}}.core.store.registry import CHAMPION, Version
+from {{cookiecutter.__package_name}}.core.store.releases import MODEL, Golden, Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production import model_card
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, evaluate, record
 from {{cookiecutter.__package_name}}.production.predict import features_for
 from {{cookiecutter.__package_name}}.production.service import smoke_test as smoke
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, training
-from {{cookiecutter.__package_name}}.shared.candidates import Candidate
-from {{cookiecutter.__package_name}}.shared.evaluation import Floats
-from {{cookiecutter.__package_name}}.shared.predictor import model_inputs, predicted
-from {{cookiecutter.__package_name}}.shared.provenance import code_hash
-from {{cookiecutter.__package_name}}.shared.registry import CHAMPION, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL, Golden, Release
-from {{cookiecutter.__package_name}}.shared.schema import Task
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +144,7 @@ def follow(workspace: Workspace, release: Release, candidate: Candidate | None =
     try:
         with workspace.registry.reopen(release.run_id) as run:
             run.log_artifact(MODEL, release.onnx)
-        cards.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
+        model_card.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
         workspace.registry.set_alias(CHAMPION, release.version)
     except (BadInput, ModuleNotFoundError, OSError) as error:
         log.warning("promote   version %d serves; MLflow follows with the next run: %s", release.version, error)
@@ -195,8 +197,8 @@ def _refit_rows(workspace: Workspace, candidate: Candidate, training_set: pl.Dat
     """All rows that a challenger could know, as its training set was made."""
     if training_set is None:
         tables, as_of = candidate.tables, candidate.as_of
-        training_set = dataset.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
-    return dataset.within(training_set, candidate.training_window_days)
+        training_set = datasets.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
+    return datasets.within(training_set, candidate.training_window_days)
 
 
 def _refit(

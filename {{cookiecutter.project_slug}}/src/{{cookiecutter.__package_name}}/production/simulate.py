@@ -19,22 +19,17 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN
+from {{cookiecutter.__package_name}}.core.datasets import training_set
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, whole
+from {{cookiecutter.__package_name}}.core.models import evaluation, training
+from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, Gain, costs, gain, losses, metrics
+from {{cookiecutter.__package_name}}.core.store import decisions
+from {{cookiecutter.__package_name}}.core.store.predictions import Deployment, predict_as_deployed
+from {{cookiecutter.__package_name}}.core.store.provenance import code_hash
+from {{cookiecutter.__package_name}}.core.workspace import REPLAYS, Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
-from {{cookiecutter.__package_name}}.shared import (
-    BadInput,
-    Refused,
-    decisions,
-    evaluation,
-    figures,
-    training,
-    whole,
-)
-from {{cookiecutter.__package_name}}.shared.dataset import training_set
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Gain, costs, gain, losses, metrics
-from {{cookiecutter.__package_name}}.shared.live import Turn, in_turn
-from {{cookiecutter.__package_name}}.shared.provenance import code_hash
-from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
-from {{cookiecutter.__package_name}}.shared.workspace import REPLAYS, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -146,9 +141,9 @@ def simulate(workspace: Workspace, *, start: datetime | None = None, end: dateti
         _replay(own, start, end)
         served = rows.filter(pl.col(AT) > start)
         answers = {
-            "static": _in_turn(own, served, _releases(own)[:1]),
-            "periodic": _in_turn(own, served, periodic.result()),
-            "gated": _in_turn(own, served, _releases(own)),
+            "static": _predict_as_deployed(own, served, _releases(own)[:1]),
+            "periodic": _predict_as_deployed(own, served, periodic.result()),
+            "gated": _predict_as_deployed(own, served, _releases(own)),
         }
     return _report(own, served, answers, start, end)
 
@@ -208,7 +203,7 @@ def _replay(own: Workspace, start: datetime, end: datetime) -> None:
         raise Refused(f"no challenger passed the gate between {start:%Y-%m-%d} and {end:%Y-%m-%d}: nothing to compare")
 
 
-def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: datetime) -> list[Turn]:
+def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: datetime) -> list[Deployment]:
     """A model trained on everything known, at the start and after every interval, and never judged."""
     turns, every = [], timedelta(days=workspace.acceptance.retrain.every_days)
     for n in range((end - start) // every + 1):
@@ -218,12 +213,12 @@ def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: da
     return turns
 
 
-def _releases(own: Workspace) -> list[Turn]:
+def _releases(own: Workspace) -> list[Deployment]:
     return [(release.released, release.predictor) for release in reversed(own.releases.newest(1000))]
 
 
-def _in_turn(own: Workspace, rows: pl.DataFrame, turns: list[Turn]) -> Answers:
-    return evaluation.answers(own.problem, rows, in_turn(rows, turns), own.releases.newest(1)[0].classes)
+def _predict_as_deployed(own: Workspace, rows: pl.DataFrame, turns: list[Deployment]) -> Answers:
+    return evaluation.answers(own.problem, rows, predict_as_deployed(rows, turns), own.releases.newest(1)[0].classes)
 
 
 def _report(
@@ -291,7 +286,7 @@ def _stale_after(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers]
 
 def _plot(found: Simulated, name: str, changes: list[datetime]) -> bytes:
     """A metric by month and policy, with the days on which the gate promoted a version."""
-    figure = figures.figure(9, 4.5)
+    figure = plots.figure(9, 4.5)
     axes = figure.subplots()
     names = [month.month for month in found.months]
     for policy in POLICIES:
@@ -301,4 +296,4 @@ def _plot(found: Simulated, name: str, changes: list[datetime]) -> bytes:
             axes.axvline(names.index(f"{since:%Y-%m}") + (since.day - 15) / 30, color="grey", linewidth=0.8, ls=":")
     axes.set(title=f"{name} by month (dotted: promotions of the gated policy)", ylabel=name)
     axes.legend()
-    return figures.png(figure)
+    return plots.png(figure)

@@ -11,14 +11,16 @@ from typing import Annotated
 import polars as pl
 from pydantic import ConfigDict, Field
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, evaluation, training
-from {{cookiecutter.__package_name}}.shared.candidates import Candidate
-from {{cookiecutter.__package_name}}.shared.evaluation import metrics
-from {{cookiecutter.__package_name}}.shared.provenance import MODEL_FILES, provenance
-from {{cookiecutter.__package_name}}.shared.registry import CHALLENGER, Version
-from {{cookiecutter.__package_name}}.shared.release import MODEL
-from {{cookiecutter.__package_name}}.shared.schema import AT, KNOWN
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN
+from {{cookiecutter.__package_name}}.core.errors import Refused
+from {{cookiecutter.__package_name}}.core.models import evaluation, training
+from {{cookiecutter.__package_name}}.core.models.evaluation import metrics
+from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.provenance import MODEL_FILES, provenance
+from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Version
+from {{cookiecutter.__package_name}}.core.store.releases import MODEL
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +75,14 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingRes
     """
     problem, parameters, decision = workspace.problem, workspace.parameters, workspace.acceptance.decision
     as_of = workspace.now(as_of)
-    tables = dataset.versions(problem, workspace.lake)
-    rows = dataset.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
-    before, holdout = dataset.split(problem, rows, workspace.acceptance.window, as_of=as_of)
+    tables = datasets.versions(problem, workspace.lake)
+    rows = datasets.training_set(problem, workspace.lake, as_of=as_of, versions=tables)
+    before, holdout = datasets.split(problem, rows, workspace.acceptance.window, as_of=as_of)
     if min(len(before), len(holdout)) < (need := workspace.acceptance.window.rows):
-        raise dataset.too_few(problem, before, holdout, need)
+        raise datasets.too_few(problem, before, holdout, need)
     _require_no_leak(workspace, rows, as_of, tables)
     days = _best_length(workspace, before)
-    before = dataset.within(before, days)
+    before = datasets.within(before, days)
     log.info("train     on %d rows; %d rows of the newest window are held back", len(before), len(holdout))
     fitted = training.fit(problem, parameters, before, check=holdout)
     predictions = {"model": fitted.predictor.predict(holdout)}
@@ -150,10 +152,10 @@ def _best_length(workspace: Workspace, rows: pl.DataFrame) -> int:
     newest = rows[KNOWN].max()
     if len(lengths) == 1 or not isinstance(newest, datetime):
         return lengths[0]
-    earlier, tried = dataset.split(problem, rows, workspace.acceptance.window, as_of=newest)
+    earlier, tried = datasets.split(problem, rows, workspace.acceptance.window, as_of=newest)
     found = {}
     for days in lengths:
-        found[days] = training.loss(problem, workspace.parameters, dataset.within(earlier, days), tried)
+        found[days] = training.loss(problem, workspace.parameters, datasets.within(earlier, days), tried)
         log.info("train     on %s: loss %.4f", f"{days} days" if days else "all rows", found[days])
     return min(found, key=lambda days: found[days])
 
@@ -161,7 +163,7 @@ def _best_length(workspace: Workspace, rows: pl.DataFrame) -> int:
 def _require_no_leak(workspace: Workspace, rows: pl.DataFrame, as_of: datetime, tables: Mapping[str, int]) -> None:
     problem, early = workspace.problem, rows.filter(pl.col(KNOWN) < pl.col(AT))
     if problem.schema.event_time and len(early):
-        one = "/".join(map(str, early.select(dataset.identity(problem, early)).row(0)))
+        one = "/".join(map(str, early.select(datasets.identity(problem, early)).row(0)))
         what = f"{len(early)} labels of {problem.labels.name} are known before their row is predicted, as that of {one}"
         raise Refused(f"{what}: correct the rows, or the column with Known() in shared/contract.py")
-    dataset.require_no_leak(problem, rows, dataset.known(problem, workspace.lake, as_of=as_of, versions=tables))
+    datasets.require_no_leak(problem, rows, datasets.known(problem, workspace.lake, as_of=as_of, versions=tables))

@@ -18,12 +18,14 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, evaluation, figures, training
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, Floats, gain
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.provenance import provenance
-from {{cookiecutter.__package_name}}.shared.schema import KNOWN
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
+from {{cookiecutter.__package_name}}.core import datasets, plots
+from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.models import evaluation, training
+from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, Floats, gain
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.store.provenance import provenance
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_project
 
 FAST_ROWS = 4000
 T = TypeVar("T")
@@ -82,9 +84,9 @@ class Experiment:
             Refused: One of its other features knows the future, as `train` would find.
         """
         lake, asked = self.workspace.lake, problem or self.problem
-        rows = dataset.training_set(asked, lake, as_of=self.as_of)
+        rows = datasets.training_set(asked, lake, as_of=self.as_of)
         if problem:
-            dataset.require_no_leak(problem, rows, dataset.known(problem, lake, as_of=self.as_of))
+            datasets.require_no_leak(problem, rows, datasets.known(problem, lake, as_of=self.as_of))
         return rows.gather_every(-(-len(rows) // FAST_ROWS)) if self.fast else rows
 
     def split(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -101,11 +103,11 @@ class Experiment:
         for number in range(most if self.problem.schema.event_time else 1):
             as_of = self.as_of - number * timedelta(days=asked.days)
             known = rows.filter(pl.col(KNOWN) <= as_of)
-            before, held = dataset.split(self.problem, known, asked, as_of=as_of)
+            before, held = datasets.split(self.problem, known, asked, as_of=as_of)
             if min(len(before), len(held)) >= need:
                 yield before, held
             elif number == 0:
-                raise dataset.too_few(self.problem, before, held, need)
+                raise datasets.too_few(self.problem, before, held, need)
 
     def answers(self, problem: Problem, before: pl.DataFrame, held: pl.DataFrame) -> Answers:
         """What a problem's model, fitted on some rows as it is in training, says of others."""
@@ -152,10 +154,10 @@ class Experiment:
             The run's id.
         """
         lake, seconds = self.workspace.lake, f"{monotonic() - self.started:.1f}"
-        made_of = provenance(self.workspace.root, tables=dataset.versions(self.problem, lake), as_of=self.as_of)
+        made_of = provenance(self.workspace.root, tables=datasets.versions(self.problem, lake), as_of=self.as_of)
         about = {"finding": finding, "fast": str(self.fast).lower(), "seconds": seconds} | dict(tags or {})
         name = self.kind.replace(" ", "-") + ("-fast" if self.fast else "")
-        files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": figures.png(figure)} if figure else {})
+        files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": plots.png(figure)} if figure else {})
         folder = self.workspace.path(self.workspace.settings.reports)
         folder.mkdir(parents=True, exist_ok=True)
         with self.workspace.registry.run(self.kind, self.workspace.parameters.model_dump(), made_of | about) as run:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from {{cookiecutter.__package_name}}.shared import BadInput, first_line, whole
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line, whole
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused
-from {{cookiecutter.__package_name}}.shared.erasures import since
-from {{cookiecutter.__package_name}}.shared.registry import Registry, RunInfo
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.store.erasures import since
+from {{cookiecutter.__package_name}}.core.store.registry import Registry, RunInfo
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 ONNX = "onnx"  # the tag of the hash of a challenger's model
 SHORT = 8  # characters of an id, for people

@@ -1,50 +1,23 @@
-"""What research and production both use: the problem, once, and the machinery that works from it.
+"""This project's problem: the contract, features, model and source of batches, put together."""
 
-Here is only how anything says no, in one line that names the thing, the value and the way out, and how files are
-written.
-"""
-
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import urlsplit
+from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.shared import collect, contract, features
 
 
-class BadInput(Exception):
-    """The command, its input or its surroundings can't work as they are: exit status 2."""
+def recipe() -> Recipe:
+    """How the model is made; its module is imported here and not above, which keeps scikit-learn out of serving."""
+    from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415
+
+    optional = {name: getattr(model, name, None) for name in ("export", "augment")}
+    return Recipe(model.Parameters, model.estimator, **optional)
 
 
-class Refused(Exception):
-    """The command worked and the answer is no, or a person must act: exit status 1."""
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line: its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A draft beside a file, which takes its place once it is written: who is killed meanwhile leaves no half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    yield draft
-    draft.replace(path)
-
-
-def masked(text: str) -> str:
-    """A text without the passwords of addresses in it."""
-    return re.sub(r"(?<=[^/:\s]):[^/\\\s]+@", ":***@", text)
-
-
-def require_port(address: str, name: str) -> None:
-    """Hold an address to a port that is a number, for which libraries give a traceback.
-
-    Raises:
-        BadInput: It is none.
-    """
-    try:
-        _ = urlsplit(address).port
-    except ValueError as error:
-        raise BadInput(f"{name} {masked(address)} can't be an address: {error}") from error
+PROBLEM = Problem(
+    subject=contract.SUBJECT,
+    tables=contract.TABLES,
+    features=features.FEATURES,
+    lookback=features.LOOKBACK,
+    build=features.build,
+    collect=collect.collect,
+    recipe=recipe,
+)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import narwhals as nw
 from pydantic import Field
 
-from {{cookiecutter.__package_name}}.shared.schema import (
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
     Category,
     EventTime,
     Key,

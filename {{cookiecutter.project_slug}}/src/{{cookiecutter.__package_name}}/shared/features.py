@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import narwhals as nw
 
-from {{cookiecutter.__package_name}}.shared import windows
-from {{cookiecutter.__package_name}}.shared.schema import Frame
+from {{cookiecutter.__package_name}}.core.contracts.schema import Frame
+from {{cookiecutter.__package_name}}.core.features import windows
 
 WEATHER = ("temperature", "dew_point", "humidity", "wind_speed", "wind_gust", "precipitation", "pressure", "visibility")
 WINDOW = timedelta(hours=3)

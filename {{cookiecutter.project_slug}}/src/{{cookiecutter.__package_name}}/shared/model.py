@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import TargetEncoder
 
-from {{cookiecutter.__package_name}}.shared.search import Search
+from {{cookiecutter.__package_name}}.core.models.search_space import Search
 
 
 class Parameters(BaseModel):

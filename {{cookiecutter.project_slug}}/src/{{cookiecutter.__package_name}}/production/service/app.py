@@ -19,6 +19,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
+from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
+from {{cookiecutter.__package_name}}.core.errors import first_line
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.batching import Batcher, PredictionFailed, QueueFull
 from {{cookiecutter.__package_name}}.production.service.metrics import Metrics, MetricsMiddleware
 from {{cookiecutter.__package_name}}.production.service.request_log import (
@@ -45,10 +49,6 @@ from {{cookiecutter.__package_name}}.production.service.serving_model import (
     ServingModel,
     text_features,
 )
-from {{cookiecutter.__package_name}}.shared import first_line
-from {{cookiecutter.__package_name}}.shared.derived import sample
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
-from {{cookiecutter.__package_name}}.shared import first_line
+from {{cookiecutter.__package_name}}.core.errors import first_line
 
 BATCH_ROWS = 512
 THREADS = 2

@@ -11,11 +11,12 @@ from uuid import uuid4
 
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT
+from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
+from {{cookiecutter.__package_name}}.core.store import erasures
+from {{cookiecutter.__package_name}}.core.store import request_log as table
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch, ServingModel
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures, first_line
-from {{cookiecutter.__package_name}}.shared import requests as table
-from {{cookiecutter.__package_name}}.shared.schema import AT
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class RequestLog:
     def __init__(self, workspace: Workspace, *, max_rows: int) -> None:
         self._seconds, self._due = workspace.settings.serve_keeps, monotonic() + workspace.settings.serve_keeps
         self._lake, self._schema, self._max_rows = workspace.lake, workspace.problem.schema, max_rows
-        self._dtypes = table.COLUMNS | table.asked(workspace).dtypes
+        self._dtypes = table.COLUMNS | table.logged_schema(workspace.problem).dtypes
         self._lock = Lock()
         self._new: list[LoggedBatch] = []  # not yet in the table's form, which takes time
         self._frames: list[pl.DataFrame] = []

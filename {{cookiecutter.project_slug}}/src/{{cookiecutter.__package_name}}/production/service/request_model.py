@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Table, schema_of
+from {{cookiecutter.__package_name}}.core.contracts.schema import Category, Column, Table, schema_of
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 ROW = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

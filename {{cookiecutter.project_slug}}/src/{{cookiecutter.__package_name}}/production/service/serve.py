@@ -4,9 +4,9 @@ import gc
 from dataclasses import dataclass
 from datetime import datetime
 
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.app import create_app
-from {{cookiecutter.__package_name}}.shared.listening import answer, listen
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.production.service.http_server import answer, listen
 
 SHUTDOWN_SECONDS = 30  # for requests under way when the service ends
 

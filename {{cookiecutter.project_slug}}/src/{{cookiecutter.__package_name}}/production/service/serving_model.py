@@ -15,12 +15,13 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from {{cookiecutter.__package_name}}.shared import Refused, dataset, first_line
-from {{cookiecutter.__package_name}}.shared.checks import RULES, with_violations
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, AT, DTYPES, Frame
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, AT, DTYPES, Frame
+from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, with_violations
+from {{cookiecutter.__package_name}}.core.errors import Refused, first_line
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -85,16 +86,16 @@ class ServingModel:
         self._problem, self.release, self._lock = problem, release, Lock()
         self.expires = now + AHEAD
         oldest = now - timedelta(days=workspace.settings.serve_past_days)
-        self.versions = dataset.versions(problem, lake)
-        known = dataset.known(problem, lake, as_of=now + 2 * AHEAD, versions=self.versions)
+        self.versions = datasets.versions(problem, lake)
+        known = datasets.known(problem, lake, as_of=now + 2 * AHEAD, versions=self.versions)
         history = {
             name: frame.collect(backend="polars").sort(problem.schemas[name].time or ARRIVED)  # so that joins need not
-            for name, frame in dataset.recent(problem, known, since=oldest).items()
+            for name, frame in datasets.recent(problem, known, since=oldest).items()
         }
         self.newest = {name: _newest(rows, problem.schemas[name].known, now) for name, rows in history.items()}
         request = problem.schema.request
         self._source = _RowSource({ROW: pl.UInt32(), **request.dtypes, NOW: DTYPES[datetime]})
-        rows = dataset.requests(problem, with_violations(self._source.scan(), request), now=nw.col(NOW))
+        rows = datasets.requests(problem, with_violations(self._source.scan(), request), now=nw.col(NOW))
         built: pl.LazyFrame = problem.build(rows, {name: rows.lazy() for name, rows in history.items()}).to_native()
         self._plan = _reject_older(problem, built, oldest).sort(ROW)
 
@@ -141,7 +142,9 @@ class ServingModel:
         plain = pl.QueryOptFlags.none()
         with self._lock:
             self._source.rows = rows
-            return dataset.collected(self._problem, lambda: self._plan.collect(engine="in-memory", optimizations=plain))
+            return datasets.collected(
+                self._problem, lambda: self._plan.collect(engine="in-memory", optimizations=plain)
+            )
 
     def _predictions(self, rows: pl.DataFrame) -> pl.DataFrame:
         numbers = self.release.predictor.predict(rows)
@@ -174,8 +177,8 @@ def text_features(problem: Problem) -> dict[str, bool]:
         name: nw.from_native(pl.LazyFrame(schema=schema.dtypes | {ARRIVED: DTYPES[datetime]})).drop(schema.closed)
         for name, schema in problem.schemas.items()
     }
-    rows = dataset.requests(problem, pl.DataFrame(schema=problem.schema.request.dtypes), now=datetime.now(UTC))
-    built = dataset.with_features(problem, rows, history)
+    rows = datasets.requests(problem, pl.DataFrame(schema=problem.schema.request.dtypes), now=datetime.now(UTC))
+    built = datasets.with_features(problem, rows, history)
     return {name: built.schema[name] == pl.String for name in problem.features}
 
 
@@ -242,5 +245,5 @@ class ModelReloader:
         self.model = model
 
     def _outdated(self, current: ServingModel) -> bool:
-        versions = dataset.versions(self._workspace.problem, self._workspace.lake)
+        versions = datasets.versions(self._workspace.problem, self._workspace.lake)
         return versions != current.versions or self.now() > current.expires

@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 from polars import selectors as cs
 
+from {{cookiecutter.__package_name}}.core.errors import first_line
+from {{cookiecutter.__package_name}}.core.models.predictor import TOLERANCE
+from {{cookiecutter.__package_name}}.core.settings import Settings
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.store.request_log import ANSWER, logged_requests, logged_schema
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.gate import Check
-from {{cookiecutter.__package_name}}.shared import first_line
-from {{cookiecutter.__package_name}}.shared.predictor import TOLERANCE
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.requests import ANSWER, asked, logged
-from {{cookiecutter.__package_name}}.shared.settings import Settings
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 START_SECONDS, ANSWER_SECONDS = 60, 30
 RECENT = timedelta(days=7)
@@ -106,10 +106,10 @@ def _replay(port: int, replayed: list[tuple[Row, Row]]) -> Check:
 
 def _logged_requests(workspace: Workspace, now: datetime) -> Iterator[tuple[Row, Row]]:
     """The newest requests that were answered, with the answers; none where a key is personal, and so not logged."""
-    schema, subject = asked(workspace), workspace.problem.schema
+    schema, subject = logged_schema(workspace.problem), workspace.problem.schema
     if not set(subject.key) <= set(schema.names):
         return
-    rows = logged(workspace, now=now, back=RECENT).filter(pl.col(ANSWER).is_not_null())
+    rows = logged_requests(workspace.problem, workspace.lake, now=now, back=RECENT).filter(pl.col(ANSWER).is_not_null())
     for row in rows.tail(workspace.acceptance.canary.shadow_rows).select(*schema.names, ANSWER).iter_rows(named=True):
         before = json.loads(row.pop(ANSWER))
         yield {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}, before
@@ -189,7 +189,7 @@ def _serve(sender: Connection, workspace: Workspace, card: str, onnx: bytes, now
     """Serve a release; send the port, or why there is none."""
     # Here, since other commands import this module and need no FastAPI.
     from {{cookiecutter.__package_name}}.production.service.app import create_app  # noqa: PLC0415
-    from {{cookiecutter.__package_name}}.shared.listening import answer, listen  # noqa: PLC0415
+    from {{cookiecutter.__package_name}}.production.service.http_server import answer, listen  # noqa: PLC0415
 
     try:
         app = create_app(workspace, release=Release.read(card, onnx), now=now, log_requests=False)

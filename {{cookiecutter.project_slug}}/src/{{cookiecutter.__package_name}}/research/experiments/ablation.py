@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.research.experiment import Effect, start
-from {{cookiecutter.__package_name}}.shared import evaluation, features, figures
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 experiment = start(PROBLEM, "ablation")
 rows, rng = experiment.rows(), np.random.default_rng(0)
@@ -65,7 +66,7 @@ finding = (
 )
 
 # %% A picture
-figure = figures.figure(8, 1.5 + 0.3 * len(ordered))
+figure = plots.figure(8, 1.5 + 0.3 * len(ordered))
 axes = figure.subplots()
 colours = {
     "useful": "tab:blue",

@@ -9,9 +9,10 @@
 import numpy as np
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.research.experiment import start
-from {{cookiecutter.__package_name}}.shared import evaluation, figures, training
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 experiment = start(PROBLEM, "baseline")
 problem, decision = experiment.problem, experiment.workspace.acceptance.decision
@@ -50,7 +51,7 @@ if "random" in splits:
     finding += f"\na random split flatters it by {flattered}: {surely} more than it can do"
 
 # %% A picture
-figure = figures.figure(8, 4.5)
+figure = plots.figure(8, 4.5)
 axes = figure.subplots()
 places, width = np.arange(3), 0.8 / len(splits)
 for number, split in enumerate(splits):

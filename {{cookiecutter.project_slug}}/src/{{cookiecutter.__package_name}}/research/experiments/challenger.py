@@ -12,10 +12,12 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Frame
+from {{cookiecutter.__package_name}}.core.features import windows
+from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.research.experiment import start
-from {{cookiecutter.__package_name}}.shared import evaluation, features, figures, windows
-from {{cookiecutter.__package_name}}.shared.schema import AT, Frame
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 # %% The idea: where it rained for hours, flights wait
 FEATURE = "rain"
@@ -59,7 +61,7 @@ table = pl.DataFrame(
 finding = f"{FEATURE} lowers the loss by {better}: {'better' if better.lower > 0 else 'not proven to be better'}"
 
 # %% A picture
-figure = figures.figure(8, 4)
+figure = plots.figure(8, 4)
 axes = figure.subplots()
 names = [*table["window from"].reverse(), "all"]
 for place, effect in enumerate([*reversed(effects), better]):

@@ -10,16 +10,16 @@ from time import process_time
 import narwhals as nw
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import datasets, plots
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT
 from {{cookiecutter.__package_name}}.research.experiment import start
-from {{cookiecutter.__package_name}}.shared import dataset, figures
-from {{cookiecutter.__package_name}}.shared.schema import AT
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 experiment = start(PROBLEM, "feature cost")
 problem, budget = experiment.problem, experiment.workspace.acceptance.budget
 rows = experiment.rows()
 raw = rows.select(name for name in (*problem.schema.names, AT) if name in rows.columns).lazy()
-history = dataset.known(problem, experiment.workspace.lake, as_of=experiment.as_of)
+history = datasets.known(problem, experiment.workspace.lake, as_of=experiment.as_of)
 
 
 # %% The least of some tries: what comes on top of it is the computer's doing
@@ -68,7 +68,7 @@ finding = f"{len(over)} of {len(ordered)} features are over the budget: {', '.jo
 finding += f"\nall together take {together:.2f} s for {len(rows)} rows, and {sum(size.values()) / 1e6:.1f} MB"
 
 # %% A picture
-figure = figures.figure(10, 1.5 + 0.3 * len(ordered))
+figure = plots.figure(10, 1.5 + 0.3 * len(ordered))
 left, right = figure.subplots(1, 2, sharey=True)
 names = ordered[::-1]
 for axes, values, limit, title in (

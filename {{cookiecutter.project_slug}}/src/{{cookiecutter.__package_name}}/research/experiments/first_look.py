@@ -6,10 +6,10 @@
 # %%
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.contracts.schema import TARGET
 from {{cookiecutter.__package_name}}.research.experiment import show, start
-from {{cookiecutter.__package_name}}.shared import figures
-from {{cookiecutter.__package_name}}.shared.schema import TARGET
-from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 experiment = start(PROBLEM, "first look")
 features, as_of = experiment.problem.features, experiment.as_of
@@ -35,7 +35,7 @@ shares = rows.select(pl.col(features).null_count() / pl.len()).transpose(
 show(shares.filter(pl.col("missing") > 0))
 
 # %% A picture
-figure = figures.figure(11, 7)
+figure = plots.figure(11, 7)
 axes = figure.subplots(2, 2).ravel()
 axes[0].bar(monthly["month"].dt.strftime("%b"), monthly["late"])
 axes[0].set(title="late, by month")

@@ -14,13 +14,19 @@ from pathlib import Path
 import narwhals as nw
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, DTYPES, KNOWN, Category, Schema
+from {{cookiecutter.__package_name}}.core.contracts.validation import (
+    RULES,
+    ContractViolation,
+    parse,
+    with_violations,
+)
+from {{cookiecutter.__package_name}}.core.errors import BadInput, whole
+from {{cookiecutter.__package_name}}.core.store import erasures
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.research.labels import labelstudio, table
 from {{cookiecutter.__package_name}}.research.labels.annotations import Annotation, Decision, decide
 from {{cookiecutter.__package_name}}.research.labels.labelstudio import Given
-from {{cookiecutter.__package_name}}.shared import BadInput, erasures, whole
-from {{cookiecutter.__package_name}}.shared.checks import RULES, ContractViolation, parse, with_violations
-from {{cookiecutter.__package_name}}.shared.schema import AT, DTYPES, KNOWN, Category, Schema
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 TABLE = "annotations"
 PREFIX = "annotated-"  # of the batches' names

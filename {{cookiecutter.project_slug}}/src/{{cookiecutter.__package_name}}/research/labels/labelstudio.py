@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from {{cookiecutter.__package_name}}.shared import BadInput
+from {{cookiecutter.__package_name}}.core.errors import BadInput
 
 KEY, ROW, LABEL = "key", "row", "label"
 WAY_OUT = "export it again from Label Studio, as JSON or JSON-MIN"

@@ -7,10 +7,10 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.shared import training
-from {{cookiecutter.__package_name}}.shared.evaluation import SMALLEST, Floats
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import TARGET, Task
+from {{cookiecutter.__package_name}}.core.contracts.schema import TARGET, Task
+from {{cookiecutter.__package_name}}.core.models import training
+from {{cookiecutter.__package_name}}.core.models.evaluation import SMALLEST, Floats
+from {{cookiecutter.__package_name}}.core.problem import Problem
 
 MEMBERS = 5  # of a committee
 

@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.shared import BadInput
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.schema import Category, Column, Personal, Schema
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.contracts.schema import Category, Column, Personal, Schema
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 
 def require(problem: Problem) -> Schema:

@@ -12,12 +12,13 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import Forbidden, Personal, Task
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, whole
+from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
+from {{cookiecutter.__package_name}}.core.store.releases import Release
+from {{cookiecutter.__package_name}}.core.workspace import MODEL, Workspace
 from {{cookiecutter.__package_name}}.research.labels import labelstudio, sampling, table
-from {{cookiecutter.__package_name}}.shared import BadInput, Refused, dataset, whole
-from {{cookiecutter.__package_name}}.shared.evaluation import Floats
-from {{cookiecutter.__package_name}}.shared.release import Release
-from {{cookiecutter.__package_name}}.shared.schema import Forbidden, Personal, Task
-from {{cookiecutter.__package_name}}.shared.workspace import MODEL, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _champion(workspace: Workspace, strategy: str) -> Release | None:
 def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime) -> pl.DataFrame:
     """The unlabelled rows in the order of their key; with their features where there is a champion to ask."""
     problem, lake = workspace.problem, workspace.lake
-    schema, history = problem.schema, dataset.known(problem, lake, as_of=now)
+    schema, history = problem.schema, datasets.known(problem, lake, as_of=now)
     rows: pl.LazyFrame = nw.to_native(history[schema.name])
     if schema.event_time:
         rows = rows.filter(pl.col(schema.event_time) <= now)
@@ -112,7 +113,7 @@ def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime)
         raise Refused(f"no row of {schema.name} waits for its {problem.target.name}: ingest more of them first")
     if release is None:
         return pool
-    built = dataset.to_predict(problem, pool, history, now=now)
+    built = datasets.to_predict(problem, pool, history, now=now)
     if missing := [name for name in release.features if name not in built.columns]:
         raise BadInput(f"features.build no longer gives the champion {', '.join(missing)}: keep them, or promote first")
     return built.sort(schema.key)
@@ -127,7 +128,7 @@ def _worth(
         return rng.random(len(rows))
     if strategy == "margin":
         return sampling.margin(predictions)
-    known = dataset.training_set(problem, workspace.lake, as_of=now)
+    known = datasets.training_set(problem, workspace.lake, as_of=now)
     log.info("labels    asks %d refits on %d rows", sampling.MEMBERS, len(known))
     return sampling.disagreement(sampling.committee(problem, parameters, known, rows, rng=rng), problem.task)
 

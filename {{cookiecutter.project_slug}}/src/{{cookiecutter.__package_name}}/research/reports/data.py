@@ -7,7 +7,7 @@ app = marimo.App(app_title="Data", width="medium")
 
 with app.setup:
     from {{cookiecutter.__package_name}}.research.views import data, page
-    from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+    from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 
 @app.cell

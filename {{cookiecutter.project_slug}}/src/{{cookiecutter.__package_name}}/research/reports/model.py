@@ -9,7 +9,7 @@ with app.setup:
     import marimo as mo
 
     from {{cookiecutter.__package_name}}.research.views import answers, model, page
-    from {{cookiecutter.__package_name}}.shared.user_problem import PROBLEM
+    from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 
 @app.cell

@@ -3,12 +3,13 @@
 import polars as pl
 from matplotlib.figure import Figure
 
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.acceptance import Decision
+from {{cookiecutter.__package_name}}.core.contracts.schema import Task
+from {{cookiecutter.__package_name}}.core.models.evaluation import cost
+from {{cookiecutter.__package_name}}.core.models.importance import partial_dependence, permutation_importance
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.research.views.model import Answered
-from {{cookiecutter.__package_name}}.shared import effects, figures
-from {{cookiecutter.__package_name}}.shared.evaluation import cost
-from {{cookiecutter.__package_name}}.shared.schema import Task
-from {{cookiecutter.__package_name}}.shared.settings import Decision
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
 
 SHOWN = 4  # features whose effect has a panel
 SOME = 1500  # rows on which features are shuffled: a page is waited for
@@ -18,12 +19,12 @@ NONE = "Only yes-or-no questions have a threshold, and decisions that cost: it d
 
 def calibration(found: Answered) -> Figure:
     """Observed over predicted rate and how often what is predicted; errors, for a task that is not binary."""
-    drawn = figures.figure(11, 3.6)
+    drawn = plots.figure(11, 3.6)
     first, second = drawn.subplots(1, 2)
     if found.answers.task is not Task.BINARY:
-        figures.draw_errors(first, second, found.answers)
+        plots.draw_errors(first, second, found.answers)
         return drawn
-    figures.draw_calibration(first, found.answers)
+    plots.draw_calibration(first, found.answers)
     second.hist(found.answers.prediction, bins=40, range=(0, 1))
     second.set(title="Predictions", xlabel="predicted probability", ylabel="rows")
     return drawn
@@ -33,8 +34,8 @@ def costs(workspace: Workspace, found: Answered) -> Figure | str:
     """What decisions cost by their threshold."""
     if found.answers.task is not Task.BINARY:
         return NONE.format(task=found.answers.task)
-    drawn = figures.figure(11, 3.2)
-    figures.draw_threshold(drawn.subplots(), found.answers, workspace.acceptance.decision)
+    drawn = plots.figure(11, 3.2)
+    plots.draw_threshold(drawn.subplots(), found.answers, workspace.acceptance.decision)
     return drawn
 
 
@@ -75,21 +76,21 @@ def at_threshold(decision: Decision, found: Answered, threshold: float) -> dict[
 def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
     """By how much the loss grows when a feature is shuffled, the largest first."""
     champion, some = found.champion, found.rows.sample(min(SOME, len(found.rows)), seed=0)
-    return effects.importance(workspace.problem, champion.predictor, some, champion.classes)
+    return permutation_importance(workspace.problem, champion.predictor, some, champion.classes)
 
 
 def matters(values: dict[str, float]) -> Figure:
     """The features that matter most."""
-    drawn = figures.figure(11, 1 + 0.28 * min(len(values), figures.BARS))
-    figures.draw_importance(drawn.subplots(), values)
+    drawn = plots.figure(11, 1 + 0.28 * min(len(values), plots.BARS))
+    plots.draw_importance(drawn.subplots(), values)
     return drawn
 
 
 def moves(found: Answered, values: dict[str, float]) -> Figure:
     """Where the features that matter most move the mean prediction, of the likeliest class where there are many."""
     champion = found.champion
-    effect = {name: effects.dependence(champion.predictor, found.rows, name) for name in list(values)[:SHOWN]}
-    drawn = figures.figure(11, 3.2)
+    effect = {name: partial_dependence(champion.predictor, found.rows, name) for name in list(values)[:SHOWN]}
+    drawn = plots.figure(11, 3.2)
     panels = drawn.subplots(1, len(effect), sharey=True, squeeze=False)[0]
     for axes, (name, (at, predicted)) in zip(panels, effect.items(), strict=True):
         lines = predicted.reshape(len(at), -1).T

@@ -8,12 +8,12 @@ import polars as pl
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import dataset
-from {{cookiecutter.__package_name}}.shared.drift import trailing
-from {{cookiecutter.__package_name}}.shared.evaluation import Floats
-from {{cookiecutter.__package_name}}.shared.figures import figure
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED, AT, KNOWN, Schema
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, AT, KNOWN, Schema
+from {{cookiecutter.__package_name}}.core.models.drift import trailing
+from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
+from {{cookiecutter.__package_name}}.core.plots import figure
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 ON, ROWS = "_on", "_rows"
 RECENT = 28  # days up to a day, whose rows are held against those of training
@@ -66,7 +66,7 @@ def stability(workspace: Workspace) -> pl.DataFrame | str:
     champion, problem = workspace.releases.champion(), workspace.problem
     if champion is None or not problem.schema.event_time:
         return "Drift doesn't apply: " + ("rows have no event time." if champion else "there is no champion yet.")
-    rows = dataset.training_set(problem, workspace.lake, as_of=workspace.now())
+    rows = datasets.training_set(problem, workspace.lake, as_of=workspace.now())
     names = [name for name in champion.features if name in rows.columns]
     before = rows.filter(pl.col(KNOWN) <= champion.trained_until)
     number = rows[AT].dt.epoch("d")

@@ -7,10 +7,11 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from {{cookiecutter.__package_name}}.shared import dataset, decisions
-from {{cookiecutter.__package_name}}.shared.figures import figure
-from {{cookiecutter.__package_name}}.shared.schema import ARRIVED
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED
+from {{cookiecutter.__package_name}}.core.plots import figure
+from {{cookiecutter.__package_name}}.core.store import decisions
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 MOST = 1000  # releases that are read
 FIGURES = ("auc", "accuracy", "rmse", "mae", "log_loss", "calibration_error", "cost")
@@ -72,7 +73,7 @@ def ages(workspace: Workspace) -> pl.DataFrame:
     champion = workspace.releases.champion()
     found = [
         ("labels that the champion knows", champion.trained_until if champion else None, limits.stale_days),
-        ("newest label", dataset.newest(problem, workspace.lake), None),
+        ("newest label", datasets.newest(problem, workspace.lake), None),
     ]
     for name, schema in problem.schemas.items():
         newest = workspace.lake.scan(schema).select(pl.col(schema.time or ARRIVED).max()).collect().item()

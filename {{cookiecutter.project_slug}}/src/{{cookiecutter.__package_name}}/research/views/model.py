@@ -10,14 +10,17 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import BadInput, evaluation, live
-from {{cookiecutter.__package_name}}.shared.checks import ContractViolation, keys_of
-from {{cookiecutter.__package_name}}.shared.evaluation import Answers, losses, metrics
-from {{cookiecutter.__package_name}}.shared.figures import figure
-from {{cookiecutter.__package_name}}.shared.release import Release, contributions
-from {{cookiecutter.__package_name}}.shared.requests import logged
-from {{cookiecutter.__package_name}}.shared.schema import AT, TARGET, Personal, Task
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, TARGET, Personal, Task
+from {{cookiecutter.__package_name}}.core.contracts.validation import ContractViolation, keys_of
+from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.models import evaluation
+from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, losses, metrics
+from {{cookiecutter.__package_name}}.core.plots import figure
+from {{cookiecutter.__package_name}}.core.store import predictions
+from {{cookiecutter.__package_name}}.core.store.releases import Release, contributions
+from {{cookiecutter.__package_name}}.core.store.request_log import logged_requests
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 MOST = 1000  # releases that are read
 RECENT = timedelta(days=28)
@@ -55,9 +58,9 @@ def in_service(workspace: Workspace) -> Answered:
 def _answered(workspace: Workspace, releases: Sequence[Release]) -> Answered:
     problem, first, now = workspace.problem, releases[0], workspace.now()
     rows = workspace.candidates.read(first.run_id).holdout.drop("_linear", "_dummy")
-    since = live.labelled_since(workspace, first, now=now, back=now - first.trained_until)
+    since = datasets.labelled_since(problem, workspace.lake, first, now=now, back=now - first.trained_until)
     if len(since):
-        answer = live.in_turn(since, [(release.released, release.predictor) for release in releases])
+        answer = predictions.predict_as_deployed(since, [(release.released, release.predictor) for release in releases])
         rows = pl.concat([rows, since.with_columns(pl.Series("_model", answer))], how="diagonal_relaxed")
     classes = releases[-1].classes
     personal = {name for schema in problem.schemas.values() for name in schema.having(Personal)}
@@ -123,15 +126,15 @@ def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
     champion, now, problem = found.champion, workspace.now(), workspace.problem
     if not problem.schema.key:
         return "Rows have no key: answers that were given can't be held against labels that came later."
-    made = {"predicted ahead": live.ahead(workspace, champion)}
-    asked = logged(workspace, now=now, back=RECENT)
+    made = {"predicted ahead": predictions.upcoming_predictions(problem, workspace.lake, champion)}
+    asked = logged_requests(problem, workspace.lake, now=now, back=RECENT)
     if len(asked) and set(problem.schema.key) <= set(asked.columns):
-        made["answered by the service"] = live.served(workspace, champion, asked)
+        made["answered by the service"] = predictions.served_predictions(problem, champion, asked)
     table = []
     for name, answers in made.items():
-        rows = live.came_true(workspace, answers, now=now, back=RECENT)
+        rows = predictions.join_labels(problem, workspace.lake, answers, now=now, back=RECENT)
         if len(rows):
-            worth = evaluation.answers(problem, rows, live.prediction(champion, rows), champion.classes)
+            worth = evaluation.answers(problem, rows, predictions.model_output(champion, rows), champion.classes)
             table.append({"": name, "labels": len(rows)} | metrics(worth, workspace.acceptance.decision))
     if not table:
         return f"No label has come in the last {RECENT.days} days for an answer that version {champion.version} gave."

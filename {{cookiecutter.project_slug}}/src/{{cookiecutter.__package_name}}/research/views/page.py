@@ -6,9 +6,9 @@ import marimo as mo
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.shared import figures
-from {{cookiecutter.__package_name}}.shared.problem import Problem
-from {{cookiecutter.__package_name}}.shared.workspace import Workspace, open_project
+from {{cookiecutter.__package_name}}.core import plots
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_project
 
 MINUTE = "%Y-%m-%d %H:%M"
 
@@ -36,7 +36,7 @@ def _show(content: Figure | pl.DataFrame | str | mo.Html, title: str) -> mo.Html
         case str():
             return mo.md(content)
         case Figure():
-            return mo.image(figures.png(content), alt=title or "figure")
+            return mo.image(plots.png(content), alt=title or "figure")
         case pl.DataFrame():
             return _table(content)
     return content

@@ -1,0 +1,1 @@
+"""What tables are made of, and the validation of batches."""

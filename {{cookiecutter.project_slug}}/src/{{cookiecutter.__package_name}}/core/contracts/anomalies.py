@@ -1,0 +1,75 @@
+"""Anomalies of a batch: how it differs from the same days in the weeks before."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Schema, Target
+
+MIN_ROWS = 12  # fewer rows tell nothing of shares,
+MIN_DURATION = timedelta(hours=12)  # and a shorter batch nothing of volume
+MAX_NULL_INCREASE = 0.7  # of the share of missing values, over the week that has most
+MIN_DISTINCT = 5  # values in each week before, for a constant column to be an anomaly
+MAX_CHANCE = 1e-6  # that all targets of a batch are equal, by their share in the weeks before
+MAX_ORPHANS = 0.05  # of a batch's labels: some may arrive before their row, more have a wrong key
+
+
+def batch_anomalies(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
+    """Reasons to reject a batch: fewer rows, more missing values, or a constant column.
+
+    Args:
+        rows: The rows of the batch.
+        schema: The table's schema.
+        days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
+    """
+    weeks = [week for week in days[1:] if len(week) >= MIN_ROWS]
+    if not weeks:
+        return
+    n, most_rows = len(days[0]) + len(rows), max(map(len, weeks))
+    volume = schema.model.volume
+    if volume and n < volume * most_rows and _duration(rows, schema) >= MIN_DURATION:
+        yield f"{n} rows, where the weeks before have up to {most_rows} (at least {volume:.0%} of them)"
+    if len(rows) < MIN_ROWS:
+        return
+    for column in schema.columns:
+        name = column.name
+        share, highest = _null_share(rows, name), max(_null_share(week, name) for week in weeks)
+        if share > highest + MAX_NULL_INCREASE:
+            yield f"{name} is missing in {share:.0%} of rows, in the weeks before in at most {highest:.0%}"
+        varied = not column.optional and all(week[name].n_unique() >= MIN_DISTINCT for week in weeks)
+        if varied and rows[name].n_unique() == 1:
+            yield f"{name} is {rows[name][0]!r} in every row: it does not vary, as it did in the weeks before"
+
+
+def constant_target(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
+    """Warn of a target that is equal in all rows, if the weeks before make chance implausible; arguments as above."""
+    for name in schema.having(Target):
+        values = rows[name].drop_nulls()
+        shares = [(week[name] == values[0]).mean() for week in days[1:] if min(len(week), len(values)) >= MIN_ROWS]
+        most = max((share for share in shares if isinstance(share, float)), default=1.0)
+        if values.n_unique() == 1 and most ** len(values) < MAX_CHANCE:
+            yield f"{name} is {values[0]!r} in all {len(values)} rows, in the weeks before in at most {most:.0%}"
+
+
+def orphan_labels(labels: pl.DataFrame, entities: pl.DataFrame, table: str) -> Iterator[str]:
+    """Warn of labels without a row, if there are too many.
+
+    Args:
+        labels: The labels of the batch.
+        entities: The keys of their rows that are in the lake, and when each is predicted.
+        table: The table of these rows.
+    """
+    key = entities.drop(AT).columns
+    keys = labels.select(key).unique()
+    if (n := len(keys.join(entities, on=key, how="anti"))) > MAX_ORPHANS * len(keys):
+        yield f"{n} of {len(keys)} keys are of no row in {table}"
+
+
+def _duration(rows: pl.DataFrame, schema: Schema) -> timedelta:
+    first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
+    return last - first if isinstance(first, datetime) and isinstance(last, datetime) else timedelta(0)
+
+
+def _null_share(rows: pl.DataFrame, name: str) -> float:
+    return rows[name].null_count() / len(rows)

@@ -1,0 +1,75 @@
+"""The data dictionary: the tables of a contract in Markdown."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    Column,
+    EventTime,
+    Forbidden,
+    Key,
+    Known,
+    Nulls,
+    Personal,
+    Schema,
+    Table,
+    Target,
+    schema_of,
+)
+
+
+@dataclass(frozen=True)
+class DataDictionary:
+    """A data dictionary that was written.
+
+    Attributes:
+        file: Its path.
+        tables: The names of the tables in it.
+    """
+
+    file: str
+    tables: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.tables)} in {self.file}"
+
+
+def write_data_dictionary(tables: tuple[type[Table], ...], path: Path) -> DataDictionary:
+    """Write the tables' data dictionary as a page."""
+    head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(head + data_dictionary(tables), encoding="utf-8", newline="\n")
+    return DataDictionary(str(path), tuple(table.table for table in tables))
+
+
+def data_dictionary(tables: tuple[type[Table], ...]) -> str:
+    """The tables in Markdown: a section a table, a row a column, its rules below."""
+    return "\n".join(_section(schema_of(table)) for table in tables)
+
+
+def _section(schema: Schema) -> str:
+    rows = [
+        f"| `{column.name}` | {column.kind.__name__} | {column.unit} | {_roles(column)} | {_limits(column)} |"
+        f" {column.field.description or ''} |"
+        for column in schema.columns
+    ]
+    rules = [f"- {rule}" for rule in schema.model.rules]
+    head = ["| column | type | unit | role | limits | meaning |", "| -- | -- | -- | -- | -- | -- |"]
+    doc = re.sub(r"\s+", " ", schema.model.__doc__ or "").strip()
+    parts = [f"## {schema.name}", "", doc, "", *head, *rows, ""]
+    return "\n".join([*parts, "Rules:", "", *rules, ""] if rules else parts)
+
+
+def _roles(column: Column) -> str:
+    kinds = (Key, EventTime, Known, Target, Personal, Forbidden)
+    words = [re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower() for kind in kinds if column.role(kind)]
+    return ", ".join(words)
+
+
+def _limits(column: Column) -> str:
+    limits = [
+        name.removeprefix(f"{column.name} ").replace("<=", "≤").replace(">=", "≥") for name in column.conditions()
+    ]
+    nulls = column.role(Nulls)
+    return "; ".join([*limits, f"at most {nulls.at_most:.0%} missing"] if nulls else limits)

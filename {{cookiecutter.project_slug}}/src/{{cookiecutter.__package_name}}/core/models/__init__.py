@@ -1,0 +1,1 @@
+"""Training, ONNX, evaluation, importance, drift and search space."""

@@ -1,0 +1,1 @@
+"""All input and output: lake, releases, registry, provenance, predictions and request log."""

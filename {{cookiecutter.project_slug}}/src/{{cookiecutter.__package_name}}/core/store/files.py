@@ -1,0 +1,135 @@
+"""Files of rows, Parquet or CSV: read at once or in chunks, and written as a stream."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+from polars.exceptions import PolarsError
+from polars.io.plugins import register_io_source
+
+from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
+from {{cookiecutter.__package_name}}.core.contracts.validation import conform, parse
+from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
+
+
+class Unreadable(BadInput):
+    """The file can't be read, or its table is unclear."""
+
+
+def content_of(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        Unreadable: The file doesn't exist or can't be read.
+    """
+    with _reading(path):
+        return path.read_bytes()
+
+
+def read_rows(path: Path, content: bytes) -> pl.DataFrame:
+    """The rows of a file from its content; all columns of a CSV file are text.
+
+    Raises:
+        Unreadable: The file is neither Parquet nor CSV, or is broken.
+    """
+    with _reading(path):
+        return _scan(path, BytesIO(content)).collect()
+
+
+def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
+    """The rows of a file in chunks of `size`; one empty chunk if it has no rows. All columns of a CSV file are text.
+
+    Memory is bounded by the chunk and by the row groups of a Parquet file.
+
+    Raises:
+        Unreadable: The file is neither Parquet nor CSV, or is broken.
+    """
+    with _reading(path):
+        path.open("rb").close()  # its errors are clearer than those of Polars
+        rows, empty = _scan(path, path.absolute()), True
+        for chunk in rows.collect_batches(chunk_size=size, maintain_order=True, lazy=True):
+            empty = False
+            yield chunk
+        if empty:
+            yield rows.head(0).collect()
+
+
+def conform_rows(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame:
+    """Rows that were read from a file, with the schema's columns and types; the text of a CSV file is parsed.
+
+    Raises:
+        ContractViolation: As `parse` and `conform`.
+    """
+    return conform(parse(rows, schema) if path.suffix.lower() == ".csv" else rows, schema)
+
+
+def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) -> None:
+    """Write frames of one schema to a file, one at a time.
+
+    They go to a draft with a name of its own, which replaces the file at the end: an error or a second writer never
+    leaves half a file.
+
+    Raises:
+        BadInput: The file can't be written. Errors of the frames are raised as they are.
+    """
+    failed = False
+
+    def source(*_: object) -> Iterator[pl.DataFrame]:
+        nonlocal failed
+        try:
+            yield from frames
+        except Exception:
+            failed = True
+            raise
+
+    rows = register_io_source(source, schema=schema)
+    sink = rows.sink_csv if path.suffix.lower() == ".csv" else rows.sink_parquet
+    try:
+        with _draft(path) as draft, ThreadPoolExecutor(1) as pool:
+            pool.submit(sink, draft).result()  # Polars defers signals: the main thread stays free to handle them
+    except (PolarsError, OSError) as error:
+        if failed:
+            raise
+        raise BadInput(f"{path.as_posix()} can't be written: {_reason(error)}") from error
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A file beside another with a name of its own; it replaces the other at the end, and is deleted on an error."""
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
+    match path.suffix.lower():
+        case ".parquet":
+            return pl.scan_parquet(source, glob=False, hive_partitioning=False)
+        case ".csv":
+            return pl.scan_csv(source, infer_schema=False, glob=False)
+        case other:
+            raise Unreadable(f"{path} ends in {other!r}: batches are .parquet or .csv")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(f"{path} can't be read: {_reason(error)}") from error
+    except PolarsError as error:
+        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {first_line(error)}; write it again") from error
+
+
+def _reason(error: PolarsError | OSError) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

@@ -1,0 +1,196 @@
+"""Versioned tables: appended to once a batch, read as of a version or a time.
+
+Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Lock, get_ident
+from urllib.parse import unquote
+
+import deltalake
+import polars as pl
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
+from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
+
+FILES = 14  # of a table; more are joined
+HISTORY = "delta.logRetentionDuration"  # for which commits are kept; where nothing is said, Delta takes 30 days
+BRIEF = timedelta(days=7)  # for tables that take a commit every few seconds, and that nobody reads as they were
+ATTEMPTS = 20  # at a commit, when others append at the same moment
+
+Version = int | datetime | None
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The tables under one address; several threads may use one.
+
+    Attributes:
+        url: A folder or an object storage address; credentials come from the environment.
+        versions: Tables that are read in these versions, and can't be appended to.
+        keep: So long every version can be read.
+        _opened: Each thread's own handles, by thread and table: a handle must not move under another thread's commit.
+        _appending: By table: threads append one after the other, since a commit that conflicts is written anew.
+    """
+
+    url: str
+    versions: Mapping[str, int] = field(default_factory=dict)
+    keep: timedelta = timedelta(days=365)
+    _opened: dict[tuple[int, str], deltalake.DeltaTable] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _appending: dict[str, Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False) -> bool:
+        """Append rows once: a batch whose id the table has seen changes nothing.
+
+        Args:
+            table: Its name.
+            rows: Rows with the table's columns.
+            batch: Its id.
+            gains: Whether the rows may have columns that the table does not have yet.
+
+        Returns:
+            Whether they were appended now.
+
+        Raises:
+            BadInput: The table can't be read or written.
+        """
+        if table in self.versions:
+            raise BadInput(
+                f"table {table} is read in version {self.versions[table]} and takes no rows: unset ML_TABLES"
+            )
+        with self._appending.setdefault(table, Lock()):
+            return self._append(table, rows, batch=batch, gains=gains)
+
+    def _append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool) -> bool:
+        opened = self._opened.get((get_ident(), table)) or self.open(table)
+        for _ in range(ATTEMPTS):
+            seen = opened.version() if opened else -1
+            once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
+            try:
+                if opened is not None and opened.transaction_version(batch) is not None:
+                    return False
+                deltalake.write_deltalake(
+                    opened or self.address(table),
+                    rows,
+                    mode="append",
+                    schema_mode="merge" if gains else None,
+                    configuration=None if opened else {HISTORY: days(self.keep)},
+                    commit_properties=once,
+                )
+            except (DeltaError, OSError) as error:
+                opened = self.open(table)  # others may have committed since it was opened
+                moved = seen != (opened.version() if opened else -1)
+                if not moved and not isinstance(error, CommitFailedError):
+                    raise self.unreadable(table, error) from error
+                continue
+            return True
+        raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
+
+    def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
+        """A contract's table as of a version or a commit time, with each row's arrival, batch and contract.
+
+        A column that the contract gained is missing in the rows from before.
+        """
+        stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
+        rows = self.read(schema.name, stored, version=version)
+        gained = stored.keys() - set(rows.collect_schema().names())
+        return rows.with_columns(pl.lit(None, dtype=stored[name]).alias(name) for name in sorted(gained))
+
+    def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: Version = None) -> pl.LazyFrame:
+        """Any table of the lake; with no rows and these columns where it does not exist yet.
+
+        Raises:
+            BadInput: The table can't be read, or has no such version.
+        """
+        try:
+            opened = self.open(table) if version is None else self._at(table, version)
+            return pl.LazyFrame(schema=dtypes) if opened is None else _rows(opened)
+        except (DeltaError, OSError) as error:
+            raise self.unreadable(table, error) from error
+
+    def version(self, table: str) -> int:
+        """The table's newest version; -1 before the first append."""
+        opened = self.open(table)
+        return -1 if opened is None else opened.version()
+
+    def has(self, table: str, batch: str) -> bool:
+        """Whether the table has seen this batch."""
+        opened = self.open(table)
+        return opened is not None and opened.transaction_version(batch) is not None
+
+    def tidy(self, *, others: Sequence[str] = ()) -> None:
+        """Compact the small files of the tables that were opened, and delete files that no readable version needs.
+
+        Args:
+            others: Tables that another process appends to, often; their versions are kept for `BRIEF`.
+
+        Raises:
+            BadInput: A table can't be read or written.
+        """
+        for table in sorted({*others, *(table for _, table in list(self._opened))}):
+            opened = self.open(table)
+            if opened is None:
+                continue
+            keep = BRIEF if table in others else self.keep
+            try:
+                if opened.metadata().configuration.get(HISTORY) != days(keep):  # a table from before, or a new setting
+                    opened.alter.set_table_properties({HISTORY: days(keep)})
+                if len(opened.file_uris()) > FILES:
+                    opened.optimize.compact()
+                    opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False, full=True)
+            except (DeltaError, OSError) as error:
+                raise self.unreadable(table, error) from error
+
+    def open(self, table: str) -> deltalake.DeltaTable | None:
+        """The table at its newest version; a thread that opened it before only reads the commits since."""
+        handles, mine = self._opened, (get_ident(), table)
+        try:
+            if table in self.versions:
+                if mine not in handles:
+                    handles[mine] = deltalake.DeltaTable(self.address(table), version=self.versions[table])
+            elif mine in handles:
+                handles[mine].update_incremental()
+            elif Path(self.url).is_file():
+                raise NotADirectoryError(self.url)
+            elif deltalake.DeltaTable.is_deltatable(self.address(table)):
+                handles[mine] = deltalake.DeltaTable(self.address(table))
+            return handles.get(mine)
+        except (DeltaError, OSError) as error:
+            raise self.unreadable(table, error) from error
+
+    def _at(self, table: str, version: int | datetime) -> deltalake.DeltaTable | None:
+        """The table as of a version or a commit time; none before the first."""
+        newest = self.open(table)
+        if newest is None:
+            return None
+        if isinstance(version, datetime):
+            moment = version.timestamp() * 1000
+            version = max((c["version"] for c in newest.history() if c["timestamp"] <= moment), default=-1)
+        return None if version == -1 else deltalake.DeltaTable(self.address(table), version=version)
+
+    def address(self, table: str) -> str:
+        """Where a table is."""
+        return f"{self.url.rstrip('/')}/{table}"
+
+    def unreadable(self, table: str, error: Exception) -> BadInput:
+        """What went wrong with a table, in one line."""
+        return BadInput(f"table {table} in the lake {self.url} can't be used: {first_line(error)}")
+
+
+def days(time: timedelta) -> str:
+    """A time as Delta writes it."""
+    return f"interval {time.days} days"
+
+
+def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:
+    if "%" not in table.table_uri:
+        return pl.scan_delta(table)
+    # Polars does not find folders with blanks and the like by the quoted names that Delta has for them.
+    schema = pl.Schema(table.schema().to_arrow())
+    return pl.scan_parquet(list(map(unquote, table.file_uris())), schema=schema, missing_columns="insert")

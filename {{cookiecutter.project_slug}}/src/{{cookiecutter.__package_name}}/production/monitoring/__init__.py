@@ -1,0 +1,1 @@
+"""Whether data, model and served predictions are well."""

@@ -1,0 +1,1 @@
+"""Hyperparameter tuning on past folds."""

@@ -1,0 +1,212 @@
+"""Hyperparameter tuning on past folds, tracked as a run; the best parameters go to config/params.toml."""
+
+import hashlib
+import inspect
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import tomlkit
+from pydantic import ValidationError
+
+from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN, TARGET
+from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, masked, require_port, whole
+from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Space, space_of
+from {{cookiecutter.__package_name}}.core.store.provenance import provenance
+from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.research.tuning.cross_validation import folds
+from {{cookiecutter.__package_name}}.research.tuning.study import PARALLEL, PARAMETERS, Plan, losses_of, search
+
+FOLDS = 4
+TRIALS = 50
+SHORT = 12  # characters of a hash
+IN_MEMORY = re.compile(r"sqlite[^/]*://(/(file:)?(:memory:.*)?)?($|\?)|sqlite.*[?&]mode=memory")  # of one process
+PACKAGE = __name__.partition(".")[0]
+MARK = "# Tuned by run {run}, values {digest}: delete this line when you edit them."
+MARKED = re.compile(r"^# Tuned by run (?P<run>\w+), values (?P<digest>\w+).*\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a search found.
+
+    Attributes:
+        run_id: ID of the tracked run.
+        study: Name of the Optuna study.
+        trials: Number of finished trials.
+        pruned: Number of trials among them that ended early.
+        loss_before: Mean loss of the current parameters over the folds.
+        loss: The lowest.
+        changed: Parameters that the best trial changes: their current and their best value.
+    """
+
+    run_id: str
+    study: str
+    trials: int
+    pruned: int
+    loss_before: float
+    loss: float
+    changed: dict[str, tuple[Any, Any]]
+
+    def __str__(self) -> str:
+        """A table for people."""
+        lines = [f"{self.trials} trials, {self.pruned} pruned"]
+        if not self.changed:
+            return f"{lines[0]}\nno trial beats the current parameters, with a mean loss of {self.loss_before:.4f}"
+        losses = f"{self.loss_before:.4f}", f"{self.loss:.4f}"
+        table = {"": ("before", "best"), "mean loss": losses, **self.changed}
+        lines += [f"{name:>24}{before!s:>12}{best!s:>12}" for name, (before, best) in table.items()]
+        lines += [
+            f"config/params.toml has them, by run {self.run_id[:8]}: commit it; train and gate judge a challenger"
+        ]
+        return "\n".join(lines)
+
+
+def tune(
+    workspace: Workspace, *, trials: int = TRIALS, workers: int | None = None, storage: str | None = None
+) -> TuningResult:
+    """Search for parameters with a lower loss on past folds than the current ones, and write the best.
+
+    A search that was stopped is resumed, as long as rows, features, model and parameters are the same.
+
+    Args:
+        workspace: The workspace.
+        trials: Number of trials to finish, that of the current parameters among them.
+        workers: Number of processes. Default: one per CPU core.
+        storage: URL of a database that commands on many machines share. Default: the variable `OPTUNA_STORAGE` in the
+            environment or `.env`, and without that, a journal file beside the runs.
+
+    Raises:
+        BadInput: No parameter has a search space, or the storage can't be used.
+        Refused: There are too few rows, the model can't be fitted, or a worker process was killed.
+    """
+    problem = workspace.problem
+    as_of, tables = workspace.now(), datasets.versions(problem, workspace.lake)
+    space = _space(workspace)
+    rows = _rows(workspace, datasets.training_set(problem, workspace.lake, as_of=as_of, versions=tables))
+    plan = _plan(workspace, rows, space, trials=trials, storage=storage)
+    tags = provenance(workspace.root, tables=tables, as_of=as_of)  # before params.toml changes
+    workers = min(workers or os.cpu_count() or 1, trials)
+    finished = search(problem, plan, rows, workers=workers)
+    losses = losses_of(finished)
+    if 0 not in losses:
+        raise Refused("the current parameters have no loss, as their trial ended early: change shared/model.py")
+    best = min(losses, key=lambda n: losses[n])
+    parameters = type(workspace.parameters).model_validate(finished[best].user_attrs[PARAMETERS])
+    parallel = any(trial.user_attrs[PARALLEL] for trial in finished)
+    command = ["-m", PACKAGE, "tune", "--trials", str(len(finished)), "--workers", str(workers if parallel else 1)]
+    tags |= {
+        "command": json.dumps(command),
+        "parallel": json.dumps(parallel),
+        "features": json.dumps(list(problem.features)),
+        "parameters": parameters.model_dump_json(),
+        "study": plan.study,
+    }
+    counts = {"trials": len(finished), "pruned": len(finished) - len(losses)}
+    with workspace.registry.run("tune", parameters.model_dump(), tags) as run:
+        run.log({"loss": losses[best], "loss_before": losses[0]} | counts)
+    values = finished[best].user_attrs[PARAMETERS]
+    changed = {name: (value, values[name]) for name, value in plan.current.items() if values[name] != value}
+    if changed:
+        write(workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run.id)
+    return TuningResult(run.id, plan.study, **counts, loss_before=losses[0], loss=losses[best], changed=changed)
+
+
+def _space(workspace: Workspace) -> Space:
+    """The search space.
+
+    Raises:
+        BadInput: There is none, or a parameter can't have a value of it.
+    """
+    parameters = workspace.parameters
+    if not (space := space_of(type(parameters))):
+        hint = "annotate one in shared/model.py, as Annotated[float, Search(0.01, 0.3, log=True)]"
+        raise BadInput(f"no parameter has a search space: {hint}")
+    for name, where in space.items():
+        for value in where.values if isinstance(where, Choice) else (where.low, where.high):
+            try:
+                type(parameters).model_validate(parameters.model_dump() | {name: value})
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                msg = f"{name} is searched at {value!r} in shared/model.py, which is not valid: {reason}"
+                raise BadInput(msg) from error
+    return space
+
+
+def _rows(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the folds: all but the newest labelled window, which the gate judges on.
+
+    Raises:
+        Refused: There are too few for the folds.
+    """
+    problem, window = workspace.problem, workspace.acceptance.window
+    newest = rows[KNOWN].max()  # not the time of the call, with which a resumed search would have other rows
+    before, _ = datasets.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
+    needed = dict.fromkeys((*problem.schema.names, *problem.features, AT, KNOWN, TARGET))
+    selected = before.select(name for name in needed if name in rows.columns)
+    for n, parts in enumerate(folds(problem, selected, FOLDS), start=1):
+        if (fewest := min(map(len, parts))) < window.rows:
+            msg = f"{fewest} rows in fold {n} of {FOLDS} before the newest window are too few (at least {window.rows})"
+            raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")
+    return selected
+
+
+def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int, storage: str | None) -> Plan:
+    current = workspace.parameters.model_dump(mode="json")
+    digest = hashlib.sha256(rows.hash_rows().to_numpy().tobytes())
+    digest.update(Path(inspect.getfile(type(workspace.parameters))).read_bytes())
+    digest.update(repr((sorted(space.items()), workspace.problem.features, current, FOLDS)).encode())
+    study = f"{PACKAGE}-{digest.hexdigest()[:SHORT]}"
+    tracking = workspace.settings.tracking
+    folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
+    storage = storage or os.environ.get("OPTUNA_STORAGE")  # where Optuna's own tools look for it
+    if storage is not None and ("://" not in storage or IN_MEMORY.match(storage)):
+        url = masked(storage)
+        raise BadInput(f"--storage {url} is no URL of a database that processes can share, as sqlite:///tune.db is")
+    require_port(storage or "", "--storage")
+    return Plan(study, storage or str(folder / f"{study}.journal"), trials, FOLDS, current)
+
+
+def write(path: Path, values: dict[str, Any], run_id: str) -> None:
+    """Write values into a TOML file, with a line that names their run; the rest of the file stays."""
+    document = tomlkit.parse(MARKED.sub("", path.read_text(encoding="utf-8")))
+    document.update(values)
+    text = tomlkit.dumps(document)
+    start = re.match(r"(#.*\n)*", text)
+    at = start.end() if start else 0
+    mark = MARK.format(run=run_id, digest=_digest(text))
+    with whole(path) as draft:
+        draft.write_text(f"{text[:at]}{mark}\n{text[at:]}", encoding="utf-8", newline="\n")
+
+
+def _digest(text: str) -> str:
+    values = json.dumps(tomllib.loads(text), sort_keys=True, default=str)
+    return hashlib.sha256(values.encode()).hexdigest()[:SHORT]
+
+
+def tuned_by(workspace: Workspace) -> str | None:
+    """The run that `config/params.toml` names, if any.
+
+    Raises:
+        BadInput: The parameters are not those that the run found.
+    """
+    path = workspace.root / "config" / "params.toml"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if (mark := MARKED.search(text)) is None:
+        return None
+    line = f"delete the line {mark[0].strip()!r} of {path}"
+    if mark["digest"] != _digest(text):
+        raise BadInput(f"the parameters were edited since run {mark['run']} found them: {line}")
+    found = {run.id: run.tags.get("parameters", "") for run in workspace.registry.runs()}
+    if (parameters := found.get(mark["run"])) and json.loads(parameters) != workspace.parameters.model_dump(
+        mode="json"
+    ):
+        raise BadInput(f"run {mark['run']} found other parameters: {line}")
+    return mark["run"]
