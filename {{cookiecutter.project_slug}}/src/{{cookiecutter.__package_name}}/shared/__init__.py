@@ -1,4 +1,4 @@
-"""This project's problem: the contract, features, model and source of batches, put together."""
+"""Yours: this project's problem: the contract, features, model and source of batches, put together."""
 
 from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared import collect, contract, features
