@@ -370,6 +370,22 @@ def test_a_log_is_appended_once_however_often_it_is_tried(
     assert trained.lake.read(TABLE, {}).collect()["_nth"].sort().to_list() == [0, 0, 1, 1, 2]
 
 
+def test_a_flush_appends_once_however_fast_requests_come(
+    service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, append, one = RequestLog(trained, max_rows=100), type(trained.lake).append, some(service, 1)
+
+    def meanwhile(*arguments: Any, **options: Any) -> bool:
+        log.add(one)
+        return append(*arguments, **options)
+
+    assert log.flush() == 0
+    assert trained.lake.version(TABLE) == -1, "nothing is no commit"
+    monkeypatch.setattr(type(trained.lake), "append", meanwhile)
+    log.add(one)
+    assert [(log.flush(), log.rows) for _ in range(3)] == [(1, 1)] * 3
+
+
 def test_of_what_cannot_be_appended_the_newest_is_kept(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.production.service.serving_model import Pre
 
 log = logging.getLogger(__name__)
 
-SMALL = 250  # as many batches become one frame at the latest
+SMALL = 250  # as many small batches become one frame at the latest
 FULL = 10_000  # as many rows are appended before it is time
 
 
@@ -96,7 +96,7 @@ class RequestLog:
             self._new.append(batch)
             self.rows += batch.rows
             self._unsent += batch.rows
-            if len(self._new) >= SMALL or self._unsent >= FULL:
+            if len(self._new) >= SMALL or batch.rows >= SMALL:
                 self._pack()
             while self.rows > self._max_rows and len(self._frames) + bool(self._new) > 1:
                 self.lost += self._drop_first()
@@ -105,7 +105,9 @@ class RequestLog:
         """Append the rows to the table; return how many. What can't be appended stays, and is tried again."""
         written, self._due = 0, monotonic() + self._seconds
         try:
-            while frames := self._next_batch():
+            for _ in range(2 if self._in_batch else 1):  # what the last attempt left comes first
+                if not (frames := self._next_batch()):
+                    break
                 rows = pl.concat(frames)
                 remaining = erasures.without(self._lake, self._schema, rows)
                 self._lake.append(table.TABLE, remaining, batch=self._batch, gains=True)

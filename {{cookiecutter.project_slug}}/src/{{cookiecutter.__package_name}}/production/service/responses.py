@@ -16,6 +16,7 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Task
 from {{cookiecutter.__package_name}}.core.contracts.validation import RULES
 from {{cookiecutter.__package_name}}.production.service.request_model import ParsedRequest
 from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch, ServingModel
+from {{cookiecutter.__package_name}}.shared.schema import Task
 
 MAX_ERRORS = 1000  # of one request: to list a million takes longer than to find them
 NO_NUMBER = "the model gives no number"
@@ -83,16 +84,14 @@ def responses(
         now: The current time.
     """
     history_age = model.history_age(now)
-    violations = batch.violations if batch.rows[RULES].list.len().max() else None
-    missing = batch.predictions.to_series(0).is_null()
-    missing_any = bool(missing.any())
+    violations, missing = batch.violations, batch.predictions.to_series(0).is_null().to_list()
     rows = batch.predictions.to_dicts() if any(request.parsed.layout == "rows" for request in requests) else []
     for request, end in zip(requests, accumulate(request.parsed.height for request in requests), strict=True):
         start, by_row = end - request.parsed.height, request.parsed.layout == "rows"
-        if violations and any(violations[start:end]):
+        if any(violations[start:end]):
             errors = _errors(violations[start:end], request.parsed.layout)
             yield RequestValidationError(list(islice(errors, MAX_ERRORS)))
-        elif missing_any and missing[start:end].any():
+        elif any(missing[start:end]):
             yield HTTPException(UNAVAILABLE, NO_NUMBER)
         else:
             predictions = rows[start:end] if by_row else batch.predictions[start:end].to_dict(as_series=False)

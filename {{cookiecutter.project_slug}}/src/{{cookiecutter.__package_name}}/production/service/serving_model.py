@@ -34,8 +34,8 @@ class PredictionBatch:
     """Rows and their predictions, in the same order.
 
     Attributes:
-        rows: The rows with their features and, in `_rules`, the rules of the contract that each violates; raw rows
-            with `_at` and without personal and forbidden columns.
+        rows: The rows with their features; raw rows without personal and forbidden columns, with `_at` and, in
+            `_rules`, the rules of the contract that each violates.
         predictions: Null where the model gives no number; meaningless for a row that violates a rule.
     """
 
@@ -44,8 +44,8 @@ class PredictionBatch:
 
     @property
     def violations(self) -> list[list[str]]:
-        """The rules that each row violates."""
-        return self.rows[RULES].to_list()
+        """The rules that each row violates; empty where there are only features."""
+        return self.rows[RULES].to_list() if RULES in self.rows.columns else []
 
 
 class _RowSource:
@@ -113,8 +113,7 @@ class ServingModel:
 
     def predict_features(self, rows: pl.DataFrame) -> PredictionBatch:
         """Predict rows that have their features."""
-        no_violations = pl.lit([], dtype=pl.List(pl.String)).alias(RULES)
-        return PredictionBatch(rows.with_columns(no_violations), self._predictions(rows))
+        return PredictionBatch(rows, self._predictions(rows))
 
     def check(self) -> None:
         """Predict the golden requests from their features, and run the plan without rows.
