@@ -28,7 +28,7 @@ from {{cookiecutter.__package_name}}.core.features import windows
 from {{cookiecutter.__package_name}}.core.store.request_log import TABLE
 from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for, predict_rows
-from {{cookiecutter.__package_name}}.production.service import app as application
+from {{cookiecutter.__package_name}}.production.service import json_route
 from {{cookiecutter.__package_name}}.production.service.app import Service, create_app
 from {{cookiecutter.__package_name}}.production.service.batching import (
     BATCH_ROWS,
@@ -328,7 +328,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    monkeypatch.setattr(application, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(json_route, "BODY_SECONDS", 0.01)
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
     before = figure(client, 'http_requests_total{path="/predict",status="408"}', 0)
     asyncio.run(quiet(scope, receive, send))

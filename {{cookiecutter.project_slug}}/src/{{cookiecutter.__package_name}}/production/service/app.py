@@ -1,29 +1,25 @@
 """The application: ordinary FastAPI routes over the model that serves."""
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends as Dependency
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic_core import from_json
-from starlette.requests import ClientDisconnect
 
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
 from {{cookiecutter.__package_name}}.core.errors import first_line
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.batching import Batcher, PredictionFailed, QueueFull
+from {{cookiecutter.__package_name}}.production.service.json_route import JSON, JsonRoute, invalid_request
 from {{cookiecutter.__package_name}}.production.service.metrics import Metrics, MetricsMiddleware
 from {{cookiecutter.__package_name}}.production.service.request_log import (
     LoggedBatch,
@@ -37,7 +33,6 @@ from {{cookiecutter.__package_name}}.production.service.request_model import (
     to_frame,
 )
 from {{cookiecutter.__package_name}}.production.service.responses import (
-    MAX_ERRORS,
     UNAVAILABLE,
     Detail,
     PredictionRequest,
@@ -52,11 +47,8 @@ from {{cookiecutter.__package_name}}.production.service.serving_model import (
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
-BODY_SECONDS = 30  # in which a body must arrive
 CHECK_SECONDS = 0.2  # after which is seen whether the log is full
 NO_ANSWER = "no answer can be computed"
-INVALID = 422
 ERRORS: dict[int | str, dict[str, Any]] = {
     408: {"model": Detail, "description": "The body did not arrive in time"},
     413: {"model": Detail, "description": "Too many bytes"},
@@ -89,7 +81,7 @@ def create_app(
     app = FastAPI(title=workspace.problem.schema.name, lifespan=service.lifespan)
     app.state.service = service
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(RequestValidationError, invalid_request)
     app.include_router(_prediction_routes(service, dependencies))
     app.include_router(_status_routes(service))
     return app
@@ -204,61 +196,6 @@ async def _repeat(work: Callable[[], object], seconds: float, stopping: asyncio.
             log.warning("serve     goes on: %s", first_line(error))
 
 
-class JsonRequest(Request):
-    """A request whose body must be plain JSON and arrive within the limits."""
-
-    async def body(self) -> bytes:
-        """The body.
-
-        Raises:
-            HTTPException: It is no JSON by its headers, too large, or does not arrive.
-        """
-        if not hasattr(self, "_body"):
-            kind = self.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-            coding = self.headers.get("content-encoding", "identity").strip().lower()
-            if (kind, coding) != (JSON, "identity"):
-                raise HTTPException(415, f"send {JSON}, not compressed")
-            try:
-                async with asyncio.timeout(BODY_SECONDS):
-                    self._body = await self._read(self.app.state.service.settings.serve_bytes)
-            except (TimeoutError, ClientDisconnect) as error:
-                raise HTTPException(408, "the body did not come") from error
-        return self._body
-
-    async def _read(self, limit: int) -> bytes:
-        body, size = bytearray(), int(self.headers.get("content-length", 0))
-        if size <= limit:
-            async for part in self.stream():
-                body += part
-                if len(body) > limit:
-                    break
-        if max(size, len(body)) > limit:
-            msg = f"more than {limit} bytes: send less at a time, or predict a file"
-            raise HTTPException(413, msg, {"Connection": "close"})
-        return bytes(body)
-
-    async def json(self) -> Any:  # noqa: ANN401 - whatever JSON has
-        """The body's content, read by pydantic: it has a limit to how deep lists may be."""
-        body = await self.body()
-        try:
-            return from_json(body)
-        except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from error
-
-
-class JsonRoute(APIRoute):
-    """A route that reads its request as a `JsonRequest`."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of a request, as FastAPI documents it."""
-        handle = super().get_route_handler()
-
-        async def handle_json(request: Request) -> Response:
-            return await handle(JsonRequest(request.scope, request.receive))
-
-        return handle_json
-
-
 def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> APIRouter:
     problem, most = service.workspace.problem, service.settings.serve_rows
     router = APIRouter(
@@ -312,20 +249,3 @@ def _status_routes(service: Service) -> APIRouter:
 def _examples(rows: pl.DataFrame) -> dict[str, Any]:
     layouts = {"rows": rows.to_dicts(), "columns": rows.to_dict(as_series=False)}
     return {layout: {"value": {layout: value}} for layout, value in layouts.items()}
-
-
-async def _invalid_request(request: Request, error: Exception) -> Response:
-    """The response to an invalid request: each error's place and reason without the value, which could be personal."""
-    errors = error.errors() if isinstance(error, RequestValidationError) else []
-    reasons = [found["msg"] if found["type"] == "rule" else found["type"] for found in errors]
-    request.app.state.service.metrics.count_rejected(reasons)
-    if len(errors) > MAX_ERRORS:
-        msg = f"{len(errors)} errors, too many to list"
-        errors = [{"loc": ["body"], "msg": msg, "type": "too_many"}]
-    return JSONResponse({"detail": [_public(found) for found in errors]}, INVALID)
-
-
-def _public(error: dict[str, Any]) -> dict[str, Any]:
-    """An error's place, reason and kind; for text that is no JSON, the parser's reason."""
-    reason = f"{error['msg']}: {error['ctx']['error']}" if error["type"] == "json_invalid" else error["msg"]
-    return {"loc": error["loc"], "msg": reason, "type": error["type"]}

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from multiprocessing.connection import Connection
 from statistics import median
-from time import perf_counter
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -63,31 +64,25 @@ def checks(workspace: Workspace, release: Release, *, now: datetime) -> tuple[Ch
 def _golden_requests(port: int, release: Release) -> Check:
     """Whether the golden requests get the features and predictions of the release's record."""
     name, golden, response = "golden requests", release.golden, _post(port, release.golden.requests)
-    skewed = [
-        feature
-        for feature in release.features
-        if not all(
-            _same(row[feature], recorded[feature])
-            for row, recorded in zip(response["features"], golden.features, strict=True)
-        )
-    ]
-    if skewed:
+    dtypes = {feature: pl.String if text else pl.Float64 for feature, text in release.features.items()}
+    found, recorded = (pl.DataFrame(rows, dtypes, strict=False) for rows in (response["features"], golden.features))
+    if skewed := [feature for feature in dtypes if not _same(found[feature], recorded[feature])]:
         return Check(name, passed=False, detail=f"features {', '.join(skewed)} differ")
-    recorded = release.answers(np.asarray(golden.answers, dtype=np.float64))
-    numbers = [column for column, dtype in recorded.schema.items() if dtype.is_float()]
-    expected = recorded.select(numbers).to_numpy()
-    found = pl.DataFrame(response["rows"]).select(numbers).to_numpy()
-    worst = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
-    return Check(name, worst <= TOLERANCE, f"{len(found)} answers, largest difference {worst:.1e}")
+    predictions = release.answers(np.asarray(golden.answers, dtype=np.float64)).select(cs.float())
+    expected, answers = predictions.to_numpy(), pl.DataFrame(response["rows"]).select(predictions.columns).to_numpy()
+    worst = float(np.abs(answers - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    return Check(name, worst <= TOLERANCE, f"{len(answers)} answers, largest difference {worst:.1e}")
+
+
+def _same(found: pl.Series, recorded: pl.Series) -> bool:
+    if found.dtype == pl.String:
+        return found.equals(recorded)
+    return np.allclose(found.to_numpy(), recorded.to_numpy(), rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
 
 
 def _latency(port: int, release: Release, budget: float) -> Check:
     """Whether the median time of one request at a time is within the budget."""
-    seconds = []
-    for row in release.golden.requests:
-        start = perf_counter()
-        _post(port, [row])
-        seconds.append(perf_counter() - start)
+    seconds = [timeit(partial(_post, port, [row]), number=1) for row in release.golden.requests]
     milliseconds = median(seconds) * 1000
     return Check("latency", milliseconds <= budget, f"{milliseconds:.1f} ms a request (at most {budget:g})")
 
@@ -113,12 +108,6 @@ def _logged_requests(workspace: Workspace, now: datetime) -> Iterator[tuple[Row,
     for row in rows.tail(workspace.acceptance.canary.shadow_rows).select(*schema.names, ANSWER).iter_rows(named=True):
         before = json.loads(row.pop(ANSWER))
         yield {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}, before
-
-
-def _same(first: object, second: object) -> bool:
-    if isinstance(first, float) and isinstance(second, int | float):
-        return abs(first - second) <= TOLERANCE * max(1.0, abs(second))
-    return first == second
 
 
 def _past_days(workspace: Workspace, rows: list[Row], now: datetime) -> float:
