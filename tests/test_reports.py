@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from baking import Project, copied, keep_a_quarter, run
-from playwright.sync_api import Route
+from playwright.sync_api import Route, expect
 
 from tools.browser import app, browser, open_report
 
@@ -99,8 +99,8 @@ def test_an_exported_report_shows_its_figures_and_tables_with_marimos_scripts_al
         for name in NAMES:
             page = open_report(context, (made.root / "pages" / f"{name}.html").as_uri(), name, asked.append)
             assert page.locator("img[alt]").evaluate_all("all => all.every(image => image.naturalWidth > 100)")
-            assert "Table versions: flights 2," in page.inner_text("body")
-            assert page.get_by_role("table").count() == TABLES[name]
+            expect(page.locator("body")).to_contain_text("Table versions: flights 2,", timeout=60_000)
+            expect(page.get_by_role("table")).to_have_count(TABLES[name], timeout=60_000)
     assert [url for url in asked if not url.startswith((SCRIPTS, "file:", "data:", "blob:"))] == []
 
 

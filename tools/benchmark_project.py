@@ -80,7 +80,7 @@ def cpu(work: Callable[[], object]) -> float:
 
 def features() -> dict[str, float]:
     """Features of all flights, by the project and by hand, in turn."""
-    problem = module("shared.user_problem").PROBLEM
+    problem = module("shared").PROBLEM
     tables = {
         name: pl.read_parquet(f"data/example/{name}.parquet").cast(schema.dtypes)
         for name, schema in problem.schemas.items()
@@ -118,8 +118,8 @@ def features() -> dict[str, float]:
 
 def days() -> dict[str, float]:
     """A day's batches into empty tables and into those of a year, in turn."""
-    workspaces, ingest = module("shared.workspace"), module("production.ingest")
-    collect, settings = module("shared.collect"), module("shared.settings")
+    workspaces, ingest = module("core.workspace"), module("production.ingest")
+    collect, settings = module("shared.collect"), module("core.settings")
     ratios, first, late = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         year = _workspace(workspaces, settings, Path(folder, "year"))
@@ -139,7 +139,7 @@ def days() -> dict[str, float]:
 
 def large() -> dict[str, float]:
     """Wall seconds of a day's batch into a table of ten million rows."""
-    ingest, schema = module("production.ingest"), module("shared.user_problem").PROBLEM.schemas["departures"]
+    ingest, schema = module("production.ingest"), module("shared").PROBLEM.schemas["departures"]
     rows, part, day = 10_000_000, 1_000_000, timedelta(days=1)
     end = datetime(2013, 12, 10, 5, tzinfo=UTC)
 
@@ -154,7 +154,7 @@ def large() -> dict[str, float]:
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        own = _workspace(module("shared.workspace"), module("shared.settings"), Path(folder))
+        own = _workspace(module("core.workspace"), module("core.settings"), Path(folder))
         for n in range(rows // part):
             since = end - (rows // part - n) * 365 * day
             made = departures(n * part, part, since, since + 365 * day)
@@ -174,7 +174,7 @@ def large() -> dict[str, float]:
 
 def _workspace(workspaces: Any, settings: Any, folder: Path) -> Any:  # noqa: ANN401 - the project's own classes
     where = {name: str(folder / name) for name in ("lake", "inbox", "archive", "quarantine", "tracking")}
-    return workspaces.Workspace(Path.cwd(), settings.Settings(**where), module("shared.user_problem").PROBLEM)
+    return workspaces.Workspace(Path.cwd(), settings.Settings(**where), module("shared").PROBLEM)
 
 
 if __name__ == "__main__":

@@ -137,9 +137,9 @@ def answers(address: str, body: str) -> bool:
 
 def prepare(package: str, folder: Path) -> tuple[Server, Server]:
     """Prepare the service on a copy of the lake, and MLflow on the champion's pipeline, both in a folder."""
-    workspaces, predict = import_module(f"{package}.shared.workspace"), import_module(f"{package}.production.predict")
-    datasets, training = import_module(f"{package}.shared.dataset"), import_module(f"{package}.shared.training")
-    problem = import_module(f"{package}.shared.problem").PROBLEM
+    workspaces, predict = import_module(f"{package}.core.workspace"), import_module(f"{package}.production.predict")
+    datasets, training = import_module(f"{package}.core.datasets"), import_module(f"{package}.core.models.training")
+    problem = import_module(f"{package}.shared").PROBLEM
     shutil.copytree(Path("data/lake"), folder / "lake")
     os.environ.update(ML_LAKE=str(folder / "lake"), MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_LOGGING_LEVEL="ERROR")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a second start reads what the first compiled

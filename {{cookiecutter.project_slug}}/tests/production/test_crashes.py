@@ -109,7 +109,7 @@ counted(mlflow.MlflowClient, "log_artifact", copied)
 
 from PACKAGE.production import lifecycle
 from PACKAGE.shared.user_problem import PROBLEM
-from PACKAGE.shared.workspace import open_workspace
+from PACKAGE.core.workspace import open_workspace
 
 workspace = open_workspace(PROBLEM)
 with workspace.alone():
