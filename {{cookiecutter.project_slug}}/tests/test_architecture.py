@@ -43,7 +43,7 @@ def copy(tmp_path: Path) -> Path:
 def test_imports_run_one_way() -> None:
     found = linted(PROJECT)
     assert found.returncode == 0, found.stdout
-    assert "Contracts: 2 kept, 0 broken." in found.stdout
+    assert "Contracts: 4 kept, 0 broken." in found.stdout
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,20 @@ def test_imports_run_one_way() -> None:
     [
         ("production.gate", "research.experiments.planted"),
         ("research.experiments.planted", "production.gate"),
-        ("shared.lake", "production.gate"),
-        ("shared.lake", "research.experiments.planted"),
-        ("shared.lake", "cli"),
+        ("core.store.lake", "production.gate"),
+        ("core.store.lake", "research.experiments.planted"),
+        ("core.store.lake", "cli"),
         ("production.gate", "cli"),
-        ("shared.schema", "shared.contract"),
-        ("shared.problem", "shared.features"),
-        ("shared.workspace", "shared.collect"),
-        ("shared.workspace", "shared.user_problem"),
-        ("shared.contract", "shared.features"),
-        ("shared.contract", "shared.user_problem"),
-        ("shared.problem", "shared.workspace"),
+        ("core.errors", "core.settings"),
+        ("core.contracts.schema", "core.problem"),
+        ("core.models.training", "core.store.lake"),
+        ("core.store.predictions", "core.datasets"),
+        ("core.datasets", "core.workspace"),
+        ("core.workspace", "shared.contract"),
+        ("production.train", "shared"),
+        ("research.experiment", "shared"),
+        ("shared.features", "production.gate"),
+        ("shared.collect", "research.experiment"),
     ],
 )
 def test_an_import_the_other_way_is_found_and_named(copy: Path, importer: str, imported: str) -> None:
@@ -72,8 +75,9 @@ def test_an_import_the_other_way_is_found_and_named(copy: Path, importer: str, i
     assert f"{PACKAGE}.{importer} -> {PACKAGE}.{imported} (l." in found.stdout
 
 
-def test_a_part_beside_the_layers_is_found_and_named(copy: Path) -> None:
-    (copy / "src" / PACKAGE / "utilities.py").touch()
+@pytest.mark.parametrize("folder", [".", "core"])
+def test_a_module_beside_the_layers_is_found_and_named(copy: Path, folder: str) -> None:
+    (copy / "src" / PACKAGE / folder / "utilities.py").touch()
     found = linted(copy)
     assert found.returncode == 1
     assert "utilities" in found.stdout
