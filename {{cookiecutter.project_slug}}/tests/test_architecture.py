@@ -96,13 +96,22 @@ def loaded_by(*modules: str) -> str:
 
 
 def test_what_serves_loads_no_library_of_training() -> None:
-    serving = ("service.serve", "predict", "explain", "ingest", "monitor", "promote", "served")
-    assert loaded_by("shared.training", *(f"production.{module}" for module in serving)) == "[]"
+    serving = (
+        "service.app",
+        "service.serve",
+        "predict",
+        "explain",
+        "ingest",
+        "monitoring.monitor",
+        "promote",
+        "status",
+    )
+    assert loaded_by("shared", "core.models.training", *(f"production.{module}" for module in serving)) == "[]"
 
 
 def test_what_trains_does() -> None:
     assert loaded_by("shared.model") == "['sklearn']"
-    assert loaded_by("shared.onnx_model") == "['onnx', 'skl2onnx', 'sklearn']"
+    assert loaded_by("core.models.onnx") == "['onnx', 'skl2onnx', 'sklearn']"
 
 
 def not_served() -> set[str]:
@@ -129,10 +138,10 @@ def test_a_champion_answers_where_the_libraries_of_training_are_not_installed(tr
 import sys
 from pathlib import Path
 sys.modules |= dict.fromkeys({not_served()})
-from {PACKAGE}.production.explain import explain, status
+from {PACKAGE}.production.explain import explain
 from {PACKAGE}.production.predict import predict
-from {PACKAGE}.production.explain import status
-from {PACKAGE}.shared.user_problem import PROBLEM
+from {PACKAGE}.production.status import status
+from {PACKAGE}.shared import PROBLEM
 from {PACKAGE}.production.monitoring.monitor import monitor
 from {PACKAGE}.production.promote import rollback
 from {PACKAGE}.core.workspace import open_workspace

@@ -279,7 +279,7 @@ def test_trees_of_lightgbm_or_xgboost_need_a_converter_which_is_named(monkeypatc
     def unknown(*_: object) -> onnx.ModelProto:
         raise RuntimeError("no converter for <class 'lightgbm.sklearn.LGBMClassifier'>")
 
-    monkeypatch.setattr(onnx, "find_spec", lambda _: None)
+    monkeypatch.setattr(onnx_export, "find_spec", lambda _: None)
     with pytest.raises(Refused, match=r"exported to ONNX: no converter [^\n]+; uv add --group train onnxmltools$"):
         onnx_export.export(Recipe(Parameters, trees, unknown), LogisticRegression(), {})
 

@@ -108,7 +108,7 @@ for name in ("create_run", "create_model_version", "set_registered_model_alias",
 counted(mlflow.MlflowClient, "log_artifact", copied)
 
 from PACKAGE.production import lifecycle
-from PACKAGE.shared.user_problem import PROBLEM
+from PACKAGE.shared import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 
 workspace = open_workspace(PROBLEM)

@@ -407,7 +407,7 @@ def test_a_challenger_of_shuffled_labels_is_refused(trained: Workspace, monkeypa
         before, held = datasets.split(*given, **named)
         return before.with_columns(pl.col(TARGET).shuffle(seed=1)), held
 
-    monkeypatch.setattr(train_module, "dataset", _Like(datasets, split=shuffled))
+    monkeypatch.setattr(train_module, "datasets", _Like(datasets, split=shuffled))
     train(trained, as_of=START)
     verdict = gate(trained)
     assert {"auc at least 0.65", "better than linear", CHAMPIONS} & set(refusals(verdict)) >= {"auc at least 0.65"}

@@ -274,7 +274,7 @@ import os, signal, sys
 from pathlib import Path
 
 from PACKAGE.production import predict as module
-from PACKAGE.shared.user_problem import PROBLEM
+from PACKAGE.shared import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 
 predict_rows, count = module.predict_rows, 0
@@ -373,7 +373,7 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from PACKAGE.production.predict import predict
-from PACKAGE.shared.user_problem import PROBLEM
+from PACKAGE.shared import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 done = predict(open_workspace(PROBLEM), Path(sys.argv[1]), out=Path(f"{sys.argv[1]}.out.parquet"))
 print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -308,8 +308,9 @@ def test_an_experiment_imports_shared_and_what_experiments_have_in_common(script
             assert node.level == 0
             own += [node.module] if node.module and node.module.startswith(PACKAGE) else []
     assert f"{PACKAGE}.research.experiment" in own
-    others = {name for name in own if name not in {f"{PACKAGE}.shared", f"{PACKAGE}.research.experiment"}}
-    assert {name.rpartition(".")[0] for name in others} <= {f"{PACKAGE}.shared"}
+    parts = {name.removeprefix(f"{PACKAGE}.").partition(".")[0] for name in own}
+    assert parts <= {"core", "shared", "research"}
+    assert {name for name in own if ".research." in name} == {f"{PACKAGE}.research.experiment"}
 
 
 @each

@@ -658,8 +658,8 @@ def test_the_exported_model_has_an_input_a_feature_in_their_order(rows: pl.DataF
 FIT_AND_HASH = """
 import hashlib, sys
 import polars as pl
-from {package}.shared import model, training
-from {package}.shared.user_problem import PROBLEM
+from {package}.core.models import training
+from {package}.shared import PROBLEM, model
 rows = pl.read_parquet(sys.argv[1])
 fitted = training.fit(PROBLEM, model.Parameters(max_iter=20), rows, check=rows.head(200))
 print(hashlib.sha256(fitted.onnx).hexdigest())

@@ -13,10 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_json
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Task
-from {{cookiecutter.__package_name}}.core.contracts.validation import RULES
 from {{cookiecutter.__package_name}}.production.service.request_model import ParsedRequest
 from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch, ServingModel
-from {{cookiecutter.__package_name}}.core.contracts.schema import Task
 
 MAX_ERRORS = 1000  # of one request: to list a million takes longer than to find them
 NO_NUMBER = "the model gives no number"

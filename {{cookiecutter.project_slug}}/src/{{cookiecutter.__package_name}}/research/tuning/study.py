@@ -299,7 +299,7 @@ def _objective(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold])
             raise
         except Exception as error:  # models raise anything
             values = "the current parameters" if is_current else sampled
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
             raise Refused(f"the model can't be fitted with {values}: {reason}; change shared/model.py") from error
         trial.report(fmean(losses), len(losses))
         worse = not is_current and len(losses) < len(parts) and trial.should_prune()
