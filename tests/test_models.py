@@ -124,6 +124,39 @@ def test_another_model_goes_through_the_gate_to_predictions_by_at_most_15_lines(
     assert (answer["version"], answer["rejected"]) == (1, 0)
 
 
+NEIGHBOURS = """
+import numpy as np, polars as pl
+from lightgbm import LGBMClassifier
+from pydantic import BaseModel
+from {package}.shared import onnx_model
+from {package}.shared.predictor import Predictor, predicted
+from {package}.shared.problem import Recipe
+from {package}.shared.schema import Task
+
+worst = []
+for first in np.linspace(1000, 2000, 5, dtype=np.float32):
+    values = [first]
+    while len(values) < 4:
+        values.append(np.nextafter(values[-1], np.float32(np.inf)))
+    rows = pl.DataFrame({{"number": values * 50}}, schema={{"number": pl.Float32}})
+    trees = LGBMClassifier(n_estimators=3, min_child_samples=1, verbose=-1)
+    trees.fit(rows.to_numpy(), np.arange(200) % 4 >= 2)
+    exported = onnx_model.export(Recipe(BaseModel, lambda *_: trees), trees, {{"number": False}})
+    found = Predictor(exported, {{"number": False}}, Task.BINARY).predict(rows)
+    expected = predicted(Task.BINARY, trees, rows.to_numpy())
+    assert len(set(expected)) > 1
+    worst.append(np.abs(found - expected).max())
+print(max(worst))
+"""
+
+
+@pytest.mark.slow
+def test_a_threshold_of_lightgbm_between_neighbouring_32_bit_numbers_keeps_them_apart(project: Project) -> None:
+    program = NEIGHBOURS.format(package=project.package)
+    found = run(*python(SWAPS["lightgbm"]), "python", "-c", program, cwd=project.root, env=OWN).stdout
+    assert float(found) < 1e-6
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic regression", "lightgbm"])
 def test_with_another_model_all_tests_but_the_users_own_pass(project: Project, tmp_path: Path, name: str) -> None:
