@@ -128,10 +128,10 @@ NEIGHBOURS = """
 import numpy as np, polars as pl
 from lightgbm import LGBMClassifier
 from pydantic import BaseModel
-from {package}.shared import onnx_model
-from {package}.shared.predictor import Predictor, predicted
-from {package}.shared.problem import Recipe
-from {package}.shared.schema import Task
+from {package}.core.contracts.schema import Task
+from {package}.core.models import onnx as onnx_model
+from {package}.core.models.predictor import Predictor, predicted
+from {package}.core.problem import Recipe
 
 worst = []
 for first in np.linspace(1000, 2000, 5, dtype=np.float32):
