@@ -17,7 +17,7 @@ from dap import first_stop
 from filelock import FileLock
 
 OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": ""}  # the project's own environment, none around the tests
-TEST = "tests/shared/test_schema.py"
+TEST = "tests/core/test_schema.py"
 
 
 @pytest.fixture(scope="session")

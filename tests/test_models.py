@@ -119,9 +119,9 @@ def test_another_model_goes_through_the_gate_to_predictions_by_at_most_15_lines(
     command = [*python(SWAPS[name]), mine.slug]
     done = json.loads(run(*command, "run", "--now", NOW, "--dirty", "--json", cwd=mine.root, env=OWN).stdout)
     assert done["champion"] == 1, done
-    asked = mine.root / "data" / "example" / "flights" / "2013-04.parquet"
+    asked = mine.root / "data" / "example" / "flights.parquet"
     answer = json.loads(run(*command, "predict", asked, "--now", NOW, "--json", cwd=mine.root, env=OWN).stdout)
-    assert (answer["version"], answer["rejected"]) == (1, 0)
+    assert (answer["version"], answer["invalid"]) == (1, 0)
 
 
 NEIGHBOURS = """

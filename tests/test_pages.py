@@ -14,7 +14,7 @@ from baking import Project, run
 ASK = """
 import click, json
 from {package} import cli
-from {package}.shared import settings
+from {package}.core import settings
 
 def usage(command):
     return command.collect_usage_pieces(click.Context(cli.cli))[1:]

@@ -44,7 +44,7 @@ def packages(project: Project) -> None:
 
 def deletion(project: Project) -> None:
     """Files of both kinds are deleted: one that the template goes on changing, and the user's own."""
-    (project.root / "src" / project.package / "shared" / "windows.py").unlink()
+    (project.root / "src" / project.package / "core" / "features" / "windows.py").unlink()
     (project.root / "docs" / "data-dictionary.md").unlink()
 
 
@@ -55,7 +55,7 @@ def machinery(project: Project) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write("\n\nOURS = 1\n")
     moment = "Version = int | datetime | None\n"
-    change(package / "shared" / "lake.py", moment, f"{moment}OURS = 1\n")  # in the middle, as releases change it
+    change(package / "core" / "store" / "lake.py", moment, f"{moment}OURS = 1\n")  # in the middle, as releases change it
     change(package / "cli.py", "\n\nimport logging\n", "\n# Ours\n\nimport logging\n")  # near what releases change
     change(project.root / "pyproject.toml", "fail_under = 95", "fail_under = 90")
     change(project.root / ".gitignore", "# Data stay", "/ours/\n# Data stay")
