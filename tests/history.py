@@ -36,7 +36,8 @@ def next_release(root: Path) -> None:
     (project / "tools" / "added.py").write_text('"""A new file."""\n', encoding="utf-8", newline="\n")
     (package / RENAMED[0]).rename(package / RENAMED[1])
     (project / "tests" / "production" / "test_gate.py").unlink()
-    for path in (package / "cli.py", package / "core" / "features" / "windows.py", project / ".github" / "workflows" / "ci.yml"):
+    windows, pipeline = package / "core" / "features" / "windows.py", project / ".github" / "workflows" / "ci.yml"
+    for path in (package / "cli.py", windows, pipeline):
         prepend(path, "# The next release was here.\n")
     for seeded in (project / "README.md", package / "shared" / "contract.py", project / "uv.lock"):
         prepend(seeded, "# The next release has another start.\n")

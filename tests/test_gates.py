@@ -100,6 +100,8 @@ def spoilt(project: Project, tmp_path: Path) -> Project:
         ("import-linter", "research/planted.py", "import {package}.production.planted", "not allowed to import"),
         ("import-linter", "shared/planted.py", "import {package}.production.planted", "not allowed to import"),
         ("import-linter", "shared/planted.py", "import {package}.cli", "not allowed to import"),
+        ("import-linter", "core/errors.py", "import {package}.core.settings", "not allowed to import"),
+        ("import-linter", "production/planted.py", "import {package}.shared.contract", "not allowed to import"),
         ("import-linter", "another/__init__.py", "", "another"),
         ("mypy", "shared/planted.py", "def double(x):\n    return 2 * x", "no-untyped-def"),
         ("mypy", "production/planted.py", "text: str = 1", "assignment"),

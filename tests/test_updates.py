@@ -55,7 +55,9 @@ def machinery(project: Project) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write("\n\nOURS = 1\n")
     moment = "Version = int | datetime | None\n"
-    change(package / "core" / "store" / "lake.py", moment, f"{moment}OURS = 1\n")  # in the middle, as releases change it
+    change(
+        package / "core" / "store" / "lake.py", moment, f"{moment}OURS = 1\n"
+    )  # in the middle, as releases change it
     change(package / "cli.py", "\n\nimport logging\n", "\n# Ours\n\nimport logging\n")  # near what releases change
     change(project.root / "pyproject.toml", "fail_under = 95", "fail_under = 90")
     change(project.root / ".gitignore", "# Data stay", "/ours/\n# Data stay")
