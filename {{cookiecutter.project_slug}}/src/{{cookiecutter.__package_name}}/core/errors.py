@@ -1,8 +1,4 @@
-"""What research and production both use: the problem, once, and the machinery that works from it.
-
-Here is only how anything says no, in one line that names the thing, the value and the way out, and how files are
-written.
-"""
+"""The errors that end a command with one line, and helpers for messages and files that all layers need."""
 
 import re
 from collections.abc import Iterator

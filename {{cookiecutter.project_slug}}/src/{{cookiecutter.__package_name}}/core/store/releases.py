@@ -25,7 +25,7 @@ from {{cookiecutter.__package_name}}.core.models.predictor import (
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
 TABLE = "releases"
-CARD, MODEL = "release.json", "model.onnx"  # as files: beside a run, and for the canary
+CARD, MODEL = "release.json", "model.onnx"  # as files beside a run
 COLUMNS = {
     "number": pl.Int64(),
     "version": pl.Int64(),
