@@ -157,6 +157,11 @@ def test_a_run_of_files_that_are_in_no_commit_is_refused(repository: Workspace) 
         reproduce(repository, tracked(repository))
 
 
+def test_a_search_by_several_workers_is_refused(repository: Workspace) -> None:
+    with pytest.raises(Refused, match=r"searched with several workers.*: only a search by tune --workers 1 can be"):
+        reproduce(repository, tracked(repository, parallel="true"))
+
+
 def test_a_run_is_named_by_how_its_id_begins(trained: Workspace) -> None:
     with pytest.raises(BadInput, match="no run of this project begins with 'x'"):
         reproduce(trained, "x")

@@ -309,6 +309,8 @@ def test_a_search_that_was_killed_resumes_and_finds_the_same(tmp_path: Path, exp
 def test_workers_finish_as_many_trials_as_planned(tmp_path: Path, address: Callable[[Path], Path | str]) -> None:
     found = result(start(address(tmp_path), 12, 3))
     require_exact(address(tmp_path), 12)
+    with open_study(plan(address(tmp_path))) as study:
+        assert any(trial.user_attrs["parallel"] for trial in finished_trials(study))
     losses = [trial.loss for trial in found if trial.loss is not None]
     assert found[0].values == Parameters().model_dump()
     assert min(losses) < losses[0]
@@ -502,13 +504,17 @@ def test_where_nothing_is_better_the_file_stays(river: Workspace) -> None:
     assert river.registry.runs()[0].metrics["loss"] == found.loss_before
 
 
-@pytest.mark.slow
-def test_a_search_by_several_workers_is_recorded_as_parallel(river: Workspace) -> None:
-    """No slower than by one: what several workers try depends on their timing, and is not reproducible."""
-    tune(river, trials=8, workers=2)
+def test_a_search_by_several_workers_is_recorded_as_parallel(river: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_several(*arguments: Any, workers: int) -> list[optuna.trial.FrozenTrial]:
+        found = search(*arguments, workers=1)
+        found[1].user_attrs["parallel"] = workers > 1
+        return found
+
+    monkeypatch.setattr(module, "search", by_several)
+    tune(river, trials=3, workers=2)
     (run,) = river.registry.runs()
     assert run.tags["parallel"] == "true"
-    assert json.loads(run.tags["command"])[2:] == ["tune", "--trials", "8", "--workers", "2"]
+    assert json.loads(run.tags["command"])[2:] == ["tune", "--trials", "3", "--workers", "2"]
 
 
 def test_current_parameters_without_a_loss_are_one_line(river: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

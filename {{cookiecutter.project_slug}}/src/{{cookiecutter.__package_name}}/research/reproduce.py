@@ -125,6 +125,9 @@ def _command(run: RunInfo) -> list[str]:
     if run.tags["dirty"] == "true":
         msg = f"run {run.id[:SHORT]} was made from files that differed from commit {run.tags['commit'][:SHORT]}"
         raise Refused(f"{msg}, and are not kept: commit before a run that is to be made again")
+    if run.tags.get("parallel") == "true":
+        msg = f"run {run.id[:SHORT]} searched with several workers, and what they try depends on their timing"
+        raise Refused(f"{msg}: only a search by tune --workers 1 can be reproduced")
     command: list[str] = json.loads(run.tags.get("command", "[]"))
     if not command:
         raise BadInput(f"run {run.id[:SHORT]} was made cell by cell: run its script as a whole")

@@ -16,7 +16,6 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -263,11 +262,7 @@ def _fail_dead_trials(study: optuna.Study) -> None:
     fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         start = trial.datetime_start
-        if (
-            start
-            and PARAMETERS not in trial.user_attrs
-            and datetime.now(start.tzinfo) - start > timedelta(seconds=GRACE)
-        ):
+        if start and PARAMETERS not in trial.user_attrs and time.time() - start.timestamp() > GRACE:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 

@@ -162,7 +162,7 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     current = workspace.parameters.model_dump(mode="json")
     digest = hashlib.sha256(rows.hash_rows().to_numpy().tobytes())
     digest.update(Path(inspect.getfile(type(workspace.parameters))).read_bytes())
-    digest.update(repr((sorted(space.items()), workspace.problem.features, current, FOLDS)).encode())
+    digest.update(repr((FOLDS, current, workspace.problem.features, sorted(space.items()))).encode())
     study = f"{PACKAGE}-{digest.hexdigest()[:SHORT]}"
     tracking = workspace.settings.tracking
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
