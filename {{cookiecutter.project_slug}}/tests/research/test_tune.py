@@ -359,8 +359,8 @@ def test_a_process_that_was_killed_before_its_first_sign_of_life_loses_no_trial(
 ) -> None:
     monkeypatch.setattr(studies, "GRACE", 1)
     optuna.create_study(storage=sqlite(tmp_path), study_name=plan("").study).ask()
-    searched(sqlite(tmp_path), 2)
-    require_exact(sqlite(tmp_path), 2)
+    searched(sqlite(tmp_path), 6)
+    require_exact(sqlite(tmp_path), 6)
 
 
 def test_a_trial_that_another_process_failed_meanwhile_is_replaced(

@@ -278,9 +278,10 @@ def _objective(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold])
     alike = sum((CURRENT in other.user_attrs) is is_current for other in earlier)
     if alike >= (1 if is_current else plan.trials - 1):
         raise _SurplusTrialError
-    trial.set_user_attr(PARALLEL, any(other.state == TrialState.RUNNING for other in others))
-    # Seeded by position: a single worker that was killed and resumes samples what it would have sampled without.
-    seed = int(plan.study[-7:], 16) + len(earlier)
+    parallel = any(other.state == TrialState.RUNNING for other in others)
+    trial.set_user_attr(PARALLEL, parallel)
+    # By position, so that a single worker samples the same after it was killed; trials at the same time share no seed.
+    seed = int(plan.study[-7:], 16) + (16**7 + trial.number if parallel else len(earlier))
     trial.study.sampler = TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed, constant_liar=True)
     searched = trial.user_attrs.get(CURRENT, plan.current)
     sampled = {name: _suggest(trial, name, where) for name, where in space_of(model).items() if name in searched}
