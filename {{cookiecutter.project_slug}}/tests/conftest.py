@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}  # two cores and two workers: one thread each
 
@@ -24,7 +25,7 @@ from matplotlib.text import Text
 from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.settings import load_settings
-from {{cookiecutter.__package_name}}.core.store.registry import Registry
+from {{cookiecutter.__package_name}}.core.store.registry import Registry, Version
 from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production import lifecycle
 from {{cookiecutter.__package_name}}.production.service import smoke_test
@@ -68,7 +69,41 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[.
 @pytest.fixture(scope="session")
 def no_runs(once: Callable[..., Path]) -> Path:
     """A registry's folder with MLflow's tables and nothing in them: making them anew takes seconds."""
-    return once("mlruns", lambda folder: Registry(str(folder), "none").newest())
+    return once("mlruns", lambda folder: Registry(str(folder), "none").versions())
+
+
+class Tracked:
+    """What MLflow has of runs and versions."""
+
+    @staticmethod
+    def tags(registry: Registry, run_id: str) -> dict[str, str]:
+        with registry.reopen(run_id) as run:
+            return dict(run.client.get_run(run_id).data.tags)
+
+    @staticmethod
+    def metrics(registry: Registry, run_id: str) -> dict[str, float]:
+        with registry.reopen(run_id) as run:
+            return dict(run.client.get_run(run_id).data.metrics)
+
+    @staticmethod
+    def version_tags(registry: Registry, version: Version) -> dict[str, str]:
+        with registry.reopen(version.run_id) as run:
+            return dict(run.client.get_model_version(registry.model, str(version.number)).tags)
+
+    @staticmethod
+    def list_artifacts(registry: Registry, run_id: str) -> list[str]:
+        with registry.reopen(run_id) as run:
+            return sorted(found.path for found in run.client.list_artifacts(run_id))
+
+    @staticmethod
+    def read(registry: Registry, run_id: str, name: str) -> bytes:
+        with registry.reopen(run_id) as run, TemporaryDirectory() as folder:
+            return Path(run.client.download_artifacts(run_id, name, folder)).read_bytes()
+
+
+@pytest.fixture
+def tracked() -> type[Tracked]:
+    return Tracked
 
 
 @pytest.fixture

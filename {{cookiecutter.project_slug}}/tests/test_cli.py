@@ -400,7 +400,7 @@ def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypat
 
 
 def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (trained.root / "config" / "params.toml").write_text("seed = 3\n")
     monkeypatch.setenv("PATH", str(trained.root / "nothing"))
@@ -408,12 +408,12 @@ def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["version"] == 2
-    assert trained.registry.tags(told["run_id"])["commit"] == ""
-    assert trained.registry.tags(told["run_id"])["as_of"] == START.isoformat()
+    assert tracked.tags(trained.registry, told["run_id"])["commit"] == ""
+    assert tracked.tags(trained.registry, told["run_id"])["as_of"] == START.isoformat()
     assert asked("run", "--now", "2013-04-01").exit_code == 0
     judged = trained.registry.version_by_alias(CHALLENGER)
     assert judged is not None
-    assert trained.registry.version_tags(judged).get("verdict") == "refused"
+    assert tracked.version_tags(trained.registry, judged).get("verdict") == "refused"
     assert asked("gate").exit_code == 1
     assert gate.challenger(trained).number == 2
 

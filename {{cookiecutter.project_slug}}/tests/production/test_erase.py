@@ -201,7 +201,8 @@ def test_the_next_run_goes_on_without_the_rows(trained: Workspace, examples: pl.
 def test_a_run_from_before_says_why_it_cannot_be_equal(trained: Workspace, examples: pl.DataFrame) -> None:
     run = trained.registry.runs()[0]
     with trained.registry.reopen(run.id) as open_run:
-        open_run.tag({"commit": "a" * 40, "dirty": "false"})
+        for name, value in (("commit", "a" * 40), ("dirty", "false")):
+            open_run.client.set_tag(open_run.id, name, value)
     erasing.erase(trained, written(examples))
     with pytest.raises(Refused, match=r"2 rows were erased since run \w+ was made: it can't be equal any more"):
         reproduce(trained, run.id)

@@ -79,7 +79,9 @@ def answer(verdict: Verdict, name: str) -> Check:
 # --- the gate
 
 
-def test_a_convincing_challenger_passes_and_every_question_is_answered(trained: Workspace, rows: pl.DataFrame) -> None:
+def test_a_convincing_challenger_passes_and_every_question_is_answered(
+    tracked, trained: Workspace, rows: pl.DataFrame
+) -> None:
     version = challenge(trained, rows)
     verdict = gate(trained)
     assert (verdict.version, verdict.champion, verdict.ok) == (2, 1, True)
@@ -95,17 +97,17 @@ def test_a_convincing_challenger_passes_and_every_question_is_answered(trained: 
     ]
     parts = [check for check in verdict.checks if check.part]
     assert {check.name.split()[0].strip(":") for check in parts} == {"carrier"}
-    assert trained.registry.version_tags(version).get("verdict") == "passed"
+    assert tracked.version_tags(trained.registry, version).get("verdict") == "passed"
     assert gate(trained) == verdict, "asked again, it answers the same"
     assert gate(trained, version=2) == verdict
 
 
-def test_the_answers_are_kept_with_the_version(trained: Workspace, rows: pl.DataFrame) -> None:
+def test_the_answers_are_kept_with_the_version(tracked, trained: Workspace, rows: pl.DataFrame) -> None:
     ask(trained, "[at_least]\nauc = 1.5\n")
     version = challenge(trained, rows)
     verdict = gate(trained)
-    assert trained.registry.version_tags(version).get("verdict") == "refused"
-    reasons = trained.registry.version_tags(version)["reasons"]
+    assert tracked.version_tags(trained.registry, version).get("verdict") == "refused"
+    reasons = tracked.version_tags(trained.registry, version)["reasons"]
     assert reasons.splitlines() == [str(check) for check in verdict.checks]
     assert "NO   auc at least 1.5: 1.0000" in reasons
     kept = trained.lake.read("verdicts", {}).filter(run_id=version.run_id).collect()
@@ -142,11 +144,13 @@ def test_a_limit_on_a_metric_that_there_is_not_is_bad_input(trained: Workspace, 
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_prediction_that_is_no_number_is_refused(trained: Workspace, rows: pl.DataFrame, value: float) -> None:
+def test_a_prediction_that_is_no_number_is_refused(
+    tracked, trained: Workspace, rows: pl.DataFrame, value: float
+) -> None:
     spoilt = rows.with_columns(_model=pl.when(pl.int_range(pl.len()) == 7).then(value).otherwise("_model"))
     version = challenge(trained, spoilt)
     assert "predictions are numbers" in refusals(gate(trained))
-    assert trained.registry.version_tags(version).get("verdict") == "refused"
+    assert tracked.version_tags(trained.registry, version).get("verdict") == "refused"
 
 
 @pytest.mark.parametrize("baseline", ["dummy", "linear"])
@@ -304,7 +308,7 @@ def april(trained: Workspace) -> Workspace:
     return trained
 
 
-def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(april: Workspace) -> None:
+def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(tracked, april: Workspace) -> None:
     as_of = datetime(2013, 4, 20, tzinfo=UTC)
     made = train(april, as_of=as_of)
     registry = april.registry
@@ -327,7 +331,7 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(apri
     candidate = april.candidates.read(made.run_id)
     assert candidate.model_dump(exclude={"holdout"}) == made.candidate.model_dump(exclude={"holdout"})
     assert made.training_set.equals(whole)
-    assert candidate.onnx == registry.read(version.run_id, MODEL)
+    assert candidate.onnx == tracked.read(registry, version.run_id, MODEL)
     assert np.array_equal(candidate.predictor(april.problem).predict(kept), kept["_model"].to_numpy())
     assert (candidate.as_of, candidate.tables, candidate.classes) == (as_of, tables, ())
     assert list(candidate.features) == list(april.problem.features)
@@ -337,11 +341,11 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(apri
     assert newest is not None
     assert newest.run_id == made.run_id
 
-    tags = registry.tags(version.run_id)
+    tags = tracked.tags(registry, version.run_id)
     assert tags["as_of"] == as_of.isoformat()
     assert json.loads(tags["tables"]) == tables
     assert json.loads(tags["parameters"]) == april.parameters.model_dump()
-    logged = registry.metrics(version.run_id)
+    logged = tracked.metrics(registry, version.run_id)
     assert {name: logged[name] for name in made.metrics["model"]} == made.metrics["model"]
     for baseline in ("dummy", "linear"):
         values = made.metrics[baseline]

@@ -38,9 +38,9 @@ def test_every_mark_of_the_pages_is_filled_in_and_what_people_wrote_stays(traine
             assert text in filled
 
 
-def test_the_figures_of_the_card_are_the_runs(trained: Workspace) -> None:
+def test_the_figures_of_the_card_are_the_runs(tracked, trained: Workspace) -> None:
     release = champion(trained)
-    metrics, tags = trained.registry.metrics(release.run_id), trained.registry.tags(release.run_id)
+    metrics, tags = tracked.metrics(trained.registry, release.run_id), tracked.tags(trained.registry, release.run_id)
     card = page(trained, "model-card.md")
     head, *rows = table(card, " | model")
     assert head == ["", "model", "linear", "dummy"]
@@ -87,11 +87,12 @@ def test_the_sheet_counts_what_the_tables_had(trained: Workspace) -> None:
 
 
 def test_a_filled_page_is_kept_beside_its_run_and_a_rollback_fills_in_the_version_that_serves(
+    tracked,
     trained: Workspace,
 ) -> None:
     release = champion(trained)
     for name in model_card.PAGES:
-        assert trained.registry.read(release.run_id, name).decode() == page(trained, name)
+        assert tracked.read(trained.registry, release.run_id, name).decode() == page(trained, name)
     promote.publish(trained, release.model_copy(update={"number": 2, "reason": "rolled back"}))
     assert "rolled back" in page(trained, "model-card.md")
 

@@ -75,9 +75,9 @@ class State:
         return self._now() == self.before
 
 
-def kept_beside(workspace: Workspace, version: Version, name: str) -> bytes | None:
+def kept_beside(tracked, workspace: Workspace, version: Version, name: str) -> bytes | None:
     try:
-        return workspace.registry.read(version.run_id, name)
+        return tracked.read(workspace.registry, version.run_id, name)
     except (BadInput, FileNotFoundError):
         return None
 
@@ -85,7 +85,7 @@ def kept_beside(workspace: Workspace, version: Version, name: str) -> bytes | No
 # --- promotion
 
 
-def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: Workspace) -> None:
+def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(tracked, trained: Workspace) -> None:
     version = challenge(trained, as_of=MARCH)
     whole = datasets.training_set(trained.problem, trained.lake, as_of=MARCH)
     done = promote(trained, now=NOW)
@@ -109,7 +109,7 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(trained: 
     parameters = trained.parameters.model_copy(update=OTHER)
     again = training.fit(trained.problem, parameters, whole, check=whole.head(100))
     assert release.onnx == again.onnx
-    assert kept_beside(trained, version, MODEL) == release.onnx
+    assert kept_beside(tracked, trained, version, MODEL) == release.onnx
 
 
 def test_a_refit_reads_the_versions_of_the_tables_that_training_read(trained: Workspace) -> None:
@@ -141,14 +141,14 @@ def test_a_typical_row_has_the_median_numbers_and_the_most_frequent_texts(traine
     assert reference["carrier"] == rows["carrier"].value_counts(sort=True)["carrier"][0]
 
 
-def test_a_refused_challenger_moves_nothing(trained: Workspace) -> None:
+def test_a_refused_challenger_moves_nothing(tracked, trained: Workspace) -> None:
     (trained.root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 1.5\n")
     version, state = challenge(trained), State(trained)
     done = promote(trained, now=NOW)
     assert (done.ok, done.release, done.rows) == (False, None, 0)
     assert str(done) == str(done.verdict)
     assert state.is_as_before()
-    assert kept_beside(trained, version, MODEL) is None
+    assert kept_beside(tracked, trained, version, MODEL) is None
 
 
 def test_a_version_can_be_named(trained: Workspace) -> None:
@@ -171,7 +171,7 @@ def test_code_that_has_changed_since_training_is_refused(trained: Workspace) -> 
 
 
 def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, state = challenge(trained), State(trained)
     golden = promote_module._golden
@@ -183,11 +183,11 @@ def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
     with pytest.raises(Refused, match=r"version 2 differs by 0\.01 from its golden answers: it must not serve"):
         promote(trained, now=NOW)
     assert state.is_as_before()
-    assert kept_beside(trained, version, MODEL) is None
+    assert kept_beside(tracked, trained, version, MODEL) is None
 
 
 def test_features_that_are_others_when_served_are_refused_and_named(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, state = challenge(trained), State(trained)
 
@@ -201,7 +201,7 @@ def test_features_that_are_others_when_served_are_refused_and_named(
     with pytest.raises(Refused, match="training-serving skew: distance of a request differ from those of training"):
         promote(trained, now=NOW)
     assert state.is_as_before()
-    assert kept_beside(trained, version, MODEL) is None
+    assert kept_beside(tracked, trained, version, MODEL) is None
 
 
 # --- interruptions
@@ -215,7 +215,9 @@ def killed(*_: object, **__: object) -> None:
     raise Killed
 
 
-def test_a_promotion_cut_between_row_and_alias_is_repaired(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_cut_between_row_and_alias_is_repaired(
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = challenge(trained)
     with monkeypatch.context() as cut:
         cut.setattr(promote_module, "follow", killed)
@@ -226,7 +228,7 @@ def test_a_promotion_cut_between_row_and_alias_is_repaired(trained: Workspace, m
     rows = trained.lake.version("releases")
     assert repair(trained) == 2
     assert alias(trained) == 2
-    assert kept_beside(trained, version, MODEL) == serving(trained).onnx
+    assert kept_beside(tracked, trained, version, MODEL) == serving(trained).onnx
     assert "version | 2, promoted" in (trained.root / "reports" / "model-card.md").read_text(encoding="utf-8")
     assert repair(trained) is None
     assert trained.lake.version("releases") == rows

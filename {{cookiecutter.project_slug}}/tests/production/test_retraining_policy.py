@@ -186,11 +186,11 @@ def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(
 
 
 def test_a_challenger_that_passed_before_its_run_was_killed_is_still_released(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = trained.registry.version_by_alias(CHALLENGER)
     assert version is not None
-    assert trained.registry.version_tags(version).get("verdict") == "passed"
+    assert tracked.version_tags(trained.registry, version).get("verdict") == "passed"
     shutil.rmtree(trained.root / "data" / "lake" / "releases")
     monkeypatch.setattr(lifecycle, "train", lambda *_, **__: pytest.fail("it is there already"))
     done = lifecycle.run(trained, now=START)
@@ -224,7 +224,7 @@ def test_a_challenger_waits_for_files_to_be_committed(committed: Workspace, aske
 
 
 def test_a_version_from_files_that_differ_is_released_by_name_only(
-    committed: Workspace, monkeypatch: pytest.MonkeyPatch
+    tracked, committed: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_seed(committed)
     version = train(committed, as_of=START + timedelta(hours=1)).version
@@ -238,7 +238,7 @@ def test_a_version_from_files_that_differ_is_released_by_name_only(
     assert champion(committed).version == version
     found = committed.registry.version(version)
     assert found is not None
-    assert committed.registry.version_tags(found)["dirty"] == "true"
+    assert tracked.version_tags(committed.registry, found)["dirty"] == "true"
 
 
 def test_what_was_decided_is_kept_once(trained: Workspace) -> None:

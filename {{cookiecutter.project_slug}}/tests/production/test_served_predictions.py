@@ -255,7 +255,7 @@ def test_a_smoke_test_that_is_switched_off_asks_nothing(trained: Workspace) -> N
 
 
 def test_what_the_smoke_test_refuses_is_not_released_and_not_tried_again(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = Check("latency", passed=False, detail="1000 ms a request (at most 250)")
     monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: (refused,))
@@ -269,14 +269,14 @@ def test_what_the_smoke_test_refuses_is_not_released_and_not_tried_again(
     assert not done.ok
     assert "NO   latency: 1000 ms a request (at most 250)" in str(done)
     assert champion(trained) == before
-    newest = trained.registry.newest()
+    newest = trained.registry.versions()[0]
     assert newest is not None
-    assert trained.registry.version_tags(newest)["verdict"] == "refused"
+    assert tracked.version_tags(trained.registry, newest)["verdict"] == "refused"
     again = gate.gate(trained)
     assert str(again) == (
         "version 2 is refused\n  NO   smoke test, when promote ran it: latency: 1000 ms a request (at most 250)"
     )
-    assert trained.registry.version_tags(newest)["verdict"] == "refused", "no run takes it up"
+    assert tracked.version_tags(trained.registry, newest)["verdict"] == "refused", "no run takes it up"
     monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: ())
     assert promote.promote(trained, now=START + DAY).ok, "asked again, it may pass"
     assert gate.gate(trained).ok

@@ -427,14 +427,14 @@ def test_personal_and_forbidden_columns_are_in_the_lake_and_not_in_the_evidence(
     assert_nothing_closed(evidence.write_json())
 
 
-def test_personal_and_forbidden_columns_are_not_in_a_release(bank: Workspace) -> None:
+def test_personal_and_forbidden_columns_are_not_in_a_release(tracked, bank: Workspace) -> None:
     release = bank.releases.champion()
     assert release
     assert list(release.features) == ["income", "years"]
     assert len(release.golden.requests) == 20
     assert {"loan", "begins", "income", "years"} == set(release.golden.requests[0])
     assert_nothing_closed(release.model_dump_json())
-    assert_nothing_closed(str(bank.registry.tags(release.run_id)))
+    assert_nothing_closed(str(tracked.tags(bank.registry, release.run_id)))
     assert_nothing_closed(release.model_dump_json())
 
 

@@ -195,7 +195,9 @@ def arrived(workspace: Workspace, rows: pl.DataFrame) -> datetime:
 
 
 @pytest.mark.slow
-def test_the_gate_refuses_moved_images_for_logistic_regression(opened: Callable[..., Workspace], no_runs: Path) -> None:
+def test_the_gate_refuses_moved_images_for_logistic_regression(
+    tracked, opened: Callable[..., Workspace], no_runs: Path
+) -> None:
     workspace = opened(problem(logistic_regression), "[window]\ndays = 5")
     shutil.copytree(no_runs, workspace.root / "mlruns")
     day = pl.int_range(pl.len()) // 60
@@ -210,7 +212,7 @@ def test_the_gate_refuses_moved_images_for_logistic_regression(opened: Callable[
     workspace = dataclasses.replace(workspace)  # reads its parameters again
     trained = train(workspace, as_of=as_of)
     shown = gate(workspace)
-    assert workspace.registry.tags(trained.run_id)["parameters"] == '{"moved":true,"seed":0}'
+    assert tracked.tags(workspace.registry, trained.run_id)["parameters"] == '{"moved":true,"seed":0}'
     better = [
         next(check for check in verdict.checks if check.name == "better than champion, version 1")
         for verdict in (plain, shown)

@@ -69,10 +69,10 @@ def cells(script: Path) -> list[str]:
 # --- on the example
 
 
-def kept(name: str, printed: str, trained: Workspace) -> str:
+def kept(tracked, name: str, printed: str, trained: Workspace) -> str:
     """Hold what an experiment left against what it printed: its run."""
     run = run_id(printed)
-    metrics, tags = trained.registry.metrics(run), trained.registry.tags(run)
+    metrics, tags = tracked.metrics(trained.registry, run), tracked.tags(trained.registry, run)
     assert (tags["kind"], tags["fast"]) == (name.replace("_", " "), "true")
     assert metrics
     assert all(np.isfinite(list(metrics.values())))
@@ -80,10 +80,10 @@ def kept(name: str, printed: str, trained: Workspace) -> str:
     assert tags["finding"] in printed
     draws = "figure=" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     name = f"{name.replace('_', '-')}-fast"
-    assert trained.registry.list_artifacts(run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
-    for file in trained.registry.list_artifacts(run):
+    assert tracked.list_artifacts(trained.registry, run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
+    for file in tracked.list_artifacts(trained.registry, run):
         shown = (trained.path(trained.settings.reports) / file).read_bytes()
-        assert trained.registry.read(run, file) == shown
+        assert tracked.read(trained.registry, run, file) == shown
         assert file.endswith(".csv") or shown.startswith(b"\x89PNG")
     assert 1 < len(result(trained, name)) < 30
     return run
@@ -101,18 +101,18 @@ LONGER = ("ablation", "feature_cost")
     ],
 )
 def test_an_experiment_leaves_a_tracked_run_with_figures_a_picture_and_a_table(
-    name: str, trained: Workspace, ran: Ran
+    tracked, name: str, trained: Workspace, ran: Ran
 ) -> None:
-    kept(name, ran(name, "--fast"), trained)
+    kept(tracked, name, ran(name, "--fast"), trained)
 
 
 def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_registered(
-    trained: Workspace, ran: Ran
+    tracked, trained: Workspace, ran: Ran
 ) -> None:
     registered = trained.registry.version_by_alias("challenger")
     printed = ran("challenger", "--fast")
-    run = kept("challenger", printed, trained)
-    metrics, tags = trained.registry.metrics(run), trained.registry.tags(run)
+    run = kept(tracked, "challenger", printed, trained)
+    metrics, tags = tracked.metrics(trained.registry, run), tracked.tags(trained.registry, run)
     assert {"champion.auc", "challenger.auc", "champion.log_loss", "challenger.log_loss"} < set(metrics)
     table = result(trained, "challenger-fast")
     assert len(table) == 2
@@ -129,17 +129,17 @@ def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_re
 
 @pytest.mark.slow
 @each
-def test_an_experiment_runs_as_a_script_of_its_own(script: Path, trained: Workspace) -> None:
+def test_an_experiment_runs_as_a_script_of_its_own(tracked, script: Path, trained: Workspace) -> None:
     line = [sys.executable, str(script), "--fast"]
     done = subprocess.run(line, cwd=trained.root, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
-    assert trained.registry.tags(run_id(done.stdout))["fast"] == "true"
+    assert tracked.tags(trained.registry, run_id(done.stdout))["fast"] == "true"
 
 
 @pytest.mark.slow
 @each
-def test_an_experiment_runs_on_all_rows(script: Path, trained: Workspace, ran: Ran) -> None:
-    tags = trained.registry.tags(run_id(ran(script.stem)))
+def test_an_experiment_runs_on_all_rows(tracked, script: Path, trained: Workspace, ran: Ran) -> None:
+    tags = tracked.tags(trained.registry, run_id(ran(script.stem)))
     assert tags["fast"] == "false"
     table = result(trained, tags["kind"].replace(" ", "-"))
     if script.stem == "ablation":
@@ -238,7 +238,7 @@ def folder(tmp_path: Path, no_runs: Path) -> Path:
 
 
 def test_a_feature_that_tells_all_is_told_from_one_that_tells_nothing_and_from_noise(
-    folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+    tracked, folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = problem(Call, "signal", "weather", "line")
     workspace = opened(folder, calls, made_up(turns=False), ASKED, monkeypatch)
@@ -249,7 +249,7 @@ def test_a_feature_that_tells_all_is_told_from_one_that_tells_nothing_and_from_n
     assert set(verdicts) == {"weather", "line"}
     assert "useful" not in verdicts.values()
     assert "1 of 3 are surely worth more than noise: signal\n" in printed
-    metrics = workspace.registry.metrics(run_id(printed))
+    metrics = tracked.metrics(workspace.registry, run_id(printed))
     assert metrics["gain_lower.signal"] > 0.1 > metrics["gain.noise_1"]
 
 
@@ -265,7 +265,7 @@ def test_two_features_that_tell_the_same_hide_each_other(
     assert "useful" not in {verdicts["signal"], verdicts["twice"]}
 
 
-def test_a_feature_over_the_budget_is_named(folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feature_over_the_budget_is_named(tracked, folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = problem(Call, "signal", "twice", "line")
     workspace = opened(folder, calls, made_up(turns=False), ASKED.replace("bytes = 8", "bytes = 4"), monkeypatch)
     printed = ran("feature_cost")
@@ -274,19 +274,19 @@ def test_a_feature_over_the_budget_is_named(folder: Path, ran: Ran, monkeypatch:
     assert verdicts == {"signal": "bytes over the budget", "twice": "bytes over the budget", "line": "within"}
     assert "2 of 3 features are over the budget" in printed
     assert dict(table.select("feature", "bytes").iter_rows())["twice"] == ROWS * 8
-    tags = workspace.registry.tags(run_id(printed))
+    tags = tracked.tags(workspace.registry, run_id(printed))
     assert float(tags["seconds.twice"]) >= 0
-    assert not [name for name in workspace.registry.metrics(run_id(printed)) if "seconds" in name]
+    assert not [name for name in tracked.metrics(workspace.registry, run_id(printed)) if "seconds" in name]
 
 
 @pytest.mark.parametrize("name", GENERAL)
 def test_where_rows_have_no_time_an_experiment_runs(
-    name: str, folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+    tracked, name: str, folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sacks = made_up(turns=False).select("signal", "line", heavy="answered")
     workspace = opened(folder, problem(Sack, "signal", "line"), sacks, ASKED, monkeypatch)
     printed = ran(name, "--fast")
-    tags = workspace.registry.tags(run_id(printed))
+    tags = tracked.tags(workspace.registry, run_id(printed))
     assert tags["finding"] in printed
     assert "random" not in printed
 
@@ -325,14 +325,14 @@ def test_an_experiment_is_cells_that_stand_on_their_own(script: Path) -> None:
 
 
 def test_an_experiment_runs_cell_by_cell_as_in_an_editor(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json", "--fast"])
     names: dict[str, object] = {}
     for number, cell in enumerate(cells(FOLDER / "first_look.py")):
         exec(compile(cell, f"cell {number}", "exec"), names)  # noqa: S102 - as a kernel does
     printed = capsys.readouterr().out
-    metrics, tags = trained.registry.metrics(run_id(printed)), trained.registry.tags(run_id(printed))
+    metrics, tags = tracked.metrics(trained.registry, run_id(printed)), tracked.tags(trained.registry, run_id(printed))
     assert set(metrics) == {"rows", "rate"}
     assert f"{metrics['rows']:.0f} flights" in printed
     assert 20_000 < metrics["rows"] < 30_000

@@ -126,7 +126,7 @@ def test_what_differs_is_named(trained: Workspace) -> None:
     first, second = tracked(trained), tracked(trained)
     with trained.registry.reopen(second) as run:
         run.log({"auc": 0.8})
-        run.tag({"onnx": "another"})
+        run.client.set_tag(run.id, "onnx", "another")
     then = next(run for run in runs(trained).runs if run.id == first)
     found = module._compared(then, trained.registry)
     assert found.again == second

@@ -44,7 +44,7 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Deci
         reason = f"the challenger of run {newest.run_id[:8]} was trained and not judged: it is taken up"
         return Decision(due=False, reason=reason, last=last, left=newest.run_id)
     reason, due = _due(workspace, health, last)
-    if due and (champion := workspace.releases.champion()) and workspace.registry.newest() is None:
+    if due and (champion := workspace.releases.champion()) and not workspace.registry.versions():
         lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
         hold = f"due, {reason}, but {lost}: restore it, or train and promote to begin anew"
         return Decision(due=False, reason=hold, last=last, person=True)

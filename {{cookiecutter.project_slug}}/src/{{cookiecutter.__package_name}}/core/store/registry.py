@@ -25,6 +25,7 @@ from {{cookiecutter.__package_name}}.core.errors import BadInput, masked, requir
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+    from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "artifacts"
 MOST_RUNS = 50_000  # at a time, as MLflow lets one ask for; it gives 1,000 where nothing is said
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says to another name of model, of alias
 QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,12 +57,12 @@ class Run:
     client: "MlflowClient"
     artifacts: bool = True
 
-    def log(self, metrics: Mapping[str, float], prefix: str = "") -> None:
+    def log(self, metrics: Mapping[str, float]) -> None:
         """Log metrics, all at once: one by one each takes a transaction of its own."""
         from mlflow.entities import Metric  # noqa: PLC0415 - takes seconds
 
         now = int(datetime.now(UTC).timestamp() * 1000)
-        self.client.log_batch(self.id, [Metric(f"{prefix}{name}", value, now, 0) for name, value in metrics.items()])
+        self.client.log_batch(self.id, [Metric(name, value, now, 0) for name, value in metrics.items()])
 
     def log_artifact(self, name: str, content: bytes) -> None:
         """Log a file."""
@@ -73,12 +73,6 @@ class Run:
             path = Path(folder, name)
             path.write_bytes(content)
             self.client.log_artifact(self.id, str(path))
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        from mlflow.entities import RunTag  # noqa: PLC0415 - takes seconds
-
-        self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 @dataclass(frozen=True)
@@ -123,20 +117,16 @@ class Registry:
     def run(self, kind: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Run]:
         """A tracked run of this kind; it ends as failed where the work raises."""
         with self._client() as client:
-            run = client.create_run(self._experiment(client), run_name=kind, tags={"kind": kind, **tags})
             from mlflow.entities import Param  # noqa: PLC0415 - takes seconds
 
-            params = [Param(name, str(value)) for name, value in parameters.items()]
-            client.log_batch(run.info.run_id, params=params)
-        try:
-            with self._client() as client:
-                yield Run(run.info.run_id, client)
-        except BaseException:
-            with self._client() as client:
-                client.set_terminated(run.info.run_id, "FAILED")
-            raise
-        with self._client() as client:
-            client.set_terminated(run.info.run_id)
+            run_id = client.create_run(self._experiment(client), run_name=kind, tags={"kind": kind, **tags}).info.run_id
+            client.log_batch(run_id, params=[Param(name, str(value)) for name, value in parameters.items()])
+            try:
+                yield Run(run_id, client)
+            except BaseException:
+                client.set_terminated(run_id, "FAILED")
+                raise
+            client.set_terminated(run_id)
 
     def register(self, run_id: str, file: str) -> Version:
         """Register a run's file as the next version of the model; a run has one version, however often it is asked."""
@@ -152,24 +142,17 @@ class Registry:
     def version_by_alias(self, alias: str) -> Version | None:
         """The version that an alias names, if any."""
         with self._client() as client:
-            from mlflow import MlflowException  # noqa: PLC0415 - takes seconds
-
-            try:
-                return _version(client.get_model_version_by_alias(self.model, alias))
-            except MlflowException as error:
-                if error.error_code in UNKNOWN:
-                    return None
-                raise
+            models = client.search_registered_models(f"name = '{self.model}'")
+        named = models[0].aliases.get(alias) if models else None
+        return self.version(int(named)) if named else None
 
     def version(self, number: int) -> Version | None:
         """The version of this number, if there is one."""
-        return next((version for version in self._versions() if version.number == number), None)
+        return next((version for version in self.versions() if version.number == number), None)
 
     def runs(self) -> list[RunInfo]:
         """All tracked runs, the newest first."""
         with self._client() as client:
-            newest = ["attributes.start_time DESC"]
-            found = client.search_runs(self._experiments(client), order_by=newest, max_results=MOST_RUNS)
             return [
                 RunInfo(
                     run.info.run_id,
@@ -178,18 +161,19 @@ class Registry:
                     {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")},
                     dict(run.data.metrics),
                 )
-                for run in found
+                for run in self._search(client)
             ]
 
-    def newest(self) -> Version | None:
-        """The version that was registered last, if any."""
-        return max(self._versions(), key=lambda version: version.number, default=None)
+    def versions(self) -> list[Version]:
+        """All registered versions."""
+        with self._client() as client:
+            return [_version(found) for found in client.search_model_versions(f"name = '{self.model}'")]
 
     def close_left_runs(self) -> None:
         """Mark trainings that a killed process left as killed; only where no other process trains."""
         left = "attributes.status = 'RUNNING' and tags.kind = 'train'"
         with self._client() as client:
-            for run in client.search_runs(self._experiments(client), left):
+            for run in self._search(client, left):
                 client.set_terminated(run.info.run_id, "KILLED")
 
     def set_alias(self, alias: str, version: int) -> None:
@@ -203,41 +187,12 @@ class Registry:
             for name, value in tags.items():
                 client.set_model_version_tag(self.model, str(version.number), name, value)
 
-    def version_tags(self, version: Version) -> dict[str, str]:
-        """The tags of a version: its verdict, and others."""
-        with self._client() as client:
-            return dict(client.get_model_version(self.model, str(version.number)).tags)
-
-    def tags(self, run_id: str) -> dict[str, str]:
-        """The tags of a run."""
-        with self._client() as client:
-            return dict(client.get_run(run_id).data.tags)
-
-    def metrics(self, run_id: str) -> dict[str, float]:
-        """The metrics of a run."""
-        with self._client() as client:
-            return dict(client.get_run(run_id).data.metrics)
-
-    def read(self, run_id: str, name: str) -> bytes:
-        """A file that was logged with a run."""
-        with self._client() as client, tempfile.TemporaryDirectory() as folder:
-            return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
-
-    def list_artifacts(self, run_id: str) -> list[str]:
-        """The names of the files that were logged with a run."""
-        with self._client() as client:
-            return sorted(found.path for found in client.list_artifacts(run_id))
-
     @contextmanager
     def reopen(self, run_id: str) -> Iterator[Run]:
         """A run that ended, to add to it."""
         with self._client() as client:
             uri = str(client.get_run(run_id).info.artifact_uri)
             yield Run(run_id, client, artifacts=self._artifacts is None or uri.startswith(self._artifacts))
-
-    def _versions(self) -> list[Version]:
-        with self._client() as client:
-            return [_version(found) for found in client.search_model_versions(f"name = '{self.model}'")]
 
     @contextmanager
     def _client(self) -> Iterator["MlflowClient"]:
@@ -293,21 +248,24 @@ class Registry:
 
     def _experiment(self, client: "MlflowClient") -> str:
         """The experiment of new runs: another one in a folder that was moved, whose files MLflow seeks where it was."""
-        experiments = self._own(client)
-        here = [found for found in experiments if self._artifacts in (None, found.artifact_location)]
-        if here:
-            return str(here[0].experiment_id)
-        name = self.model if not experiments else f"{self.model}-{len(experiments) + 1}"
+        experiments = self._experiments(client)
+        for experiment in experiments:
+            if self._artifacts in (None, experiment.artifact_location):
+                return str(experiment.experiment_id)
+        name = f"{self.model}-{len(experiments) + 1}" if experiments else self.model
         return client.create_experiment(name, artifact_location=self._artifacts)
 
-    def _experiments(self, client: "MlflowClient") -> list[str]:
-        return [str(found.experiment_id) for found in self._own(client)]
-
-    def _own(self, client: "MlflowClient") -> list["Experiment"]:
+    def _experiments(self, client: "MlflowClient") -> list["Experiment"]:
         """The model's experiments, the first first."""
         ours = re.compile(rf"{re.escape(self.model)}(-\d+)?")
         found = client.search_experiments(filter_string=f"name LIKE '{self.model}%'", order_by=["creation_time ASC"])
         return [experiment for experiment in found if ours.fullmatch(experiment.name)]
+
+    def _search(self, client: "MlflowClient", filter_string: str = "") -> list["MlflowRun"]:
+        """The tracked runs that fit, the newest first."""
+        ids = [str(experiment.experiment_id) for experiment in self._experiments(client)]
+        newest = ["attributes.start_time DESC"]
+        return client.search_runs(ids, filter_string, max_results=MOST_RUNS, order_by=newest)
 
 
 def _version(found: "ModelVersion") -> Version:
