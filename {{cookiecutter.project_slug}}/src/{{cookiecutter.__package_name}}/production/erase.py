@@ -10,11 +10,12 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
-from {{cookiecutter.__package_name}}.core.contracts.validation import ContractViolation, keys_of
+from {{cookiecutter.__package_name}}.core.contracts.validation import ContractViolation, drop_rows, keys_of
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.problem import RESERVED
 from {{cookiecutter.__package_name}}.core.store import candidates, erasures
@@ -81,7 +82,7 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
         keys=len(gone),
         tables={name: rows for name, rows in tables.items() if rows},
         files=tuple(_rewritten(workspace, schema, gone)),
-        candidates=_forget_holdout(workspace, schema, gone),
+        candidates=_forget_holdout(workspace, gone),
         champion=champion.version if champion else None,
     )
 
@@ -95,22 +96,16 @@ def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
 
 
 def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
-    keys = {tuple(row.values()) for row in json.loads(gone.write_json())}
-    golden, names = release.golden, gone.columns
-    kept = [i for i, row in enumerate(golden.requests) if tuple(row.get(name) for name in names) not in keys]
-    if len(kept) == len(golden.requests):
-        return release
-    columns = {name: [values[i] for i in kept] for name, values in golden.model_dump().items()}
+    keys, golden = json.loads(gone.write_json()), release.golden
+    kept = [{name: row.get(name) for name in gone.columns} not in keys for row in golden.requests]
+    columns = {name: list(compress(values, kept)) for name, values in golden.model_dump().items()}
     return release.model_copy(update={"golden": Golden.model_validate(columns)})
 
 
-def _forget_holdout(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> int:
+def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
     """Take the rows out of the holdouts of challengers; return of how many."""
     before = workspace.candidates.all()
-    after = [
-        one.model_copy(update={"holdout": one.holdout.join(gone, on=schema.key, how="anti", maintain_order="left")})
-        for one in before
-    ]
+    after = [one.model_copy(update={"holdout": drop_rows(one.holdout, gone)}) for one in before]
     changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
     if changed:
         erasures.replace(workspace.lake, candidates.TABLE, candidates.rows_of(after))

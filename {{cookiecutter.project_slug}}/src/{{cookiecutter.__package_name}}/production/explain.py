@@ -48,20 +48,19 @@ class Explained:
 
     def __str__(self) -> str:
         """The stages for people."""
-        contract = "; ".join(self.broken) or "keeps every rule"
         moved = sorted(self.contributions.items(), key=lambda item: -abs(item[1]))
         likeliest = f"probability_{self.answer.get('prediction')}"
         of = f" (to {likeliest})" if likeliest in self.answer else ""
-        lines = [
-            "raw           " + _pairs(self.raw),
-            "contract      " + contract,
-            "predicted at  " + self.predicted_at,
-            "features      " + _pairs(self.features),
-            f"prediction    {_pairs(self.answer)} (version {self.version})",
-            "contributions " + _pairs({name: f"{value:+.4f}" for name, value in moved}) + of,
-            f"outcome       {'not known yet' if self.outcome is None else self.outcome}",
-        ]
-        return "\n".join(lines)
+        lines = {
+            "raw": _pairs(self.raw),
+            "contract": "; ".join(self.broken) or "keeps every rule",
+            "predicted at": self.predicted_at,
+            "features": _pairs(self.features),
+            "prediction": f"{_pairs(self.answer)} (version {self.version})",
+            "contributions": _pairs({name: f"{value:+.4f}" for name, value in moved}) + of,
+            "outcome": "not known yet" if self.outcome is None else self.outcome,
+        }
+        return "\n".join(f"{name:<13} {line}" for name, line in lines.items())
 
 
 def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> Explained:
@@ -80,9 +79,8 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
     rows = _row(workspace, schema, key)
     built = features_for(workspace, rows, now=workspace.now(now))
     answer = release.answers(release.predictor.predict(built))
-    raw = rows.drop(schema.having(Personal))
     return Explained(
-        raw=_json(raw),
+        raw=_json(rows.drop(schema.having(Personal))),
         broken=tuple(with_violations(rows, schema)[RULES].item()),
         predicted_at=built[AT].item().isoformat(),
         features=_json(built.select(list(release.features))),
@@ -117,6 +115,5 @@ def _json(frame: pl.DataFrame) -> Row:
 
 
 def _pairs(row: Row) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
-    )
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -1,5 +1,6 @@
 """The verdict on a challenger: thresholds, baselines, champion, slices; each answer has its reason."""
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,6 @@ from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Vers
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
-SMOKE_TEST = "smoke_test"  # the tag of a version that says why it was refused there, empty where it was not
 SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values
 
 
@@ -99,9 +99,8 @@ def challenger(workspace: Workspace, version: int | None = None) -> Version:
     registry = workspace.registry
     found = registry.version_by_alias(CHALLENGER) if version is None else registry.version(version)
     if found is None:
-        raise BadInput(
-            "there is no challenger: train one first" if version is None else f"there is no version {version}"
-        )
+        missing = "challenger: train one first" if version is None else f"version {version}"
+        raise BadInput(f"there is no {missing}")
     return found
 
 
@@ -112,7 +111,7 @@ def record(workspace: Workspace, version: Version, verdict: Verdict, *, smoke_te
     reasons = "\n".join(map(str, verdict.checks))
     workspace.candidates.append_verdict(version.run_id, passed=verdict.ok, reasons=reasons, smoke_test=smoke_test)
     answer = "passed" if verdict.ok else "refused"
-    workspace.registry.tag(version, {"verdict": answer, "reasons": reasons, SMOKE_TEST: smoke_test})
+    workspace.registry.tag(version, {"verdict": answer, "reasons": reasons, "smoke_test": smoke_test})
 
 
 def evaluate(workspace: Workspace, candidate: Candidate, version: int) -> Verdict:
@@ -173,12 +172,10 @@ def threshold_checks(
     name: str, figures: dict[str, float], at_least: dict[str, float], at_most: dict[str, float]
 ) -> Iterator[Check]:
     """Whether figures keep their limits; a figure that is not there does not."""
-    for metric, limit in at_least.items():
-        value = figures.get(metric, float("nan"))
-        yield Check(f"{name}{metric} at least {limit}", value >= limit, f"{value:.4f}", part=bool(name))
-    for metric, limit in at_most.items():
-        value = figures.get(metric, float("nan"))
-        yield Check(f"{name}{metric} at most {limit}", value <= limit, f"{value:.4f}", part=bool(name))
+    for bound, limits, keeps in (("at least", at_least, operator.ge), ("at most", at_most, operator.le)):
+        for metric, limit in limits.items():
+            value = figures.get(metric, float("nan"))
+            yield Check(f"{name}{metric} {bound} {limit}", keeps(value, limit), f"{value:.4f}", part=bool(name))
 
 
 def compare_with_champion(

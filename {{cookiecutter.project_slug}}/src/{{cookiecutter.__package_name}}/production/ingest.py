@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Batch:
     accepted: int = 0
     invalid: int = 0
     duplicates: int = 0
-    counts: dict[str, int] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
     rejected: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     quarantine: str | None = None
@@ -64,15 +64,15 @@ class Batch:
         """One line for people."""
         if self.seen:
             return f"{self.table}/{self.name}: in the lake already, nothing to do"
-        violated = ", ".join(f"{rule} ({n})" for rule, n in (self.counts or {}).items())
-        reasons = "; ".join(filter(None, (*self.rejected, violated)))
-        kept = f"; kept in {self.quarantine}" if self.quarantine else ""
+        violated = ", ".join(f"{rule} ({n})" for rule, n in self.counts.items())
+        reasons = [*self.rejected, violated, f"kept in {self.quarantine}" if self.quarantine else ""]
+        breach = "contract: " + "; ".join(filter(None, reasons))
         if self.rejected:
-            return f"{self.table}/{self.name} breaks the contract: {reasons}{kept}"
-        parts = [f"{self.accepted} rows"]
-        parts += [f"{self.duplicates} in the lake already or twice in the file"] if self.duplicates else []
-        parts += [f"{self.invalid} break the contract: {reasons}{kept}"] if self.invalid else []
-        return f"{self.table}/{self.name}: " + "; ".join([*parts, *self.warnings])
+            return f"{self.table}/{self.name} breaks the {breach}"
+        twice = f"{self.duplicates} in the lake already or twice in the file" if self.duplicates else ""
+        invalid = f"{self.invalid} break the {breach}" if self.invalid else ""
+        parts = (f"{self.accepted} rows", twice, invalid, *self.warnings)
+        return f"{self.table}/{self.name}: " + "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,10 @@ def _ingest_and_move(workspace: Workspace, path: Path, *, now: datetime) -> Batc
         batch = _quarantine(workspace, unreadable, BatchReport().invalid, now=now)
     else:
         erasures.clean(workspace.lake, workspace.problem.schema, path)
-    if batch.rejected:
-        target = _quarantined_file(workspace, batch)
-    else:
-        archive = workspace.path(workspace.settings.archive) / batch.table
-        target = archive / f"{path.stem}-{batch.id[:8]}{path.suffix}"
+    archived = workspace.path(workspace.settings.archive) / batch.table / f"{path.stem}-{batch.id[:8]}{path.suffix}"
+    target = _quarantined_file(workspace, batch) if batch.rejected else archived
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path, target)
-    log.debug("%s", batch)
     return batch
 
 
@@ -192,15 +188,12 @@ def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None
     Raises:
         BadInput: There is no such table, or more than one would do.
     """
-    schemas = problem.schemas
-    names = ", ".join(schemas)
+    schemas, names = problem.schemas, ", ".join(problem.schemas)
     if given is not None and given not in schemas:
         raise BadInput(f"there is no table {given!r}: tables are {names}")
-    if name := given or (path.parent.name if path.parent.name in schemas else None):
-        return schemas[name]
-    fitting = [schema for schema in schemas.values() if set(rows.columns) & set(schema.names) == set(schema.names)]
-    if len(schemas) == 1:
-        fitting = list(schemas.values())
+    if named := schemas.get(given or path.parent.name):
+        return named
+    fitting = [schema for schema in schemas.values() if len(schemas) == 1 or set(schema.names) <= set(rows.columns)]
     if len(fitting) != 1:
         raise Unreadable(f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})")
     return fitting[0]
@@ -243,9 +236,8 @@ def _quarantine(workspace: Workspace, batch: Batch, invalid: pl.DataFrame, *, no
     """Write the invalid rows, each with the rules that it violates, and the reasons into the batch's own folder."""
     folder = workspace.settings.quarantine / batch.table / f"{Path(batch.name).stem}-{batch.id[:8]}"
     quarantined, target = replace(batch, quarantine=folder.as_posix()), workspace.path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     if len(invalid):
-        invalid.write_parquet(target / INVALID)
+        invalid.write_parquet(target / INVALID, mkdir=True)
     reasons = json.dumps(asdict(quarantined) | {"arrived": now.isoformat()}, indent=2)
     with whole(target / REASONS) as draft:
         draft.write_text(reasons, encoding="utf-8", newline="\n")

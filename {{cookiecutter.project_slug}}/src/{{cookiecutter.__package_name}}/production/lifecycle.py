@@ -10,12 +10,11 @@ from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
 from {{cookiecutter.__package_name}}.core.errors import Refused
 from {{cookiecutter.__package_name}}.core.store import decisions
-from {{cookiecutter.__package_name}}.core.store.registry import Version
 from {{cookiecutter.__package_name}}.core.store.request_log import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
+from {{cookiecutter.__package_name}}.production.model_card import draw
 from {{cookiecutter.__package_name}}.production.monitoring.monitor import Health, monitor
-from {{cookiecutter.__package_name}}.production.picture import draw
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
 from {{cookiecutter.__package_name}}.production.retraining_policy import Decision, decide
@@ -149,11 +148,8 @@ def _retrain(
         return None, None, None
     workspace.registry.close_left_runs()
     trained = train(workspace, as_of=moment) if decision.due else None
-    if trained:
-        candidate, version = trained.candidate, Version(trained.version, trained.run_id)
-    else:
-        candidate = workspace.candidates.read(str(decision.left))
-        version = register(workspace, candidate.run_id)
+    candidate = trained.candidate if trained else workspace.candidates.read(str(decision.left))
+    version = register(workspace, candidate.run_id)
     picture = draw(workspace, candidate, version) if plot else None
     promoted = promote_candidate(
         workspace,

@@ -1,17 +1,19 @@
-"""Model card and data sheet: pages of docs/ that people write, in which a release fills in the figures.
+"""A challenger's picture, and model card and data sheet: pages of docs/ in which a release fills in the figures.
 
-The filled pages are in the folder of reports and beside the release's run; docs/ itself is never written.
+All of them are in the folder of reports and beside the run; docs/ itself, which people write, is never written.
 """
 
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import (
     AT,
     BATCH,
@@ -23,7 +25,9 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import (
 )
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.models.evaluation import by_slice
+from {{cookiecutter.__package_name}}.core.models.importance import permutation_importance
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.registry import Version
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
@@ -35,29 +39,41 @@ COUNTS = ("table", "version", "rows", "batches", "from", "to", "most missing", "
 MARK = re.compile(r"^<!-- filled in: (\w+) -->$", re.MULTILINE)
 
 
+def draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
+    """Draw a challenger on one page; return the picture's path, from the project's folder."""
+    problem, rows = workspace.problem, candidate.holdout
+    importance = permutation_importance(problem, candidate.predictor(problem), rows, candidate.classes)
+    answers = {name: candidate.answers(problem, name) for name in ("model", "linear")}
+    figure = plots.overview(importance, answers, workspace.acceptance.decision)
+    figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
+    return _report(workspace, version.run_id, f"version-{version.number}.png", plots.png(figure))
+
+
 def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[str]:
     """Fill in the pages for a release; one that is not there is not filled in.
 
     Returns:
         The filled pages, from the project's folder.
     """
-    pages = [workspace.root / "docs" / name for name in PAGES]
-    texts = {page.name: page.read_text(encoding="utf-8") for page in pages if page.is_file()}
-    if not texts:
-        return []
-    parts = _parts(workspace, release, candidate)
-    filled, folder = {name: _filled(name, text, parts) for name, text in texts.items()}, workspace.settings.reports
-    workspace.path(folder).mkdir(parents=True, exist_ok=True)
-    with workspace.registry.reopen(release.run_id) as run:
-        for name, text in filled.items():
-            workspace.path(folder / name).write_text(text, encoding="utf-8", newline="\n")
-            run.log_artifact(name, text.encode())
-    return [(folder / name).as_posix() for name in filled]
+    pages = [page for page in (workspace.root / "docs" / name for name in PAGES) if page.is_file()]
+    parts = _parts(workspace, release, candidate) if pages else {}
+    return [_report(workspace, release.run_id, page.name, _filled(page, parts).encode()) for page in pages]
 
 
-def _filled(name: str, text: str, parts: dict[str, str]) -> str:
+def _report(workspace: Workspace, run_id: str, name: str, content: bytes) -> str:
+    """Write a file into the folder of reports and beside a run; return its path, from the project's folder."""
+    path = workspace.settings.reports / name
+    workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
+    workspace.path(path).write_bytes(content)
+    with workspace.registry.reopen(run_id) as run:
+        run.log_artifact(name, content)
+    return path.as_posix()
+
+
+def _filled(page: Path, parts: Mapping[str, str]) -> str:
+    text = page.read_text(encoding="utf-8")
     if unknown := [mark for mark in MARK.findall(text) if mark not in parts]:
-        log.warning("cards     docs/%s asks for %s; there is %s", name, ", ".join(unknown), ", ".join(parts))
+        log.warning("cards     docs/%s asks for %s; there is %s", page.name, ", ".join(unknown), ", ".join(parts))
     return MARK.sub(lambda mark: parts.get(mark[1], mark[0]), text)
 
 
@@ -69,7 +85,9 @@ def _parts(workspace: Workspace, release: Release, candidate: Candidate) -> dict
         "quality": _quality(metrics),
         "slices": _slices(workspace, candidate),
         "evidence": _evidence(rows, metrics),
-        "parameters": _table(("parameter", "value"), release.parameters.items()),
+        "parameters": _table(
+            ("parameter", "value"), ((name, str(value)) for name, value in release.parameters.items())
+        ),
         "features": ", ".join(f"`{name}`" for name in release.features),
         "tables": _tables(workspace, release),
         "labels": _labels(workspace, rows),
@@ -90,14 +108,10 @@ def _details(workspace: Workspace, release: Release, candidate: Candidate) -> st
     return _table(("", ""), ((name, fact) for name, fact in facts.items() if fact))
 
 
-def _quality(metrics: dict[str, float]) -> str:
-    names = [name for name in metrics if f"dummy.{name}" in metrics]
-    rows = ((name, *(f"{metrics[_of(model, name)]:.4f}" for model in MODELS)) for name in sorted(names))
+def _quality(metrics: Mapping[str, float]) -> str:
+    names = sorted(name for name in metrics if f"dummy.{name}" in metrics)
+    rows = ((name, metrics[name], *(metrics[f"{model}.{name}"] for model in MODELS[1:])) for name in names)
     return _table(("", *MODELS), rows)
-
-
-def _of(model: str, metric: str) -> str:
-    return metric if model == MODELS[0] else f"{model}.{metric}"
 
 
 def _slices(workspace: Workspace, candidate: Candidate) -> str:
@@ -107,9 +121,8 @@ def _slices(workspace: Workspace, candidate: Candidate) -> str:
     if not found:
         return "No slices are named in `config/acceptance.toml`, or none has enough rows."
     names = sorted({name for part in found for name in part.metrics})
-    values = ((*(f"{part.metrics[name]:.4f}" if name in part.metrics else "" for name in names),) for part in found)
-    heads = ((f"{part.column} {part.value}", part.rows) for part in found)
-    return _table(("slice", "rows", *names), ((*head, *value) for head, value in zip(heads, values, strict=True)))
+    lines = ((f"{part.column} {part.value}", part.rows, *map(part.metrics.get, names)) for part in found)
+    return _table(("slice", "rows", *names), lines)
 
 
 def _evidence(rows: pl.DataFrame, metrics: dict[str, float]) -> str:
@@ -121,45 +134,25 @@ def _evidence(rows: pl.DataFrame, metrics: dict[str, float]) -> str:
 
 
 def _tables(workspace: Workspace, release: Release) -> str:
-    return _table(
-        COUNTS,
-        (
-            _of_table(workspace, schema, release.tables[name])
-            for name, schema in workspace.problem.schemas.items()
-            if name in release.tables
-        ),
-    )
+    schemas = [schema for name, schema in workspace.problem.schemas.items() if name in release.tables]
+    return _table(COUNTS, (_counts(workspace, schema, release.tables[schema.name]) for schema in schemas))
 
 
-def _of_table(workspace: Workspace, schema: Schema, version: int) -> tuple[object, ...]:
+def _counts(workspace: Workspace, schema: Schema, version: int) -> tuple[object, ...]:
     """Counts alone: no value of a row but the first and last time; none where the version is gone."""
+    time = pl.col(schema.time) if schema.time else pl.lit(None, dtype=pl.Datetime)
+    counts = pl.len().alias("rows"), pl.col(BATCH).n_unique()
+    edges = time.min().dt.strftime("%Y-%m-%d").alias("from"), time.max().dt.strftime("%Y-%m-%d").alias("to")
     try:
-        return _counted(workspace, schema, version)
+        rows = workspace.lake.scan(schema, version=version)
+        counted = rows.select(*counts, *edges).collect().row(0)
+        missing = rows.select(pl.col(schema.names).is_null().mean()).collect().row(0, named=True)
     except (BadInput, PolarsError, OSError):
         return (f"`{schema.name}`", version, "can't be read any more", *[""] * (len(COUNTS) - 3))
-
-
-def _counted(workspace: Workspace, schema: Schema, version: int) -> tuple[object, ...]:
-    rows = workspace.lake.scan(schema, version=version)
-    missing = {name: share for name, share in _missing(rows, schema).items() if share}
-    worst = max(missing, key=lambda name: missing[name], default=None)
-    times = ("", "")
-    if schema.time:
-        edges = rows.select(first=pl.col(schema.time).min(), last=pl.col(schema.time).max()).collect()
-        times = tuple(edges.select(pl.all().dt.strftime("%Y-%m-%d")).row(0))
-    return (
-        f"`{schema.name}`",
-        version,
-        rows.select(pl.len()).collect().item(),
-        rows.select(pl.col(BATCH).n_unique()).collect().item(),
-        *times,
-        f"`{worst}`, {missing[worst]:.1%}" if worst else "",
-        ", ".join(f"`{name}`" for name in schema.having(Personal)),
-    )
-
-
-def _missing(rows: pl.LazyFrame, schema: Schema) -> dict[str, float]:
-    return rows.select(pl.col(schema.names).is_null().mean()).collect().row(0, named=True)
+    worst = max(missing, key=lambda name: missing[name] or 0)
+    most_missing = f"`{worst}`, {missing[worst]:.1%}" if missing[worst] else ""
+    personal = ", ".join(f"`{name}`" for name in schema.having(Personal))
+    return (f"`{schema.name}`", version, *counted, most_missing, personal)
 
 
 def _labels(workspace: Workspace, rows: pl.DataFrame) -> str:
@@ -172,11 +165,18 @@ def _labels(workspace: Workspace, rows: pl.DataFrame) -> str:
         values = rows[TARGET].to_numpy()
         return f"{values.mean():.4g} on average, from {values.min():.4g} to {values.max():.4g}. {came}"
     shares = rows[TARGET].value_counts(normalize=True).sort(TARGET)
-    table = _table((workspace.problem.target.name, "share"), ((json.dumps(v), f"{s:.4f}") for v, s in shares.rows()))
+    table = _table((workspace.problem.target.name, "share"), ((json.dumps(value), n) for value, n in shares.rows()))
     return f"{table}\n\n{came}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
     head = list(head)
     lines = [head, ["--"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -57,22 +57,15 @@ class PromotionResult:
 def promote(
     workspace: Workspace, *, version: int | None = None, now: datetime | None = None, dirty: bool = False
 ) -> PromotionResult:
-    """Judge a challenger; where it passes, refit it on everything that it could know, test it, and release it.
-
-    Args:
-        workspace: The workspace.
-        version: Which one; without it, the challenger.
-        now: The time it is; without it, the setting `clock` says.
-        dirty: Whether it may be released from files that differ from the last commit.
+    """Judge a challenger, the given version or what the alias names, and release it where it passes.
 
     Raises:
         BadInput: There is no challenger, or no such version.
         Refused: As `promote_candidate`.
     """
     found = challenger(workspace, version)
-    return promote_candidate(
-        workspace, workspace.candidates.read(found.run_id), found, now=workspace.now(now), dirty=dirty
-    )
+    candidate = workspace.candidates.read(found.run_id)
+    return promote_candidate(workspace, candidate, found, now=workspace.now(now), dirty=dirty)
 
 
 def promote_candidate(
@@ -111,7 +104,10 @@ def promote_candidate(
         workspace.registry.tag(version, {"dirty": "true"})
     if candidate.code != code_hash(workspace.root):
         raise Refused(f"the code has changed since version {version.number} was trained: train again")
-    rows = _refit_rows(workspace, candidate, training_set)
+    if training_set is None:
+        as_of, tables = candidate.as_of, candidate.tables
+        training_set = datasets.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
+    rows = datasets.within(training_set, candidate.training_window_days)
     release = _refit(workspace, candidate, version, rows, now=now)
     release.check()
     checks = smoke.checks(workspace, release, now=release.trained_until) if smoke_test else ()
@@ -179,32 +175,20 @@ def rollback(workspace: Workspace, *, now: datetime | None = None) -> RollbackRe
         Refused: There is none.
     """
     releases = workspace.releases.newest(1000)
-    champion = releases[0] if releases else None
-    promoted = next(
-        (r for r in releases if champion and r.version == champion.version and r.reason == "promoted"), None
-    )
-    before = next((r for r in releases if promoted and r.number < promoted.number), None)
-    if champion is None or before is None:
+    promoted = [r.number for r in releases if r.version == releases[0].version and r.reason == "promoted"]
+    before = [r for r in releases if promoted and r.number < promoted[0]]
+    if not before:
         raise Refused("there is no version before the champion's to go back to")
-    update = {"number": champion.number + 1, "released": workspace.now(now), "reason": "rolled back"}
-    back = before.model_copy(update=update)
+    update = {"number": releases[0].number + 1, "released": workspace.now(now), "reason": "rolled back"}
+    back = before[0].model_copy(update=update)
     back.check()
     publish(workspace, back)
     return RollbackResult(back.version, back.number)
 
 
-def _refit_rows(workspace: Workspace, candidate: Candidate, training_set: pl.DataFrame | None) -> pl.DataFrame:
-    """All rows that a challenger could know, as its training set was made."""
-    if training_set is None:
-        tables, as_of = candidate.tables, candidate.as_of
-        training_set = datasets.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
-    return datasets.within(training_set, candidate.training_window_days)
-
-
 def _refit(
     workspace: Workspace, candidate: Candidate, version: Version, rows: pl.DataFrame, *, now: datetime
 ) -> Release:
-
     problem = workspace.problem
     parameters = problem.recipe().parameters.model_validate(candidate.parameters)
     log.info("promote   refit on %d rows", len(rows))
@@ -251,6 +235,5 @@ def _golden(workspace: Workspace, rows: pl.DataFrame, answers: Floats, as_of: da
     online = features_for(workspace, requests, now=as_of)
     if skewed := [name for name in features.columns if not online[name].equals(features[name], null_equal=True)]:
         raise Refused(f"training-serving skew: {', '.join(skewed)} of a request differ from those of training")
-    return Golden(
-        requests=json.loads(requests.write_json()), features=json.loads(features.write_json()), answers=answers.tolist()
-    )
+    asked, built = (json.loads(frame.write_json()) for frame in (requests, features))
+    return Golden(requests=asked, features=built, answers=answers.tolist())

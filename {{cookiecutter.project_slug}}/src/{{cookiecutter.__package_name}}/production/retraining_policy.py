@@ -44,16 +44,19 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Deci
         reason = f"the challenger of run {newest.run_id[:8]} was trained and not judged: it is taken up"
         return Decision(due=False, reason=reason, last=last, left=newest.run_id)
     reason, due = _due(workspace, health, last)
-    if due and (champion := workspace.releases.champion()) and not workspace.registry.versions():
-        lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
-        hold = f"due, {reason}, but {lost}: restore it, or train and promote to begin anew"
-        return Decision(due=False, reason=hold, last=last, person=True)
-    changed = changed_files(workspace.root) if due and not dirty else []
-    if changed:
-        some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
-        hold = f"due, {reason}, but {some} differ from the last commit: commit them, or run --dirty"
-        return Decision(due=False, reason=hold, last=last, person=True)
+    if obstacle := _obstacle(workspace, dirty=dirty) if due else None:
+        return Decision(due=False, reason=f"due, {reason}, but {obstacle}", last=last, person=True)
     return Decision(due=due, reason=f"{'due' if due else 'not due'}, {reason}", last=last)
+
+
+def _obstacle(workspace: Workspace, *, dirty: bool) -> str | None:
+    """What a person must do before a challenger is trained, if anything."""
+    champion, changed = workspace.releases.champion(), [] if dirty else changed_files(workspace.root)
+    if champion and not workspace.registry.versions():
+        lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
+        return f"{lost}: restore it, or train and promote to begin anew"
+    some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
+    return f"{some} differ from the last commit: commit them, or run --dirty" if changed else None
 
 
 def _due(workspace: Workspace, health: Health, last: datetime | None) -> tuple[str, bool]:

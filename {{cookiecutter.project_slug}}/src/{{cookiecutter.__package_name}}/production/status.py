@@ -6,9 +6,11 @@ from datetime import datetime
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH
 from {{cookiecutter.__package_name}}.core.errors import masked
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
+
+METRICS = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
 
 
 @dataclass(frozen=True)
@@ -42,42 +44,37 @@ class Status:
     def __str__(self) -> str:
         """The status for people."""
         until = f"{self.labels_until:%Y-%m-%d %H:%M} UTC" if self.labels_until else "no labels yet"
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         champion = "none"
         if self.champion is not None:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
             champion = f"version {self.champion}, trained on labels until {self.trained_until:%Y-%m-%d}: {figures}"
-        batches = ", ".join(f"{name} {count}" for name, count in self.batches.items())
-        return "\n".join(
-            [
-                f"predicts   {self.predicts} ({self.task})",
-                f"champion   {champion}",
-                f"labels     until {until}",
-                f"batches    {batches}",
-                f"tables in  {self.lake}",
-                f"runs in    {self.tracking}",
-                f"next       {self.next}",
-            ]
-        )
+        lines = {
+            "predicts": f"{self.predicts} ({self.task})",
+            "champion": champion,
+            "labels": f"until {until}",
+            "batches": ", ".join(f"{name} {count}" for name, count in self.batches.items()),
+            "tables in": self.lake,
+            "runs in": self.tracking,
+            "next": self.next,
+        }
+        return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
 
 
 def status(workspace: Workspace) -> Status:
     """Where the project stands."""
-    problem, champion = workspace.problem, workspace.releases.champion()
-    names = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
+    problem, lake, champion = workspace.problem, workspace.lake, workspace.releases.champion()
+    batches = pl.col(BATCH).n_unique()
+    figures = champion.metrics if champion else {}
     asks = "predict FILE; explain KEY" if problem.schema.key else "predict FILE"
     return Status(
         predicts=f"{problem.labels.name}.{problem.target.name}",
         task=problem.task,
-        labels_until=datasets.newest(problem, workspace.lake),
-        batches={name: _batches(workspace, schema) for name, schema in problem.schemas.items()},
+        labels_until=datasets.newest(problem, lake),
+        batches={name: lake.scan(schema).select(batches).collect().item() for name, schema in problem.schemas.items()},
         champion=champion.version if champion else None,
         trained_until=champion.trained_until if champion else None,
-        metrics={name: champion.metrics[name] for name in names if name in champion.metrics} if champion else {},
+        metrics={name: figures[name] for name in METRICS if name in figures},
         lake=workspace.settings.lake,
         tracking=masked(workspace.settings.tracking),
         next=f"run again when batches have arrived; {asks}" if champion else "run",
     )
-
-
-def _batches(workspace: Workspace, schema: Schema) -> int:
-    return int(workspace.lake.scan(schema).select(pl.col(BATCH).n_unique()).collect().item())

@@ -38,7 +38,6 @@ class TrainingResult:
         rows: On which it was fitted.
         window: Rows on which it was measured.
         metrics: Of the model and its baselines, on the window.
-        parity: Largest difference between pipeline and exported model.
         candidate: What the gate needs.
         training_set: All labelled rows with their features, for the refit.
     """
@@ -51,17 +50,15 @@ class TrainingResult:
     rows: int
     window: int
     metrics: dict[str, dict[str, float]]
-    parity: float
     candidate: Annotated[Candidate, Field(exclude=True)]
     training_set: Annotated[pl.DataFrame, Field(exclude=True)]
 
     def __str__(self) -> str:
         """A table for people."""
-        names = list(self.metrics["model"])
         head = f"version {self.version}, trained on {self.rows} rows as of {self.as_of:%Y-%m-%d %H:%M}"
         lines = [f"{head}; on the {self.window} rows of the newest window:"]
         lines += ["  " + "".join(f"{word:>18}" for word in ("", *self.metrics))]
-        for name in names:
+        for name in self.metrics["model"]:
             values = (self.metrics[model].get(name, float("nan")) for model in self.metrics)
             lines.append(f"  {name:>18}" + "".join(f"{value:>18.4f}" for value in values))
         return "\n".join(lines)
@@ -94,27 +91,24 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingRes
     }
     command = ["-m", PACKAGE, "train"]
     made_of = provenance(workspace.root, tables=tables, as_of=as_of, command=command, files=MODEL_FILES)
-    candidate = Candidate(
-        run_id="",
-        trained=datetime.now(UTC),
-        as_of=as_of,
-        tables=tables,
-        commit=made_of["commit"],
-        dirty=made_of["dirty"] == "true",
-        code=made_of["code"],
-        lock=made_of["lock"],
-        parameters=parameters.model_dump(mode="json"),
-        features=fitted.predictor.features,
-        classes=fitted.classes,
-        training_window_days=days,
-        metrics=_flat(figures) | {"parity": fitted.parity, "rows": len(before), "window_rows": len(holdout)},
-        onnx=fitted.onnx,
-        holdout=holdout.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()),
+    candidate = Candidate.model_validate(
+        made_of
+        | {
+            "run_id": "",
+            "trained": datetime.now(UTC),
+            "tables": tables,
+            "parameters": parameters.model_dump(mode="json"),
+            "features": fitted.predictor.features,
+            "classes": fitted.classes,
+            "training_window_days": days,
+            "metrics": _flat(figures) | {"parity": fitted.parity, "rows": len(before), "window_rows": len(holdout)},
+            "onnx": fitted.onnx,
+            "holdout": holdout.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()),
+        }
     )
     version, candidate = _track(workspace, candidate, made_of)
-    return TrainingResult(
-        version.number, candidate.run_id, as_of, len(before), len(holdout), figures, fitted.parity, candidate, rows
-    )
+    sizes = len(before), len(holdout)
+    return TrainingResult(version.number, candidate.run_id, as_of, *sizes, figures, candidate, rows)
 
 
 def _flat(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

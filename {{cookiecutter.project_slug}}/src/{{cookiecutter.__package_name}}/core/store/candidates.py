@@ -159,23 +159,12 @@ class Candidates:
 
 def rows_of(candidates: Sequence[Candidate]) -> pl.DataFrame:
     """Challengers as rows of the table."""
-    rows = [
-        {
-            "run_id": candidate.run_id,
-            "trained": candidate.trained,
-            "record": candidate.model_dump_json(exclude=HEAVY),
-            "onnx": candidate.onnx,
-            "holdout": _parquet(candidate.holdout),
-        }
-        for candidate in candidates
-    ]
+    rows = [candidate.model_dump(include={"run_id", "trained", "onnx"}) for candidate in candidates]
+    for row, candidate in zip(rows, candidates, strict=True):
+        holdout = BytesIO()
+        candidate.holdout.write_parquet(holdout)
+        row.update(record=candidate.model_dump_json(exclude=HEAVY), holdout=holdout.getvalue())
     return pl.DataFrame(rows, schema=COLUMNS)
-
-
-def _parquet(rows: pl.DataFrame) -> bytes:
-    content = BytesIO()
-    rows.write_parquet(content)
-    return content.getvalue()
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:

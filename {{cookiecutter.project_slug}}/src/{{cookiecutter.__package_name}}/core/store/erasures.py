@@ -125,13 +125,10 @@ def purge(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
 
 def _typed(keys: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Keys in the contract's types, whatever a file has them in; missing where they can't be."""
-    columns = [schema.column(name) for name in schema.key]
-    return keys.with_columns(
-        from_text(column)
-        if keys.schema[column.name] == pl.String
-        else pl.col(column.name).cast(column.dtype, strict=False)
-        for column in columns
-    )
+    for name in schema.key:
+        column, is_text = schema.column(name), keys.schema[name] == pl.String
+        keys = keys.with_columns(from_text(column) if is_text else pl.col(name).cast(column.dtype, strict=False))
+    return keys
 
 
 def _forget_past(lake: Lake, table: deltalake.DeltaTable) -> None:

@@ -70,9 +70,8 @@ def code_hash(root: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in _model_code():
-        digest.update(
-            f"{path.relative_to(SOURCE).as_posix()}\n{significant(path.read_text(encoding='utf-8'))}".encode()
-        )
+        source = significant(path.read_text(encoding="utf-8"))
+        digest.update(f"{path.relative_to(SOURCE).as_posix()}\n{source}".encode())
     parameters = root / PARAMETERS
     if parameters.is_file():
         digest.update(json.dumps(tomllib.loads(parameters.read_text(encoding="utf-8")), default=str).encode())

@@ -117,11 +117,8 @@ class Release(BaseModel):
         Raises:
             Refused: An answer differs, or is no number.
         """
-        features = pl.DataFrame(
-            self.golden.features,
-            schema={name: pl.String if text else pl.Float32 for name, text in self.features.items()},
-            strict=False,
-        )
+        types = {name: pl.String if text else pl.Float32 for name, text in self.features.items()}
+        features = pl.DataFrame(self.golden.features, schema=types, strict=False)
         if features.is_empty():  # all were erased
             return
         expected = np.asarray(self.golden.answers, dtype=np.float64)
@@ -188,6 +185,5 @@ def _read(row: Row) -> Release:
 
 def rows_of(releases: Sequence[Release]) -> pl.DataFrame:
     """Releases as rows of the table."""
-    rows = [release.model_dump(include={"number", "version", "released"}) for release in releases]
-    texts = [{"onnx": release.onnx, "card": release.model_dump_json()} for release in releases]
-    return pl.DataFrame([row | text for row, text in zip(rows, texts, strict=True)], schema=COLUMNS)
+    rows = [(one.number, one.version, one.released, one.onnx, one.model_dump_json()) for one in releases]
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
