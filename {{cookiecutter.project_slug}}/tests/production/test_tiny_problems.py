@@ -151,9 +151,10 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     workspace = opened(tmp_path, BAKERY, ASKS_OF_LOAVES)
     ingested(workspace, loaves(), "loaves")
     trained = train(workspace, as_of=NOW)
-    assert trained.rows + trained.window == 300
-    assert 60 < trained.window < 120
-    assert set(trained.metrics["model"]) == {"rmse", "mae", "bias", "r2"}
+    assert trained.metrics["rows"] + trained.metrics["window_rows"] == 300
+    assert 60 < trained.metrics["window_rows"] < 120
+    sizes = {"parity", "rows", "window_rows"}
+    assert {name for name in trained.metrics if "." not in name} == {"rmse", "mae", "bias", "r2"} | sizes
     verdict = gate(workspace)
     asked = {check.name: check.passed for check in verdict.checks}
     assert verdict.ok, str(verdict)

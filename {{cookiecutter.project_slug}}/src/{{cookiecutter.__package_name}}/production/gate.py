@@ -46,12 +46,10 @@ class Verdict:
 
     Attributes:
         version: The challenger's.
-        champion: The version that it was compared with.
         checks: Each question with its answer.
     """
 
     version: int
-    champion: int | None
     checks: tuple[Check, ...]
 
     @property
@@ -116,12 +114,10 @@ def record(workspace: Workspace, version: Version, verdict: Verdict, *, smoke_te
 
 def evaluate(workspace: Workspace, candidate: Candidate, version: int) -> Verdict:
     """The verdict on a challenger."""
-    champion = workspace.releases.champion()
-    checks = tuple(_checks(workspace, candidate, champion, seed=version))
-    return Verdict(version, champion.version if champion else None, checks)
+    return Verdict(version, tuple(_checks(workspace, candidate, seed=version)))
 
 
-def _checks(workspace: Workspace, candidate: Candidate, champion: Release | None, *, seed: int) -> Iterator[Check]:
+def _checks(workspace: Workspace, candidate: Candidate, *, seed: int) -> Iterator[Check]:
     problem, ask, rows = workspace.problem, workspace.acceptance, candidate.holdout
     model = candidate.answers(problem)
     numbers = bool(np.isfinite(model.prediction).all())
@@ -136,7 +132,7 @@ def _checks(workspace: Workspace, candidate: Candidate, champion: Release | None
         baseline = losses(candidate.answers(problem, name))
         better = gain(losses(model), baseline, days, confidence=ask.confidence, rng=rng)
         yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
-    if champion is not None:
+    if champion := workspace.releases.champion():
         yield compare_with_champion(workspace, candidate, champion, rng)
     named = (*ask.slices.columns, *ask.groups.columns)
     if unknown := [column for column in named if column not in rows.columns]:

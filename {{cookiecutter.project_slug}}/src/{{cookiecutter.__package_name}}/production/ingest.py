@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import logging
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,6 @@ from {{cookiecutter.__package_name}}.core.store import erasures
 from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
 from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, content_of, read_rows
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-
-log = logging.getLogger(__name__)
 
 INVALID, REASONS = "rejected.parquet", "reasons.json"  # beside a file in quarantine
 
@@ -144,21 +141,11 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
 def ingest_inbox(workspace: Workspace, *, now: datetime) -> IngestReport:
     """Ingest every file of the inbox, in the order of its name; it moves to the archive, or to quarantine.
 
-    Only hidden files and drafts (`.part`) stay: they are still being written. Tables are ingested in parallel, but
-    labels after their rows.
+    Only hidden files and drafts (`.part`) stay: they are still being written. Labels come after the rows of all tables.
     """
-    problem, labels = workspace.problem, workspace.problem.labels.name
-    files = sorted(_waiting(workspace.path(workspace.settings.inbox)), key=lambda file: file.parent.name == labels)
-    tables = {path: problem.schema.name if path.parent.name == labels else path.parent.name for path in files}
-    if not set(tables.values()) <= set(problem.schemas):  # a file in no table's folder may be of any table
-        tables = dict.fromkeys(files, "")
-    groups = [[path for path in files if tables[path] == table] for table in dict.fromkeys(tables.values())]
-    lake = workspace.lake  # opened once, by this thread
-    with ThreadPoolExecutor(max(1, len(groups))) as pool:
-        done = pool.map(lambda paths: [_ingest_and_move(workspace, path, now=now) for path in paths], groups)
-        batches = [batch for group in done for batch in group]
-    log.debug("%d batches went into %s", len(batches), lake.url)
-    return IngestReport(tuple(batches))
+    labels, inbox = workspace.problem.labels.name, workspace.path(workspace.settings.inbox)
+    files = sorted(_arrived(inbox), key=lambda file: (file.parent.name == labels, file))
+    return IngestReport(tuple(_ingest_and_move(workspace, file, now=now) for file in files))
 
 
 def _ingest_and_move(workspace: Workspace, path: Path, *, now: datetime) -> Batch:
@@ -177,9 +164,11 @@ def _ingest_and_move(workspace: Workspace, path: Path, *, now: datetime) -> Batc
     return batch
 
 
-def _waiting(inbox: Path) -> list[Path]:
-    files = (path for path in inbox.rglob("*") if path.is_file() and path.suffix != ".part")
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(inbox).parts))
+def _arrived(inbox: Path) -> Iterator[Path]:
+    for path in inbox.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(inbox).parts)
+        if path.is_file() and path.suffix != ".part" and not hidden:
+            yield path
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:

@@ -151,14 +151,9 @@ def _retrain(
     candidate = trained.candidate if trained else workspace.candidates.read(str(decision.left))
     version = register(workspace, candidate.run_id)
     picture = draw(workspace, candidate, version) if plot else None
+    rows = trained.training_set if trained else None
     promoted = promote_candidate(
-        workspace,
-        candidate,
-        version,
-        now=moment,
-        training_set=trained.training_set if trained else None,
-        dirty=dirty,
-        smoke_test=smoke_test,
+        workspace, candidate, version, now=moment, training_set=rows, dirty=dirty, smoke_test=smoke_test
     )
     log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is refused")
     return trained, promoted, picture

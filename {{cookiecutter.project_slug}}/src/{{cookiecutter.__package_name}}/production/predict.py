@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import Personal, Schema, Task
+from {{cookiecutter.__package_name}}.core.contracts.schema import Personal, Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, ContractViolation, with_violations
 from {{cookiecutter.__package_name}}.core.datasets import History
 from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
@@ -144,8 +144,7 @@ def _requests(file: Path, schema: Schema) -> Iterator[pl.DataFrame]:
 
 def _output_schema(release: Release, requests: pl.DataFrame, *, personal: Sequence[str]) -> pl.Schema:
     """The columns of the predictions of requests: theirs but personal ones, then those of the release."""
-    shape = (0, len(release.classes)) if release.task is Task.MULTICLASS else (0,)
-    answers = release.answers(np.empty(shape))
+    answers = release.answers(np.empty((0, len(release.classes)) if release.classes else 0))
     kept = requests.drop(LINE, *personal, strict=False)
     return pl.Schema({**kept.schema, **answers.schema, "version": pl.Int32()})
 

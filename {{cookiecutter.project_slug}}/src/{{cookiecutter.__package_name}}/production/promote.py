@@ -97,11 +97,9 @@ def promote_candidate(
     if not verdict.ok:
         record(workspace, version, verdict)
         return PromotionResult(verdict, None)
-    if candidate.dirty:
-        if not dirty:
-            msg = f"version {version.number} was trained from files that differ from the last commit"
-            raise Refused(f"{msg}: commit them and train again, or release it with --dirty")
-        workspace.registry.tag(version, {"dirty": "true"})
+    if candidate.dirty and not dirty:
+        msg = f"version {version.number} was trained from files that differ from the last commit"
+        raise Refused(f"{msg}: commit them and train again, or release it with --dirty")
     if candidate.code != code_hash(workspace.root):
         raise Refused(f"the code has changed since version {version.number} was trained: train again")
     if training_set is None:
@@ -116,11 +114,11 @@ def promote_candidate(
     record(workspace, version, verdict, smoke_test=refused)
     if not verdict.ok:
         return PromotionResult(verdict, None)
-    publish(workspace, release, candidate)
+    publish(workspace, release)
     return PromotionResult(verdict, release.number, len(rows))
 
 
-def publish(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
+def publish(workspace: Workspace, release: Release) -> None:
     """Let a release serve: its row decides, and MLflow follows.
 
     Raises:
@@ -128,10 +126,10 @@ def publish(workspace: Workspace, release: Release, candidate: Candidate | None 
     """
     if not workspace.releases.append(release):
         raise Refused(f"version {release.version} is not released: another release was made meanwhile; try again")
-    follow(workspace, release, candidate)
+    follow(workspace, release)
 
 
-def follow(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
+def follow(workspace: Workspace, release: Release) -> None:
     """Log what serves with its run, fill in the cards, and let the alias name it, last: then all is done.
 
     What serves needs none of it, so that nothing is raised where MLflow is not installed or does not answer; `run` does
@@ -140,20 +138,17 @@ def follow(workspace: Workspace, release: Release, candidate: Candidate | None =
     try:
         with workspace.registry.reopen(release.run_id) as run:
             run.log_artifact(MODEL, release.onnx)
-        model_card.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
+        model_card.fill(workspace, release, workspace.candidates.read(release.run_id))
         workspace.registry.set_alias(CHAMPION, release.version)
     except (BadInput, ModuleNotFoundError, OSError) as error:
         log.warning("promote   version %d serves; MLflow follows with the next run: %s", release.version, error)
 
 
-def repair(workspace: Workspace) -> int | None:
-    """Let the alias follow the newest release, where a promotion or rollback was cut: its version, or none."""
+def repair(workspace: Workspace) -> None:
+    """Let MLflow follow the newest release, where a promotion or rollback was cut."""
     champion = workspace.releases.champion()
-    named = workspace.registry.version_by_alias(CHAMPION) if champion else None
-    if champion is None or (named and named.number == champion.version):
-        return None
-    follow(workspace, champion)
-    return champion.version
+    if champion and workspace.registry.version_by_alias(CHAMPION) != Version(champion.version, champion.run_id):
+        follow(workspace, champion)
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,7 @@ class TrainingResult:
         version: In the registry.
         run_id: Of the tracked run.
         as_of: Labels known by then were used.
-        rows: On which it was fitted.
-        window: Rows on which it was measured.
-        metrics: Of the model and its baselines, on the window.
+        metrics: Of the model and its baselines on the newest window, numbers of rows, parity; as the run's are named.
         candidate: What the gate needs.
         training_set: All labelled rows with their features, for the refit.
     """
@@ -47,20 +45,19 @@ class TrainingResult:
     version: int
     run_id: str
     as_of: datetime
-    rows: int
-    window: int
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, float]
     candidate: Annotated[Candidate, Field(exclude=True)]
     training_set: Annotated[pl.DataFrame, Field(exclude=True)]
 
     def __str__(self) -> str:
         """A table for people."""
-        head = f"version {self.version}, trained on {self.rows} rows as of {self.as_of:%Y-%m-%d %H:%M}"
-        lines = [f"{head}; on the {self.window} rows of the newest window:"]
-        lines += ["  " + "".join(f"{word:>18}" for word in ("", *self.metrics))]
-        for name in self.metrics["model"]:
-            values = (self.metrics[model].get(name, float("nan")) for model in self.metrics)
-            lines.append(f"  {name:>18}" + "".join(f"{value:>18.4f}" for value in values))
+        head = f"version {self.version}, trained on {self.metrics['rows']:.0f} rows as of {self.as_of:%Y-%m-%d %H:%M}"
+        lines = [f"{head}; on the {self.metrics['window_rows']:.0f} rows of the newest window:"]
+        lines.append("  " + "".join(f"{word:>18}" for word in ("", "model", "dummy", "linear")))
+        for name in self.metrics:
+            if f"dummy.{name}" in self.metrics:
+                values = (self.metrics[f"{prefix}{name}"] for prefix in ("", "dummy.", "linear."))
+                lines.append(f"  {name:>18}" + "".join(f"{value:>18.4f}" for value in values))
         return "\n".join(lines)
 
 
@@ -85,10 +82,11 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingRes
     predictions = {"model": fitted.predictor.predict(holdout)}
     log.info("train     baselines")
     predictions |= training.baselines(problem, before, holdout, seed=parameters.seed)
-    figures = {
-        name: metrics(evaluation.answers(problem, holdout, prediction, fitted.classes), decision)
-        for name, prediction in predictions.items()
-    }
+    figures = {"parity": fitted.parity, "rows": len(before), "window_rows": len(holdout)}
+    for name, prediction in predictions.items():
+        measured = metrics(evaluation.answers(problem, holdout, prediction, fitted.classes), decision)
+        prefix = "" if name == "model" else f"{name}."
+        figures |= {f"{prefix}{metric}": value for metric, value in measured.items()}
     command = ["-m", PACKAGE, "train"]
     made_of = provenance(workspace.root, tables=tables, as_of=as_of, command=command, files=MODEL_FILES)
     candidate = Candidate.model_validate(
@@ -101,23 +99,13 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingRes
             "features": fitted.predictor.features,
             "classes": fitted.classes,
             "training_window_days": days,
-            "metrics": _flat(figures) | {"parity": fitted.parity, "rows": len(before), "window_rows": len(holdout)},
+            "metrics": figures,
             "onnx": fitted.onnx,
             "holdout": holdout.with_columns(pl.Series(f"_{name}", values) for name, values in predictions.items()),
         }
     )
     version, candidate = _track(workspace, candidate, made_of)
-    sizes = len(before), len(holdout)
-    return TrainingResult(version.number, candidate.run_id, as_of, *sizes, figures, candidate, rows)
-
-
-def _flat(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Metrics of several models by one name each: the model's own are as they are, `dummy.auc` is another's."""
-    return {
-        metric if name == "model" else f"{name}.{metric}": value
-        for name, values in figures.items()
-        for metric, value in values.items()
-    }
+    return TrainingResult(version.number, candidate.run_id, as_of, figures, candidate, rows)
 
 
 def _track(workspace: Workspace, candidate: Candidate, made_of: Mapping[str, str]) -> tuple[Version, Candidate]:
