@@ -311,7 +311,7 @@ def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
     ("arguments", "line"),
     [
         (("explain", "99999999"), "flights has no row with leg 99999999"),
-        (("explain", "1/2"), "flights has no row with leg 1/2"),
+        (("explain", "1/2"), "flights has no row with such a key: column leg has 1 values that are no int, as '1/2'"),
         (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),

@@ -15,8 +15,7 @@ from itertools import compress
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
-from {{cookiecutter.__package_name}}.core.contracts.validation import ContractViolation, drop_rows, keys_of
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows, keys_of
 from {{cookiecutter.__package_name}}.core.problem import RESERVED
 from {{cookiecutter.__package_name}}.core.store import candidates, erasures
 from {{cookiecutter.__package_name}}.core.store.releases import TABLE, Golden, Release, rows_of
@@ -68,10 +67,7 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
         BadInput: The subject has no key, or no key can be like this.
     """
     schema, lake = workspace.problem.schema, workspace.lake
-    try:
-        gone = keys_of(schema, keys)
-    except ContractViolation as breach:
-        raise BadInput(f"no key of {schema.name} is like this: {breach}") from breach
+    gone = keys_of(schema, keys)
     erasures.record(lake, schema, gone)
     names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))
     tables = {name: erasures.delete(lake, name, gone) for name in names}

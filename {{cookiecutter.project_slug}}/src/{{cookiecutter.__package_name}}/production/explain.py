@@ -8,12 +8,7 @@ from typing import Any
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Personal, Schema
-from {{cookiecutter.__package_name}}.core.contracts.validation import (
-    RULES,
-    ContractViolation,
-    keys_of,
-    with_violations,
-)
+from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, keys_of, with_violations
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.store.releases import contributions
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -92,10 +87,7 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
 
 
 def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
-    try:
-        wanted = keys_of(schema, (key,))
-    except ContractViolation:  # no value of the key's type: no row has it
-        wanted = pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key})
+    wanted = keys_of(schema, (key,))
     rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
     if rows.is_empty():
         raise BadInput(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")

@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core import datasets, plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
 from {{cookiecutter.__package_name}}.core.errors import Refused
+from {{cookiecutter.__package_name}}.core.models.importance import permutation_importance
 from {{cookiecutter.__package_name}}.core.store import decisions
+from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.registry import Version
 from {{cookiecutter.__package_name}}.core.store.request_log import TABLE as REQUESTS
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
-from {{cookiecutter.__package_name}}.production.model_card import draw
+from {{cookiecutter.__package_name}}.production.model_card import write_report
 from {{cookiecutter.__package_name}}.production.monitoring.monitor import Health, monitor
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
@@ -150,13 +153,23 @@ def _retrain(
     trained = train(workspace, as_of=moment) if decision.due else None
     candidate = trained.candidate if trained else workspace.candidates.read(str(decision.left))
     version = register(workspace, candidate.run_id)
-    picture = draw(workspace, candidate, version) if plot else None
+    picture = _draw(workspace, candidate, version) if plot else None
     rows = trained.training_set if trained else None
     promoted = promote_candidate(
         workspace, candidate, version, now=moment, training_set=rows, dirty=dirty, smoke_test=smoke_test
     )
     log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is refused")
     return trained, promoted, picture
+
+
+def _draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
+    """Draw a challenger on one page; return the picture's path, from the project's folder."""
+    problem, rows = workspace.problem, candidate.holdout
+    importance = permutation_importance(problem, candidate.predictor(problem), rows, candidate.classes)
+    answers = {name: candidate.answers(problem, name) for name in ("model", "linear")}
+    figure = plots.overview(importance, answers, workspace.acceptance.decision)
+    figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
+    return write_report(workspace, version.run_id, f"version-{version.number}.png", plots.png(figure))
 
 
 def _record(workspace: Workspace, report: RunReport) -> None:

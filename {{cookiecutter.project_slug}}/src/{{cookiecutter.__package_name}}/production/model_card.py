@@ -1,6 +1,6 @@
-"""A challenger's picture, and model card and data sheet: pages of docs/ in which a release fills in the figures.
+"""Model card and data sheet: pages of docs/ that people write, in which a release fills in the figures.
 
-All of them are in the folder of reports and beside the run; docs/ itself, which people write, is never written.
+The filled pages are in the folder of reports and beside the release's run; docs/ itself is never written.
 """
 
 import json
@@ -13,21 +13,10 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.core import plots
-from {{cookiecutter.__package_name}}.core.contracts.schema import (
-    AT,
-    BATCH,
-    KNOWN,
-    TARGET,
-    Personal,
-    Schema,
-    Task,
-)
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, BATCH, KNOWN, TARGET, Personal, Task
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.models.evaluation import by_slice
-from {{cookiecutter.__package_name}}.core.models.importance import permutation_importance
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
-from {{cookiecutter.__package_name}}.core.store.registry import Version
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
@@ -39,16 +28,6 @@ COUNTS = ("table", "version", "rows", "batches", "from", "to", "most missing", "
 MARK = re.compile(r"^<!-- filled in: (\w+) -->$", re.MULTILINE)
 
 
-def draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
-    """Draw a challenger on one page; return the picture's path, from the project's folder."""
-    problem, rows = workspace.problem, candidate.holdout
-    importance = permutation_importance(problem, candidate.predictor(problem), rows, candidate.classes)
-    answers = {name: candidate.answers(problem, name) for name in ("model", "linear")}
-    figure = plots.overview(importance, answers, workspace.acceptance.decision)
-    figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
-    return _report(workspace, version.run_id, f"version-{version.number}.png", plots.png(figure))
-
-
 def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[str]:
     """Fill in the pages for a release; one that is not there is not filled in.
 
@@ -57,10 +36,10 @@ def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[s
     """
     pages = [page for page in (workspace.root / "docs" / name for name in PAGES) if page.is_file()]
     parts = _parts(workspace, release, candidate) if pages else {}
-    return [_report(workspace, release.run_id, page.name, _filled(page, parts).encode()) for page in pages]
+    return [write_report(workspace, release.run_id, page.name, _filled(page, parts).encode()) for page in pages]
 
 
-def _report(workspace: Workspace, run_id: str, name: str, content: bytes) -> str:
+def write_report(workspace: Workspace, run_id: str, name: str, content: bytes) -> str:
     """Write a file into the folder of reports and beside a run; return its path, from the project's folder."""
     path = workspace.settings.reports / name
     workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -134,12 +113,13 @@ def _evidence(rows: pl.DataFrame, metrics: dict[str, float]) -> str:
 
 
 def _tables(workspace: Workspace, release: Release) -> str:
-    schemas = [schema for name, schema in workspace.problem.schemas.items() if name in release.tables]
-    return _table(COUNTS, (_counts(workspace, schema, release.tables[schema.name]) for schema in schemas))
+    names = [name for name in workspace.problem.schemas if name in release.tables]
+    return _table(COUNTS, (_counts(workspace, name, release.tables[name]) for name in names))
 
 
-def _counts(workspace: Workspace, schema: Schema, version: int) -> tuple[object, ...]:
+def _counts(workspace: Workspace, table: str, version: int) -> tuple[object, ...]:
     """Counts alone: no value of a row but the first and last time; none where the version is gone."""
+    schema = workspace.problem.schemas[table]
     time = pl.col(schema.time) if schema.time else pl.lit(None, dtype=pl.Datetime)
     counts = pl.len().alias("rows"), pl.col(BATCH).n_unique()
     edges = time.min().dt.strftime("%Y-%m-%d").alias("from"), time.max().dt.strftime("%Y-%m-%d").alias("to")
@@ -148,11 +128,11 @@ def _counts(workspace: Workspace, schema: Schema, version: int) -> tuple[object,
         counted = rows.select(*counts, *edges).collect().row(0)
         missing = rows.select(pl.col(schema.names).is_null().mean()).collect().row(0, named=True)
     except (BadInput, PolarsError, OSError):
-        return (f"`{schema.name}`", version, "can't be read any more", *[""] * (len(COUNTS) - 3))
+        return (f"`{table}`", version, "can't be read any more", *[""] * (len(COUNTS) - 3))
     worst = max(missing, key=lambda name: missing[name] or 0)
     most_missing = f"`{worst}`, {missing[worst]:.1%}" if missing[worst] else ""
     personal = ", ".join(f"`{name}`" for name in schema.having(Personal))
-    return (f"`{schema.name}`", version, *counted, most_missing, personal)
+    return (f"`{table}`", version, *counted, most_missing, personal)
 
 
 def _labels(workspace: Workspace, rows: pl.DataFrame) -> str:

@@ -114,11 +114,11 @@ def promote_candidate(
     record(workspace, version, verdict, smoke_test=refused)
     if not verdict.ok:
         return PromotionResult(verdict, None)
-    publish(workspace, release)
+    publish(workspace, release, candidate)
     return PromotionResult(verdict, release.number, len(rows))
 
 
-def publish(workspace: Workspace, release: Release) -> None:
+def publish(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
     """Let a release serve: its row decides, and MLflow follows.
 
     Raises:
@@ -126,10 +126,10 @@ def publish(workspace: Workspace, release: Release) -> None:
     """
     if not workspace.releases.append(release):
         raise Refused(f"version {release.version} is not released: another release was made meanwhile; try again")
-    follow(workspace, release)
+    follow(workspace, release, candidate)
 
 
-def follow(workspace: Workspace, release: Release) -> None:
+def follow(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
     """Log what serves with its run, fill in the cards, and let the alias name it, last: then all is done.
 
     What serves needs none of it, so that nothing is raised where MLflow is not installed or does not answer; `run` does
@@ -138,7 +138,7 @@ def follow(workspace: Workspace, release: Release) -> None:
     try:
         with workspace.registry.reopen(release.run_id) as run:
             run.log_artifact(MODEL, release.onnx)
-        model_card.fill(workspace, release, workspace.candidates.read(release.run_id))
+        model_card.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
         workspace.registry.set_alias(CHAMPION, release.version)
     except (BadInput, ModuleNotFoundError, OSError) as error:
         log.warning("promote   version %d serves; MLflow follows with the next run: %s", release.version, error)

@@ -196,8 +196,7 @@ def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
     Where a key has several columns, a `/` within a value is written `\/`.
 
     Raises:
-        BadInput: The table has no key, or another number of columns in it.
-        ContractViolation: A value is none of its column's type.
+        BadInput: The table has no key, or another number of columns in it, or a value is none of its column's type.
     """
     if not schema.key:
         raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
@@ -205,7 +204,10 @@ def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
     values = [[key] if one else [part.replace(r"\/", "/") for part in SEPARATOR.split(key)] for key in keys]
     if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
         raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
-    return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
+    try:
+        return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
+    except ContractViolation as violation:
+        raise BadInput(f"{schema.name} has no row with such a key: {violation}") from violation
 
 
 def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:

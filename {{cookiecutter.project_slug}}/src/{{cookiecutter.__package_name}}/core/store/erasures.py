@@ -24,8 +24,8 @@ TABLE = "erasures"
 ERASED = "_erased"
 
 
-def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> int:
-    """Record keys as erased now; return how many were not yet.
+def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> None:
+    """Record keys as erased now, where they were not yet.
 
     Args:
         lake: The lake.
@@ -36,7 +36,6 @@ def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> int:
     if len(new):
         stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED))
         lake.append(TABLE, stamped, batch=sha256(new.write_json().encode()).hexdigest())
-    return len(new)
 
 
 def erased_keys(lake: Lake, schema: Schema) -> pl.LazyFrame:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT, TARGET, Personal, Task
-from {{cookiecutter.__package_name}}.core.contracts.validation import ContractViolation, keys_of
+from {{cookiecutter.__package_name}}.core.contracts.validation import keys_of
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, losses, metrics
@@ -170,7 +170,7 @@ def case(workspace: Workspace, found: Answered, key: str = "") -> pl.DataFrame |
     if key and not (names and set(names) <= set(found.rows.columns)):
         return "Rows have no key by which one could be found."
     if key:
-        with suppress(BadInput, ContractViolation):  # no row can have it
+        with suppress(BadInput):  # no row can have it
             row = found.rows.join(keys_of(workspace.problem.schema, (key,)), on=names, how="semi")
         if row.is_empty():
             return f"No row with `{escape('/'.join(names))}` `{escape(key)}` was answered and has its label."
