@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.errors import masked
-from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+from {{cookiecutter.__package_name}}.core.store.candidates import CandidateRecord
 from {{cookiecutter.__package_name}}.core.store.provenance import changed_files, code_hash
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.monitoring.monitor import Health, has_broken
@@ -74,7 +74,7 @@ def _due(workspace: Workspace, health: Health, last: datetime | None) -> tuple[s
     return f"{max(days, 0):.0f} days after the last", days >= retrain.every_days
 
 
-def _left(workspace: Workspace, newest: Candidate, *, dirty: bool) -> bool:
+def _left(workspace: Workspace, newest: CandidateRecord, *, dirty: bool) -> bool:
     """Whether the newest challenger is of this code, and was not judged or not released: a run was killed."""
     if newest.run_id in workspace.releases.run_ids() or newest.code != code_hash(workspace.root):
         return False

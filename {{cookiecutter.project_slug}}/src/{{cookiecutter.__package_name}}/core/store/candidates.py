@@ -4,7 +4,6 @@ A killed `run` goes on from them, and `gate` and `promote` work from them as com
 for people.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,8 +39,8 @@ VERDICT_COLUMNS: dict[str, pl.DataType] = {
 HEAVY = {"onnx", "holdout"}
 
 
-class Candidate(BaseModel):
-    """A challenger: what it is made of, and all that the gate needs.
+class CandidateRecord(BaseModel):
+    """What a challenger is made of.
 
     Attributes:
         run_id: The tracked run that trained it.
@@ -57,9 +56,6 @@ class Candidate(BaseModel):
         classes: Of a multiclass task, in the order of its probabilities.
         training_window_days: It was fitted on labels of so many days; 0 is all.
         metrics: Of the model and its baselines on the holdout, numbers of rows, parity.
-        onnx: The model, fitted without the holdout.
-        holdout: The newest labelled window: rows with features and labels, and what each model predicts for them in the
-            columns `_model`, `_linear` and `_dummy`.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, ser_json_inf_nan="constants")
@@ -77,6 +73,17 @@ class Candidate(BaseModel):
     classes: tuple[str, ...]
     training_window_days: int
     metrics: dict[str, float]
+
+
+class Candidate(CandidateRecord):
+    """A challenger with all that the gate needs.
+
+    Attributes:
+        onnx: The model, fitted without the holdout.
+        holdout: The newest labelled window: rows with features and labels, and what each model predicts for them in the
+            columns `_model`, `_linear` and `_dummy`.
+    """
+
     onnx: bytes
     holdout: pl.DataFrame
 
@@ -112,10 +119,10 @@ class Candidates:
         """Record a challenger, once."""
         self._lake.append(TABLE, rows_of([candidate]), batch=candidate.run_id)
 
-    def newest(self) -> Candidate | None:
-        """The challenger that was trained last."""
-        rows = self._lake.read(TABLE, COLUMNS).select("run_id", "trained").sort("trained").tail(1).collect()
-        return self.read(rows["run_id"].item()) if len(rows) else None
+    def newest(self) -> CandidateRecord | None:
+        """What the challenger that was trained last is made of."""
+        rows = self._lake.read(TABLE, COLUMNS).select("trained", "record").sort("trained").tail(1).collect()
+        return CandidateRecord.model_validate_json(rows["record"].item()) if len(rows) else None
 
     def read(self, run_id: str) -> Candidate:
         """The challenger of a run.
@@ -161,4 +168,5 @@ def rows_of(candidates: Sequence[Candidate]) -> pl.DataFrame:
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:
-    return Candidate(**json.loads(row["record"]), onnx=row["onnx"], holdout=pl.read_parquet(BytesIO(row["holdout"])))
+    record = CandidateRecord.model_validate_json(row["record"])
+    return Candidate(**record.model_dump(), onnx=row["onnx"], holdout=pl.read_parquet(BytesIO(row["holdout"])))
