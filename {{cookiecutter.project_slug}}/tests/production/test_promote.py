@@ -77,9 +77,10 @@ class State:
 
 def kept_beside(tracked, workspace: Workspace, version: Version, name: str) -> bytes | None:
     try:
-        return tracked.read(workspace.registry, version.run_id, name)
+        content: bytes = tracked.read(workspace.registry, version.run_id, name)
     except (BadInput, FileNotFoundError):
         return None
+    return content
 
 
 # --- promotion
