@@ -75,7 +75,8 @@ def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, i
 
 
 LAUNCHES = """
-run status monitor check ingest "data dictionary" "data erase" "labels export" "labels import" train gate promote simulate rollback
+run status monitor check ingest "data dictionary" "data erase" "labels export" "labels import" train gate
+promote simulate rollback
 tune runs reproduce report predict serve explain
 "current research file" "current test file" "tests of the Test Explorer"
 """
