@@ -17,7 +17,7 @@ from dap import first_stop
 from filelock import FileLock
 
 OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": ""}  # the project's own environment, none around the tests
-TEST = "tests/core/test_schema.py"
+TEST = "tests/shared/test_problem.py"
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +65,11 @@ def configuration(project: Project, name: str) -> dict[str, Any]:
     return made
 
 
-def breakpoint_in(project: Project, module: str, function: str) -> tuple[Path, int]:
-    """The first line of a function of `shared` that does something."""
-    path = project.root / "src" / project.package / "shared" / f"{module}.py"
+def breakpoint_in(project: Project) -> tuple[Path, int]:
+    """The line of `shared` that puts the problem together: whatever works on the problem runs it."""
+    path = project.root / "src" / project.package / "shared" / "__init__.py"
     lines = path.read_text(encoding="utf-8").splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(f"def {function}("))
-    quotes = (number for number in range(start, len(lines)) if lines[number].endswith('"""'))
-    return path, next(quotes) + 2
+    return path, lines.index("PROBLEM = Problem(") + 1
 
 
 LAUNCHES = """
@@ -87,8 +85,7 @@ def test_a_launch_configuration_stops_at_a_breakpoint_in_shared(installed: Proje
     started = configuration(installed, name)
     if "purpose" in started:  # the Python extension adds what the Test Explorer wants to run
         started |= {"module": "pytest", "args": [TEST]}
-    testing = started.get("module") == "pytest"
-    place = breakpoint_in(installed, *(("schema", "schema_of") if testing else ("workspace", "open_workspace")))
+    place = breakpoint_in(installed)
     assert first_stop(started, dict([place])) == place
 
 
@@ -110,7 +107,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 def test_attach_stops_a_process_that_waits(installed: Project) -> None:
     row = configuration(installed, "attach")
     assert row.pop("connect") == {"host": "127.0.0.1", "port": 5678}
-    place = breakpoint_in(installed, "workspace", "open_workspace")
+    place = breakpoint_in(installed)
     command = [str(python(installed)), "-c", WAITING, "127.0.0.1", "0", installed.package, "status"]
     with subprocess.Popen(command, cwd=installed.root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
