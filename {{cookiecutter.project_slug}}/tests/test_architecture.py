@@ -55,6 +55,8 @@ def test_imports_run_one_way() -> None:
         ("core.store.lake", "research.experiments.planted"),
         ("core.store.lake", "cli"),
         ("production.gate", "cli"),
+        ("production.gate", "app"),
+        ("cli", "app"),
         ("core.errors", "core.settings"),
         ("core.contracts.schema", "core.problem"),
         ("core.models.training", "core.store.lake"),

@@ -53,13 +53,15 @@ class Running:
     """A service in a process of its own."""
 
     process: "subprocess.Popen[str]"
+    started: str = " at http://127.0.0.1:"
     lines: list[str] = field(default_factory=list)
     port: int = 0
 
     def __post_init__(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
-        until(lambda: self.process.poll() is not None or any(" at http://" in line for line in self.lines))
-        self.port = int(next(line for line in self.lines if " at http://" in line).rpartition(":")[2])
+        until(lambda: self.process.poll() is not None or any(self.started in line for line in self.lines))
+        address = next(line for line in self.lines if self.started in line)
+        self.port = int(address.partition(self.started)[2].partition(" ")[0])
 
     def _read(self) -> None:
         assert self.process.stderr
@@ -189,6 +191,25 @@ def test_a_request_that_is_no_http_gets_a_clear_answer(server: Running, asked: J
             connection.sendall(nonsense)
             assert received(connection).startswith(b"HTTP/1.1 400 ")
     assert server.ask("/predict", asked)[0] == 200
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process could answer")
+def test_uvicorn_serves_the_application_in_several_processes(trained_folder: Path, tmp_path: Path, asked: Json) -> None:
+    folder = copied(trained_folder, tmp_path / "project")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ML_")}
+    line = [sys.executable, "-m", "uvicorn", f"{PACKAGE}.app:app", "--workers", "2", "--port", "0", "--no-use-colors"]
+    moment = {"ML_NOW": START.isoformat()}
+    process = subprocess.Popen(line, cwd=folder, env=env | moment, stderr=subprocess.PIPE, encoding="utf-8")
+    try:
+        server = Running(process, started="Uvicorn running on http://127.0.0.1:")
+        until(lambda: server.lines.count("INFO:     Application startup complete.") == 2)
+        assert server.ask("/readyz") == (200, {"version": 1})
+        assert len(server.ask("/predict", asked)[1]["rows"]) == 2
+        process.terminate()
+        assert process.wait(PATIENCE) in {0, -signal.SIGTERM}
+    finally:
+        process.kill()
+        process.wait()
 
 
 # --- its end
