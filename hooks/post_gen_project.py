@@ -7,13 +7,13 @@ pure function of the answers, so that an update can compare two of them; everyth
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # As pairs: `tojson` sorts the keys of a mapping, and the record for updates keeps the order of the questions.
 ANSWERS = r"""{{ cookiecutter.items() | list | tojson }}"""
@@ -25,6 +25,9 @@ OPTIONAL: dict[str, dict[str, list[str]]] = {
         "gitlab": [".gitlab-ci.yml"],
     },
 }
+# Where the template has the settings of editors, by the answer: Cookiecutter overwrites, and a user's settings stay.
+EDITORS = {"both": ("vscode", "pycharm"), "vscode": ("vscode",), "pycharm": ("pycharm",), "none": ()}
+EDITOR_FILES = ".template-editors"
 # The project whose lock the template holds.
 LOCKED = "my-ml-project"
 # Neither the user's ignore list, signing key or hooks nor another repository's environment may change the first commit.
@@ -68,10 +71,51 @@ def name_lock(root: Path, slug: str) -> None:
     lock.write_text(text, encoding="utf-8", newline="\n")
 
 
-def furnish(root: Path, editors: str) -> list[str]:
-    """Have the project write the settings of its editors, as it does later by itself; return what to tell."""
-    lines: list[str] = runpy.run_path(str(root / "tools" / "ide.py"))["write"](root, editors)
-    return lines
+def add_editor_settings(root: Path, ide: str) -> list[str]:
+    """Move the settings of the chosen editors to where these look for them; return what to tell."""
+    folders = [root / EDITOR_FILES / editor for editor in EDITORS[ide]]
+    files = [(path, root / path.relative_to(folder)) for folder in folders for path in sorted(folder.rglob("*"))]
+    notes = [add_file(path, target, root) for path, target in files if path.is_file()]
+    shutil.rmtree(root / EDITOR_FILES, ignore_errors=True)
+    return [note for note in notes if note]
+
+
+def add_file(path: Path, target: Path, root: Path) -> str | None:
+    """Move a file of settings, or add what the one that is there lacks; if that can't be read, lay ours beside it."""
+    target.parent.mkdir(exist_ok=True)
+    if not target.exists():
+        path.replace(target)
+        return None
+    if target.suffix != ".json":
+        return None
+    try:
+        theirs = json.loads(target.read_bytes())
+    except ValueError:
+        path.replace(f"{target}.template")
+        name = target.relative_to(root).as_posix()
+        return f"{name} is no plain JSON and stays as it is; {name}.template has what it would get"
+    merged = merge(theirs, json.loads(path.read_bytes()))
+    if merged != theirs:
+        text = json.dumps(merged, indent=2, ensure_ascii=False) + "\n"
+        target.write_text(text, encoding="utf-8", newline="\n")
+    return None
+
+
+def merge(theirs: Any, ours: Any) -> Any:  # noqa: ANN401 - JSON
+    """Add to the user's JSON the keys of objects and the named entries of lists that only the template's has."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return theirs | {key: merge(theirs.get(key, value), value) for key, value in ours.items()}
+    if isinstance(theirs, list) and isinstance(ours, list):
+        names = [name_of(entry) for entry in theirs]
+        return theirs + [entry for entry in ours if name_of(entry) and name_of(entry) not in names]
+    return theirs
+
+
+def name_of(entry: object) -> object:
+    """The name of a launch configuration, the label of a task, or the identifier of an input."""
+    if not isinstance(entry, dict):
+        return None
+    return entry.get("name") or entry.get("label") or entry.get("id")
 
 
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -173,10 +217,10 @@ def next_steps(answers: Mapping[str, str], notes: list[str]) -> str:
 
 
 def main(answers: Mapping[str, str], root: Path) -> None:
-    """Prune, name and furnish the project; for a user who creates it, also record, commit and print the next steps."""
+    """Prune, name and add settings of editors; for a user who creates it, also record, commit, print the next steps."""
     prune(root, unwanted(answers))
     name_lock(root, answers["project_slug"])
-    notes = furnish(root, answers["ide"]) if answers["ide"] != "none" else []
+    notes = add_editor_settings(root, answers["ide"])
     if is_rerender(answers, root):
         return
     once = make_updatable(answers, root), commit(root, f"Create {answers['project_slug']} from the template")

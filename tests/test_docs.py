@@ -18,8 +18,6 @@ ELSEWHERE = {
     "cd my-ml-project": "every test of a project works in its folder",
     "uv run my-ml-project run": "test_project.py",
     "uv run nox": "test_project.py",
-    "uv run nox -s ide": "test_ide_starts.py",
-    "uv run nox -s ide -- both": "test_ide_starts.py",
     "uv run my-ml-project explain 23791": "the project's own tests run it",
     "python -m venv .venv": "test_project.py, by pip",
     "source .venv/bin/activate": "test_project.py, by pip",

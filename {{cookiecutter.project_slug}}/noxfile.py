@@ -44,12 +44,6 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def ide(session: nox.Session) -> None:
-    """Renew the entries of VS Code and PyCharm; `-- vscode`, `-- pycharm` or `-- both` adds those of an editor."""
-    uv(session, "python", "tools/ide.py")
-
-
-@nox.session(default=False)
 def update(session: nox.Session) -> None:
     """Merge the template's newest release, renew the lock and run the tests; `-- --to v1.2.3` takes that release."""
     session.run("uv", "run", "--frozen", "python", "tools/update.py", *session.posargs)
