@@ -6,6 +6,7 @@ https://microsoft.github.io/debug-adapter-protocol
 import json
 import os
 import queue
+import shlex
 import socket
 import subprocess
 import sys
@@ -73,7 +74,10 @@ class Client:
         arguments = asked["arguments"]
         env = {key: value for key, value in {**os.environ, **arguments.get("env", {})}.items() if value is not None}
         quiet = subprocess.DEVNULL
-        process = subprocess.Popen(arguments["args"], cwd=arguments["cwd"], env=env, stdout=quiet, stderr=quiet)
+        command = arguments["args"]
+        if arguments.get("argsCanBeInterpretedByShell"):
+            command = shlex.split(" ".join(command))
+        process = subprocess.Popen(command, cwd=arguments["cwd"], env=env, stdout=quiet, stderr=quiet)
         self.terminals.append(process)
         answer = {"type": "response", "request_seq": asked["seq"], "success": True, "command": "runInTerminal"}
         self._send({**answer, "body": {"processId": process.pid}})
@@ -107,7 +111,8 @@ def first_stop(configuration: Mapping[str, Any], breakpoints: Mapping[Path, int]
     """Start a configuration with breakpoints, one a file; return the file and the line of the first stop."""
     with client(configuration) as editor:
         try:
-            editor.request("initialize", adapterID="debugpy", pathFormat="path", supportsRunInTerminalRequest=True)
+            able = {"supportsRunInTerminalRequest": True, "supportsArgsCanBeInterpretedByShell": True}
+            editor.request("initialize", adapterID="debugpy", pathFormat="path", **able)
             editor.wait(command="initialize")
             editor.request(configuration["request"], **configuration)
             editor.wait(event="initialized")

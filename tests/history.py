@@ -6,6 +6,7 @@ from pathlib import Path
 
 from baking import TEMPLATE, Project, copy_template, make, publish, run
 
+from hooks.post_gen_project import EDITOR_FILES
 from tools.release import recorded
 
 RELEASES = {f"v{version}": commit for version, commit in recorded().items()}
@@ -34,6 +35,9 @@ def next_release(root: Path) -> None:
     change(pyproject, '  "ruff>=0.16",\n', '  "ruff>=0.16.0",\n')  # a tool bumped
     change(pyproject, '  "pydantic-settings>=2.14",\n', '  "packaging>=24",\n  "pydantic-settings>=2.14.0",\n')
     (project / "tools" / "added.py").write_text('"""A new file."""\n', encoding="utf-8", newline="\n")
+    settings = project / EDITOR_FILES / "vscode" / ".vscode" / "settings.json"
+    change(settings, '  "git.branchProtection"', '  "editor.rulers": [120],\n  "git.branchProtection"')
+    change(project / EDITOR_FILES / "pycharm" / ".run" / "run.run.xml", 'value="run"', 'value="run --json"')
     (package / RENAMED[0]).rename(package / RENAMED[1])
     (project / "tests" / "production" / "test_gate.py").unlink()
     windows, pipeline = package / "core" / "features" / "windows.py", project / ".github" / "workflows" / "ci.yml"

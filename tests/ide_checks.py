@@ -40,7 +40,7 @@ def keys(types: Mapping[str, str], **enums: list[str]) -> dict[str, Row]:
 # https://code.visualstudio.com/docs/python/debugging, https://code.visualstudio.com/docs/reference/tasks-appendix
 LAUNCH = keys(
     {
-        "array": "args purpose pathMappings",
+        "array": "purpose pathMappings",
         "boolean": "justMyCode subProcess stopOnEntry redirectOutput",
         "object": "connect env presentation",
         "string": "name module program cwd envFile preLaunchTask postDebugTask",
@@ -48,7 +48,8 @@ LAUNCH = keys(
     type=["debugpy"],
     request=["launch", "attach"],
     console=["internalConsole", "integratedTerminal", "externalTerminal"],
-)
+) | {"args": {"type": ["array", "string"]}}
+INPUT = keys({"array": "options", "string": "id description default"}, type=["promptString", "pickString", "command"])
 TASK = keys(
     {
         "array": "args",
@@ -87,7 +88,7 @@ def problems(root: Path, sessions: Collection[str]) -> list[str]:
     for name, check in checks.items():
         if name in files:
             found += [f"{name}: {line}" for line in check(files[name])]
-    return found + list(pycharm(root))
+    return found + list(pycharm(root, sessions))
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -160,6 +161,10 @@ def launches(content: Mapping[str, Any], root: Path, tasks: Collection[str]) -> 
     rows, asked = content["configurations"], {row["id"] for row in content.get("inputs", [])}
     yield from (f"two configurations are called {name}" for name in repeated(row["name"] for row in rows))
     yield from (f"two inputs are called {name}" for name in repeated(row["id"] for row in content.get("inputs", [])))
+    for row in content.get("inputs", []):
+        yield from fits(f"input {row['id']}: ", row, INPUT)
+        if "options" in row and row.get("default") not in {None, *row["options"]}:
+            yield f"input {row['id']}: {row['default']} is none of its options"
     for row in rows:
         name = f"{row['name']}: "
         yield from fits(name, row, LAUNCH)
@@ -229,7 +234,7 @@ def extensions(content: Mapping[str, Any]) -> Iterator[str]:
 # --- PyCharm
 
 
-def pycharm(root: Path) -> Iterator[str]:
+def pycharm(root: Path, sessions: Collection[str]) -> Iterator[str]:
     """Whatever is wrong in .idea and .run."""
     trees: dict[str, ET.Element] = {}
     for path in sorted([*root.glob(".idea/*.xml"), *root.glob(".idea/*.iml"), *root.glob(".run/*.xml")]):
@@ -247,7 +252,7 @@ def pycharm(root: Path) -> Iterator[str]:
     names = [node.attrib["name"] for node in runs.values()]
     yield from (f".run: two configurations are called {name}" for name in repeated(names))
     for name, node in runs.items():
-        yield from (f"{name}: {line}" for line in run_problems(root, node))
+        yield from (f"{name}: {line}" for line in run_problems(root, node, sessions))
 
 
 def module_problems(root: Path, trees: Mapping[str, ET.Element]) -> Iterator[str]:
@@ -269,8 +274,8 @@ def module_problems(root: Path, trees: Mapping[str, ET.Element]) -> Iterator[str
         yield f".idea/.name: the project should be called {root.name}"
 
 
-def run_problems(root: Path, node: ET.Element) -> Iterator[str]:
-    """A run configuration that PyCharm would not find a module, an interpreter or a script for."""
+def run_problems(root: Path, node: ET.Element, sessions: Collection[str]) -> Iterator[str]:
+    """A run configuration that PyCharm would not find a module, an interpreter, a script or a session for."""
     options = {option.attrib["name"]: option.attrib["value"] for option in node.iter("option")}
     modules = [module.attrib["name"] for module in node.iter("module")]
     kind = (node.attrib["type"], node.attrib["factoryName"])
@@ -283,7 +288,11 @@ def run_problems(root: Path, node: ET.Element) -> Iterator[str]:
     if not options.get("WORKING_DIRECTORY", "").startswith("$PROJECT_DIR$"):
         yield "it should run in the project's folder"
     script = options.get("SCRIPT_NAME", "$PROJECT_DIR$").replace("$PROJECT_DIR$", str(root))
-    if options.get("MODULE_MODE") == "true":
-        script = f"{root}/src/{script.replace('.', '/')}/__main__.py"
-    if not Path(script).exists():
-        yield f"there is no {Path(script).relative_to(root).as_posix()}"
+    if (options.get("MODULE_MODE"), script) == ("true", "nox"):
+        session = options.get("PARAMETERS", "").removeprefix("-s ")
+        if session not in sessions:
+            yield f"there is no nox session {session}"
+        return
+    path = f"src/{script.replace('.', '/')}/__main__.py" if options.get("MODULE_MODE") == "true" else script
+    if not (root / path).exists():
+        yield f"there is no {path}"

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ import pytest
 from baking import LONGEST, SHORTEST, TEMPLATE, Bake, Project, copied, make, run
 from ide_checks import problems
 
-from hooks import post_gen_project
-from hooks.post_gen_project import furnish
+from hooks.post_gen_project import EDITOR_FILES, add_editor_settings, main
 from tools import vscode_settings
 
 FOLDERS = {"vscode": {".vscode", ".devcontainer"}, "pycharm": {".idea", ".run"}}
+ENTRIES = {"run", "serve", "report"}
+# They change what serves, or what can't be brought back: nobody should start them by a slip.
+TERMINAL_ONLY = {"promote", "rollback", "data erase"}
 
 
 def sessions(root: Path) -> set[str]:
@@ -24,10 +25,25 @@ def sessions(root: Path) -> set[str]:
     return set(re.findall(r"^[*-] ([\w-]+)", run("nox", "--list", cwd=root).stdout, re.MULTILINE))
 
 
+def commands(project: Project) -> set[str]:
+    """The commands of a project, by its source."""
+    source = project.read(f"src/{project.package}/cli.py")
+    found = re.findall(r'^@(\w+)\.command\((?:"(\w+)", )?.*?^def (\w+)', source, re.DOTALL | re.MULTILINE)
+    return {f"{group} {name or function}".removeprefix("cli ") for group, name, function in found}
+
+
 def written(root: Path) -> dict[str, bytes]:
     """The files of both editors, by path."""
     paths = [path for names in FOLDERS.values() for name in names for path in (root / name).rglob("*")]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+def settle(project: Project, rendered: Project, ide: str = "both") -> list[str]:
+    """Have the hook add the settings as Cookiecutter leaves them to it; what it tells."""
+    for editor, folders in FOLDERS.items():
+        for folder in folders:
+            shutil.copytree(rendered.root / folder, project.root / EDITOR_FILES / editor / folder)
+    return add_editor_settings(project.root, ide)
 
 
 @pytest.fixture
@@ -43,7 +59,8 @@ def test_the_answer_decides_which_editors_are_served(bake: Bake, ide: str) -> No
     made = bake(ide=ide)
     wanted = {folder for editor, folders in FOLDERS.items() if ide in {editor, "both"} for folder in folders}
     assert {name.split("/")[0] for name in written(made.root)} == wanted
-    assert {".editorconfig", "AGENTS.md", "tools/ide.py"} <= set(made.files)
+    assert {".editorconfig", "AGENTS.md"} <= set(made.files)
+    assert not (made.root / EDITOR_FILES).exists()
     assert written(made.root).items() <= written(bake().root).items()
 
 
@@ -53,29 +70,26 @@ def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str) -> None:
     assert problems(root, sessions(root)) == []
 
 
-def test_every_command_script_and_session_is_there_for_both_editors(project: Project) -> None:
-    source = project.read(f"src/{project.package}/cli.py")
-    found = re.findall(r'^@(\w+)\.command\((?:"(\w+)", )?.*?^def (\w+)', source, re.DOTALL | re.MULTILINE)
-    commands = {f"{group} {name or function}".removeprefix("cli ") for group, name, function in found}
+def test_each_command_is_an_entry_or_in_the_list_unless_it_can_not_be_undone(project: Project) -> None:
+    launch = json.loads(project.read(".vscode/launch.json"))
+    others = {"command", "current file", "current test file", "tests of the Test Explorer", "attach"}
+    assert {row["name"] for row in launch["configurations"]} == ENTRIES | others
+    (listed,) = [row["options"] for row in launch["inputs"] if row["id"] == "command"]
+    assert sorted(listed) == sorted(commands(project) - ENTRIES - TERMINAL_ONLY)
+
+
+def test_both_editors_start_the_same(project: Project) -> None:
     launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
-    others = {"current research file", "current test file", "tests of the Test Explorer", "attach"}
-    assert {row["name"] for row in launches} == commands | others
-    assert all(
-        " ".join(row["args"]).startswith(row["name"]) for row in launches if row.get("module") == project.package
-    )
+    assert all(row["args"] == [row["name"]] for row in launches if row["name"] in ENTRIES)
     runs = {name.removeprefix(".run/").removesuffix(".run.xml") for name in project.files if name.startswith(".run/")}
-    folder = project.root / "src" / project.package / "research"
-    paths = [path for name in ("experiments", "reports") for path in (folder / name).glob("*.py")]
-    scripts = {f"{path.parent.name} {path.stem}" for path in paths if path.stem != "__init__"}
-    assert {name.split()[0] for name in scripts} == {"experiments", "reports"}
-    assert runs == commands | scripts | {"tests"}
+    assert runs == ENTRIES | {"lint", "types", "tests"}
+    for name in ENTRIES:
+        assert f'name="PARAMETERS" value="{name}"' in project.read(f".run/{name}.run.xml")
 
 
 def test_agents_are_told_of_every_command_and_session(project: Project) -> None:
     page = project.read("AGENTS.md")
-    launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
-    commands = {row["name"] for row in launches if row.get("module") == project.package}
-    assert {name for name in commands | sessions(project.root) if f"`{name}`" not in page} == set()
+    assert {name for name in commands(project) | sessions(project.root) if f"`{name}`" not in page} == set()
 
 
 def test_files_end_with_keys_that_stay_so_that_an_update_and_a_user_do_not_meet(project: Project) -> None:
@@ -90,88 +104,40 @@ def test_json_has_a_line_for_each_key(project: Project) -> None:
         assert project.read(name) == json.dumps(json.loads(project.read(name)), indent=2) + "\n"
 
 
+def test_both_editors_leave_out_what_is_written(project: Project) -> None:
+    unwatched = set(json.loads(project.read(".vscode/settings.json"))["files.watcherExclude"])
+    excluded = re.findall(
+        r'<excludeFolder url="file://\$MODULE_DIR\$/(.+?)"', project.read(f".idea/{project.slug}.iml")
+    )
+    assert {f"**/{folder}/**" for folder in excluded} == unwatched
+
+
 def test_twice_gives_the_bytes_of_once(mine: Project) -> None:
     before = written(mine.root)
-    assert furnish(mine.root, "both") == []
-    run(sys.executable, "tools/ide.py", cwd=mine.root)
+    again = make(TEMPLATE, mine.root.parent, {}, over=True)
+    assert again.root == mine.root
     assert written(mine.root) == before
-    assert mine.git("status", "--porcelain", "--ignored") == ""
+    assert not (mine.root / EDITOR_FILES).exists()
 
 
 def test_an_updates_render_has_the_same_files(
-    mine: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    mine: Project, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     again = copied(mine, Path(tempfile.mkdtemp()))
-    for folder in {name.split("/")[0] for name in written(again.root)}:
-        shutil.rmtree(again.root / folder)
-    post_gen_project.main(
-        {"project_slug": mine.slug, "ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root
-    )
-    assert written(again.root) == written(mine.root)
+    for editor, folders in FOLDERS.items():
+        for folder in folders:
+            (again.root / EDITOR_FILES / editor).mkdir(parents=True, exist_ok=True)
+            (again.root / folder).rename(again.root / EDITOR_FILES / editor / folder)
+    main({"project_slug": mine.slug, "ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root)
+    assert written(again.root) == written(project.root)
     assert capfd.readouterr() == ("", "")
 
 
 # --- what is there already
 
 
-def test_a_project_that_grew_gets_the_new_entries(mine: Project) -> None:
-    script = mine.root / "src" / mine.package / "cli.py"
-    with script.open("a", encoding="utf-8") as cli:
-        cli.write(
-            '\n\n@cli.command(section="Model")\n@click.argument("file")\n'
-            '@click.argument("other", required=False)\ndef compare() -> None:\n    """Compare FILE."""\n'
-        )
-    (mine.root / "src" / mine.package / "research" / "experiments" / "second_look.py").write_text("# %%\n")
-    report = mine.root / "src" / mine.package / "research" / "reports" / "weekly.py"
-    report.write_text("# %%\n")
-    with (mine.root / "noxfile.py").open("a", encoding="utf-8") as noxfile:
-        noxfile.write(
-            '\n\n@nox.session(name="try-out", default=False)\ndef trial(_: nox.Session) -> None:\n    """Try."""\n'
-        )
-    before = set(written(mine.root))
-    run(sys.executable, "tools/ide.py", cwd=mine.root)
-    assert problems(mine.root, sessions(mine.root)) == []
-    assert {name.split("/")[1] for name in set(written(mine.root)) - before} == {
-        "experiments second_look.run.xml",
-        "reports weekly.run.xml",
-    }
-    launch = json.loads(mine.read(".vscode/launch.json"))
-    assert launch["configurations"][-1]["args"] == ["compare", "${input:compare-file}"]
-    assert launch["inputs"][-1]["default"] == ""
-    assert json.loads(mine.read(".vscode/tasks.json"))["tasks"][-1]["args"][-1] == "try-out"
-    with (mine.root / "README.md").open("a", encoding="utf-8") as readme:
-        readme.write(f"uv run {mine.slug} compare some.csv\n")
-    run(sys.executable, "tools/ide.py", cwd=mine.root)
-    assert 'value="compare some.csv"' in mine.read(".run/compare.run.xml")
-
-
-@pytest.mark.parametrize(("folders", "expected"), [((".vscode",), "vscode"), ((".idea",), "pycharm"), ((), "")])
-def test_later_the_folders_say_which_editors_are_served(
-    bake: Bake, tmp_path: Path, folders: tuple[str, ...], expected: str
-) -> None:
-    mine = copied(bake(ide="none"), tmp_path)
-    for folder in folders:
-        (mine.root / folder).mkdir()
-    told = run(sys.executable, "tools/ide.py", cwd=mine.root).stderr
-    assert {name.split("/")[0] for name in written(mine.root)} == FOLDERS.get(expected, set())
-    assert ("nox -s ide -- both" in told) == (not expected)
-    assert run(sys.executable, "tools/ide.py", "both", cwd=mine.root).stderr == ""
-    assert written(mine.root) == written(bake().root)
-
-
-def test_a_project_without_readme_commands_and_sessions_gets_what_is_left(mine: Project) -> None:
-    for name in ("README.md", "noxfile.py", f"src/{mine.package}/cli.py"):
-        (mine.root / name).unlink()
-    for folder in {name.split("/")[0] for name in written(mine.root)}:
-        shutil.rmtree(mine.root / folder)
-    assert furnish(mine.root, "both") == []
-    assert problems(mine.root, set()) == []
-    assert json.loads(mine.read(".vscode/tasks.json"))["tasks"] == []
-    assert len(json.loads(mine.read(".vscode/launch.json"))["configurations"]) == 4
-
-
-def test_keys_of_the_user_stay_and_what_is_missing_is_added(mine: Project) -> None:
+def test_keys_of_the_user_stay_and_what_is_missing_is_added(mine: Project, project: Project) -> None:
     settings = {"[python]": {"editor.formatOnSave": False}, "editor.tabSize": 8, "git.branchProtection": []}
     own = {"name": "mine", "type": "node", "request": "launch"}
     launch = {"version": "0.2.0", "configurations": [own, {"name": "run", "type": "debugpy", "args": ["run", "--now"]}]}
@@ -181,30 +147,52 @@ def test_keys_of_the_user_stay_and_what_is_missing_is_added(mine: Project) -> No
     for name, content in theirs.items():
         (mine.root / ".vscode" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
     (mine.root / ".idea" / "vcs.xml").write_text("<project/>", encoding="utf-8")
-    assert furnish(mine.root, "both") == []
-    now = {name: json.loads(mine.read(f".vscode/{name}.json")) for name in theirs}
-    language = {**ours["settings"]["[python]"], "editor.formatOnSave": False}
-    assert now["settings"] == {**ours["settings"], **settings, "[python]": language}
-    assert list(now["settings"])[:3] == list(settings)
-    rest = [row for row in ours["launch"]["configurations"] if row["name"] != "run"]
-    assert now["launch"]["configurations"] == [*launch["configurations"], *rest]
-    assert now["launch"]["inputs"] == ours["launch"]["inputs"]
-    assert now["tasks"] == {"tasks": [*tasks["tasks"], *ours["tasks"]["tasks"]], "version": "2.0.0"}
-    assert mine.read(".idea/vcs.xml") == "<project/>"
+    for _ in range(2):
+        assert settle(mine, project) == []
+        now = {name: json.loads(mine.read(f".vscode/{name}.json")) for name in theirs}
+        language = {**ours["settings"]["[python]"], "editor.formatOnSave": False}
+        assert now["settings"] == {**ours["settings"], **settings, "[python]": language}
+        assert list(now["settings"])[:3] == list(settings)
+        rest = [row for row in ours["launch"]["configurations"] if row["name"] != "run"]
+        assert now["launch"]["configurations"] == [*launch["configurations"], *rest]
+        assert now["launch"]["inputs"] == ours["launch"]["inputs"]
+        assert now["tasks"] == {"tasks": [*tasks["tasks"], *ours["tasks"]["tasks"]], "version": "2.0.0"}
+        assert mine.read(".idea/vcs.xml") == "<project/>"
+
+
+@pytest.mark.parametrize("ide", ["vscode", "pycharm", "none"])
+def test_what_was_not_chosen_is_not_touched(mine: Project, project: Project, ide: str) -> None:
+    for folders in FOLDERS.values():
+        for folder in folders:
+            shutil.rmtree(mine.root / folder)
+    assert settle(mine, project, ide) == []
+    assert {name.split("/")[0] for name in written(mine.root)} == FOLDERS.get(ide, set())
+    assert not (mine.root / EDITOR_FILES).exists()
 
 
 @pytest.mark.parametrize(
     "text", ['{\n  // mine\n  "a": 1,\n}\n', "", "{", b"\xff{}"], ids=["comment", "empty", "cut", "bytes"]
 )
-def test_a_file_that_is_no_plain_json_stays_and_ours_is_laid_beside_it(mine: Project, text: str | bytes) -> None:
+def test_a_file_that_is_no_plain_json_stays_and_ours_is_laid_beside_it(
+    mine: Project, project: Project, text: str | bytes
+) -> None:
     path = mine.root / ".vscode" / "settings.json"
     ours, theirs = path.read_bytes(), text if isinstance(text, bytes) else text.encode()
     path.write_bytes(theirs)
     for _ in range(2):
-        (told,) = furnish(mine.root, "vscode")
+        (told,) = settle(mine, project, "vscode")
         assert told.startswith(".vscode/settings.json is no plain JSON")
         assert path.read_bytes() == theirs
         assert path.with_name("settings.json.template").read_bytes() == ours
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"configurations": {}, "inputs": null}'])
+def test_json_of_another_shape_stays_as_it_is(mine: Project, project: Project, text: str) -> None:
+    path = mine.root / ".vscode" / "launch.json"
+    path.write_text(text, encoding="utf-8")
+    assert settle(mine, project) == []
+    theirs, now = json.loads(text), json.loads(path.read_text(encoding="utf-8"))
+    assert now == theirs if not isinstance(theirs, dict) else theirs.items() <= now.items()
 
 
 def test_a_project_made_over_a_folder_of_the_user_keeps_what_is_there(
@@ -217,7 +205,7 @@ def test_a_project_made_over_a_folder_of_the_user_keeps_what_is_there(
     made = make(TEMPLATE, tmp_path, {}, over=True)
     assert list(json.loads(made.read(".vscode/settings.json")))[:2] == ["editor.tabSize", "[python]"]
     assert made.read(".vscode/launch.json") == "{} // mine"
-    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Note: ")]
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Note: ") and "JSON" in line]
     assert len(told) == 1
     assert ".vscode/launch.json.template" in told[0]
 
@@ -226,7 +214,7 @@ def test_a_project_made_over_a_folder_of_the_user_keeps_what_is_there(
 
 
 SETTINGS, LAUNCH, TASKS = ".vscode/settings.json", ".vscode/launch.json", ".vscode/tasks.json"
-RUN, SCRIPT = ".run/run.run.xml", ".run/experiments first_look.run.xml"
+RUN = ".run/run.run.xml"
 FAULTS = [
     (SETTINGS, '"ruff.importStrategy"', '"ruff.importStrategie"', "unknown key ruff.importStrategie"),
     (SETTINGS, '"ruff.importStrategy": "fromEnvironment"', '"ruff.run": "onSave"', "ruff.run is deprecated"),
@@ -245,11 +233,13 @@ FAULTS = [
     (LAUNCH, '"type": "debugpy"', '"type": "python"', 'run: type is "python"'),
     (LAUNCH, '"console": "integratedTerminal"', '"console": "terminal"', 'run: console is "terminal"'),
     (LAUNCH, '"justMyCode"', '"justmycode"', "unknown key justmycode"),
-    (LAUNCH, '"name": "status"', '"name": "run"', "two configurations are called run"),
+    (LAUNCH, '"name": "serve"', '"name": "run"', "two configurations are called run"),
     (LAUNCH, '"module": "my_ml_project"', '"module": "my_ml_projects"', "there is no module my_ml_projects"),
     (LAUNCH, '"program": "${file}"', '"program": "src/gone.py"', "there is no file src/gone.py"),
-    (LAUNCH, "${input:check-file}", "${input:check-fil}", "nobody defines input check-fil"),
-    (LAUNCH, '"id": "explain-key"', '"id": "explain-keys"', "nobody asks for the input explain-keys"),
+    (LAUNCH, "${input:command}", "${input:comman}", "nobody defines input comman"),
+    (LAUNCH, '"id": "arguments"', '"id": "argument"', "nobody asks for the input argument"),
+    (LAUNCH, '"type": "pickString"', '"type": "pick"', 'input command: type is "pick"'),
+    (LAUNCH, '"default": "status"', '"default": "state"', "input command: state is none of its options"),
     (LAUNCH, '"cwd": "${workspaceFolder}"', '"cwd": "/work"', "/work is a path of one machine"),
     (LAUNCH, '"cwd": "${workspaceFolder}"', '"preLaunchTask": "prepare"', "there is no task prepare"),
     (TASKS, '"group": "build"', '"dependsOn": ["format"]', "lint: depends on format, which is no task"),
@@ -273,12 +263,14 @@ FAULTS = [
     (".idea/vcs.xml", 'directory=""', 'directory="/work"', "vcs.xml: /work is a path"),
     (".idea/vcs.xml", "</project>", "", "vcs.xml: no XML"),
     (RUN, '<module name="my-ml-project"', '<module name="my_ml_project"', "its module is ['my_ml_project']"),
-    (RUN, '<configuration default="false" name="run"', '<configuration default="false" name="train"', "called train"),
+    (RUN, '<configuration default="false" name="run"', '<configuration default="false" name="serve"', "called serve"),
     (RUN, '"SCRIPT_NAME" value="my_ml_project"', '"SCRIPT_NAME" value="ml"', "there is no src/ml/__main__.py"),
     (RUN, "PythonConfigurationType", "UvRunConfigurationType", "UvRunConfigurationType"),
     (RUN, '"SDK_HOME" value=""', '"SDK_HOME" value="$PROJECT_DIR$/.venv"', "its interpreter should be the module's"),
     (RUN, '"WORKING_DIRECTORY" value="$PROJECT_DIR$"', '"WORKING_DIRECTORY" value=""', "in the project's folder"),
-    (SCRIPT, "first_look.py", "last_look.py", "experiments/last_look.py"),
+    (RUN, '"MODULE_MODE" value="true"', '"MODULE_MODE" value="false"', "there is no my_ml_project"),
+    (".run/lint.run.xml", '"SCRIPT_NAME" value="nox"', '"SCRIPT_NAME" value="nix"', "there is no src/nix/__main__.py"),
+    (".run/lint.run.xml", 'value="-s lint"', 'value="-s lnt"', "there is no nox session lnt"),
 ]
 
 
@@ -287,7 +279,7 @@ def test_a_planted_fault_is_found(mine: Project, path: str, old: str, new: str, 
     text = mine.read(path)
     assert old in text
     (mine.root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
-    found = problems(mine.root, {"setup", "lint", "types", "tests", "ide"})
+    found = problems(mine.root, {"setup", "lint", "types", "tests", "update"})
     assert any(complaint in line for line in found), found
 
 

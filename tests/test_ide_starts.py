@@ -53,45 +53,61 @@ def resolved(content: Any, variables: Mapping[str, str]) -> Any:  # noqa: ANN401
     return json.loads(text)
 
 
-def configuration(project: Project, name: str) -> dict[str, Any]:
-    """A launch configuration as VS Code hands it to the debugger, with what is asked for at its default."""
+def configuration(project: Project, name: str, **answers: str) -> dict[str, Any]:
+    """A launch configuration as VS Code hands it to the debugger, with answers to its inputs."""
     launch = json.loads(project.read(".vscode/launch.json"))
     (row,) = [row for row in launch["configurations"] if row["name"] == name]
-    research = f"src/{project.package}/research/experiments/first_look.py"
-    file = research if name == "current research file" else TEST
-    variables = {f"input:{asked['id']}": asked["default"] for asked in launch["inputs"]}
+    variables = {f"input:{question['id']}": question["default"] for question in launch["inputs"]}
+    variables |= {f"input:{question}": answer for question, answer in answers.items()}
+    file = TEST if "test" in name else f"src/{project.package}/research/experiments/first_look.py"
     variables |= {"workspaceFolder": str(project.root), "file": str(project.root / file)}
     made: dict[str, Any] = {**resolved(row, variables), "python": str(python(project))}
     return made
 
 
-def breakpoint_in(project: Project) -> tuple[Path, int]:
-    """The line of `shared` that puts the problem together: whatever works on the problem runs it."""
+def breakpoint_in_shared(project: Project) -> dict[Path, int]:
+    """The line that puts the problem together, which commands, experiments, reports and tests all pass."""
     path = project.root / "src" / project.package / "shared" / "__init__.py"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return path, lines.index("PROBLEM = Problem(") + 1
+    return {path: path.read_text(encoding="utf-8").splitlines().index("PROBLEM = Problem(") + 1}
 
 
-LAUNCHES = """
-run status monitor check ingest "data dictionary" "data erase" "labels export" "labels import" train gate
-promote simulate rollback
-tune runs reproduce report predict serve explain
-"current research file" "current test file" "tests of the Test Explorer"
-"""
+NAMES = ["run", "serve", "report", "command", "current file", "current test file", "tests of the Test Explorer"]
 
 
-@pytest.mark.parametrize("name", shlex.split(LAUNCHES))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_launch_configuration_stops_at_a_breakpoint_in_shared(installed: Project, name: str) -> None:
     started = configuration(installed, name)
     if "purpose" in started:  # the Python extension adds what the Test Explorer wants to run
         started |= {"module": "pytest", "args": [TEST]}
-    place = breakpoint_in(installed)
-    assert first_stop(started, dict([place])) == place
+    place = breakpoint_in_shared(installed)
+    assert dict([first_stop(started, place)]) == place
 
 
 def test_every_launch_configuration_is_tried(project: Project) -> None:
     launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
-    assert [row["name"] for row in launches] == [*shlex.split(LAUNCHES), "attach"]
+    assert [row["name"] for row in launches] == [*NAMES, "attach"]
+
+
+@pytest.mark.parametrize(("command", "arguments"), [("explain", "23791 --now 2013-12-31"), ("data dictionary", "")])
+def test_a_command_from_the_list_gets_its_arguments_one_by_one(
+    installed: Project, command: str, arguments: str
+) -> None:
+    path = installed.root / "src" / installed.package / "cli.py"
+    function = command.rsplit(maxsplit=1)[-1]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"def {function}("))
+    quotes = next(number for number in range(start, len(lines)) if lines[number].endswith('"""'))
+    started = configuration(installed, "command", command=command, arguments=arguments)
+    assert first_stop(started, {path: quotes + 2}) == (path, quotes + 2)
+
+
+def test_every_command_of_the_list_is_known_and_takes_arguments(installed: Project) -> None:
+    launch = json.loads(installed.read(".vscode/launch.json"))
+    (options,) = [row["options"] for row in launch["inputs"] if row["id"] == "command"]
+    for option in options:
+        args = configuration(installed, "command", command=option, arguments="--help")["args"]
+        said = run(python(installed), "-m", installed.package, *shlex.split(args), cwd=installed.root).stdout
+        assert said.startswith(f"Usage: {installed.slug} {option} ")
 
 
 WAITING = """
@@ -107,32 +123,23 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 def test_attach_stops_a_process_that_waits(installed: Project) -> None:
     row = configuration(installed, "attach")
     assert row.pop("connect") == {"host": "127.0.0.1", "port": 5678}
-    place = breakpoint_in(installed)
+    place = breakpoint_in_shared(installed)
     command = [str(python(installed)), "-c", WAITING, "127.0.0.1", "0", installed.package, "status"]
     with subprocess.Popen(command, cwd=installed.root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
             host, port = ast.literal_eval(process.stdout.readline())
-            assert first_stop({**row, "connect": {"host": host, "port": port}}, dict([place])) == place
+            assert dict([first_stop({**row, "connect": {"host": host, "port": port}}, place)]) == place
         finally:
             process.kill()
-
-
-@pytest.mark.parametrize("more", [[], ["--", "both"]], ids=["by folder", "by name"])
-def test_the_session_brings_back_what_is_missing(installed: Project, more: list[str]) -> None:
-    path = installed.root / ".run" / "gate.run.xml"
-    before = path.read_bytes()
-    path.unlink()
-    run("uv", "run", "nox", "-s", "ide", *more, cwd=installed.root, env=OWN)
-    assert path.read_bytes() == before
-    assert installed.git("status", "--porcelain", ".idea", ".run", ".vscode", ".devcontainer") == ""
 
 
 # --- in PyCharm
 
 
-def command_line(project: Project, node: ET.Element) -> tuple[list[str], Path]:
+def command_line(project: Project, name: str) -> tuple[list[str], Path]:
     """What PyCharm makes of a run configuration: the command, and the folder that it runs in."""
+    (node,) = ET.parse(project.root / ".run" / f"{name}.run.xml").getroot()  # noqa: S314 - our own
     said = {option.attrib["name"]: option.attrib["value"] for option in node.iter("option")}
     here = {name: value.replace("$PROJECT_DIR$", str(project.root)) for name, value in said.items()}
     if node.attrib["type"] == "tests":
@@ -143,30 +150,9 @@ def command_line(project: Project, node: ET.Element) -> tuple[list[str], Path]:
     return [str(python(project)), *words], Path(here["WORKING_DIRECTORY"])
 
 
-BRIEFLY = {"tests.run": ["--collect-only", "--quiet"], "tune.run": ["--trials", "1"]}  # one trial finds nothing better
-# No labels are newer than the champion, no version is before it, and no row waits for its label.
-ANSWERS_NO = {"gate", "promote", "rollback", "labels export"}
-
-
-def does_its_work(project: Project, path: Path, *more: str) -> None:
-    """Run a configuration of PyCharm; fail unless it ends as it should."""
-    node = ET.parse(path).getroot()[0]  # noqa: S314 - our own
-    command, folder = command_line(project, node)
-    done = run(*command, *more, cwd=folder, check=False)
-    assert done.returncode == (node.attrib["name"] in ANSWERS_NO), f"{command}: {done.stdout}{done.stderr}"
-
-
-def annotate(project: Project) -> None:
-    """Say of a row what came true, as Label Studio exports it."""
-    said = {"from_name": "label", "to_name": "row", "type": "choices", "value": {"choices": ["true"]}}
-    made = {"id": 1, "completed_by": 1, "created_at": "2013-04-02T10:00:00Z", "was_cancelled": False, "result": [said]}
-    tasks = [{"id": 1, "data": {"key": {"leg": "23791"}, "row": {}}, "annotations": [made]}]
-    (project.root / "annotated.json").write_text(json.dumps(tasks), encoding="utf-8")
-
-
-def serves(project: Project, path: Path) -> None:
-    """Start the service by its configuration, and end it; it says where it listens and ends well."""
-    command, folder = command_line(project, ET.parse(path).getroot()[0])  # noqa: S314 - our own
+def serves(project: Project, name: str) -> None:
+    """Start a server by its configuration, and end it; it says where it listens and ends well."""
+    command, folder = command_line(project, name)
     with subprocess.Popen([*command, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         said = process.stderr.readline() if process.stderr else ""
         process.terminate()
@@ -174,25 +160,34 @@ def serves(project: Project, path: Path) -> None:
         assert process.wait(timeout=60) == 0
 
 
-@pytest.mark.parametrize("name", ["status", "check"])
-def test_a_run_configuration_of_pycharm_does_its_work(installed: Project, name: str) -> None:
-    does_its_work(installed, installed.root / ".run" / f"{name}.run.xml")
+def starts(project: Project, name: str, *more: str) -> None:
+    """Run a configuration of PyCharm to its end; fail unless it ends well."""
+    command, folder = command_line(project, name)
+    run(*command, *more, cwd=folder, env=OWN)
 
 
-@pytest.mark.slow
-def test_every_run_configuration_of_pycharm_does_its_work(installed: Project) -> None:
-    first, last = "run.run.xml", "data erase.run.xml"  # which erases what another explains
-    paths = sorted(
-        (installed.root / ".run").iterdir(), key=lambda path: ((path.name == last) - (path.name == first), path.name)
-    )
-    assert len(paths) > 10
-    for path in paths:
-        if path.name in {"serve.run.xml", "report.run.xml"}:
-            serves(installed, path)
-            continue
-        if path.name == "labels import.run.xml":
-            annotate(installed)
-        does_its_work(installed, path, *BRIEFLY.get(path.stem, []))
+BRIEFLY = {  # what keeps a configuration short
+    "lint": ["--", "ruff-check"],
+    "types": ["--", "noxfile.py"],
+    "tests": ["--collect-only", "--quiet"],
+}
+SERVERS = ["serve", "report"]
+
+
+@pytest.mark.parametrize("name", BRIEFLY)
+def test_a_check_of_pycharm_does_its_work(installed: Project, name: str) -> None:
+    starts(installed, name, *BRIEFLY[name])
+
+
+def test_pycharm_runs_what_is_due_and_then_serves(installed: Project) -> None:
+    starts(installed, "run")
+    for name in SERVERS:
+        serves(installed, name)
+
+
+def test_every_run_configuration_is_tried(project: Project) -> None:
+    names = {name.removeprefix(".run/").removesuffix(".run.xml") for name in project.files if name.startswith(".run/")}
+    assert names == {"run", *SERVERS, *BRIEFLY}
 
 
 # --- what a task finds

@@ -61,6 +61,9 @@ def machinery(project: Project) -> None:
     change(package / "cli.py", "\n\nimport logging\n", "\n# Ours\n\nimport logging\n")  # near what releases change
     change(project.root / "pyproject.toml", "fail_under = 95", "fail_under = 90")
     change(project.root / ".gitignore", "# Data stay", "/ours/\n# Data stay")
+    settings = project.root / ".vscode" / "settings.json"
+    if settings.exists():  # where the question `ide` chose it: below the last key, as releases put theirs above
+        change(settings, '/mlruns/**": true\n  }\n', '/mlruns/**": true\n  },\n  "editor.tabSize": 8\n')
 
 
 def rename(project: Project) -> None:
