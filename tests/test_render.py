@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yaml": yaml.safe_load,
     ".yml": yaml.safe_load,
 }
-MOST_LINES, LONGEST_PATH = 8_150, 150
+MOST_LINES, LONGEST_PATH = 7_850, 150
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 
