@@ -236,7 +236,7 @@ FAULTS = [
     (LAUNCH, '"name": "serve"', '"name": "run"', "two configurations are called run"),
     (LAUNCH, '"module": "my_ml_project"', '"module": "my_ml_projects"', "there is no module my_ml_projects"),
     (LAUNCH, '"program": "${file}"', '"program": "src/gone.py"', "there is no file src/gone.py"),
-    (LAUNCH, "${input:command}", "${input:comman}", "nobody defines input comman"),
+    (LAUNCH, "${input:command}", "${input:choice}", "nobody defines input choice"),
     (LAUNCH, '"id": "arguments"', '"id": "argument"', "nobody asks for the input argument"),
     (LAUNCH, '"type": "pickString"', '"type": "pick"', 'input command: type is "pick"'),
     (LAUNCH, '"default": "status"', '"default": "state"', "input command: state is none of its options"),
