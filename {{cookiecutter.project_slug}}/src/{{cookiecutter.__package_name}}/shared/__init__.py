@@ -1,4 +1,4 @@
-"""Yours: this project's problem: the contract, features, model and source of batches, put together."""
+"""Yours: the problem of this project, put together from contract, features, model and the source of batches."""
 
 from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
 from {{cookiecutter.__package_name}}.shared import collect, contract, features
