@@ -1,11 +1,10 @@
-"""The champion, ready to serve: contract, features and model of the batch path, prepared once.
+"""The champion, ready to serve: contract, features and model of the batch path, with their history in memory.
 
-The history that features look back to is kept in memory; the plan from a raw row to its features is made when history
-or champion change, and only run for a request.
+The plan from raw rows to features is made once, when champion or history change: that takes longer than to run it.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -13,12 +12,12 @@ from threading import Lock
 import narwhals as nw
 import numpy as np
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, AT, DTYPES, Frame
 from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, with_violations
 from {{cookiecutter.__package_name}}.core.errors import Refused, first_line
+from {{cookiecutter.__package_name}}.core.models import predictor
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -48,24 +47,6 @@ class PredictionBatch:
         return self.rows[RULES].to_list() if RULES in self.rows.columns else []
 
 
-class _RowSource:
-    """The rows that a plan reads: those of the current call."""
-
-    def __init__(self, schema: dict[str, pl.DataType]) -> None:
-        self.schema, self.rows = schema, pl.DataFrame(schema=schema)
-
-    def scan(self) -> pl.LazyFrame:
-        """The rows, read when the plan runs."""
-        return register_io_source(self._read, schema=self.schema, validate_schema=True)
-
-    def _read(
-        self, columns: list[str] | None, predicate: pl.Expr | None, n: int | None, _: int | None
-    ) -> Iterator[pl.DataFrame]:
-        rows = self.rows if columns is None else self.rows.select(columns)
-        rows = rows if predicate is None else rows.filter(predicate)
-        yield rows if n is None else rows.head(n)
-
-
 class ServingModel:
     """One champion with the history of one moment.
 
@@ -83,8 +64,7 @@ class ServingModel:
 
     def __init__(self, workspace: Workspace, release: Release, *, now: datetime) -> None:
         problem, lake = workspace.problem, workspace.lake
-        self._problem, self.release, self._lock = problem, release, Lock()
-        self.expires = now + AHEAD
+        self._problem, self.release, self.expires = problem, release, now + AHEAD
         oldest = now - timedelta(days=workspace.settings.serve_past_days)
         self.versions = datasets.versions(problem, lake)
         known = datasets.known(problem, lake, as_of=now + 2 * AHEAD, versions=self.versions)
@@ -93,11 +73,10 @@ class ServingModel:
             for name, frame in datasets.recent(problem, known, since=oldest).items()
         }
         self.newest = {name: _newest(rows, problem.schemas[name].known, now) for name, rows in history.items()}
-        request = problem.schema.request
-        self._source = _RowSource({ROW: pl.UInt32(), **request.dtypes, NOW: DTYPES[datetime]})
-        rows = datasets.requests(problem, with_violations(self._source.scan(), request), now=nw.col(NOW))
-        built: pl.LazyFrame = problem.build(rows, {name: rows.lazy() for name, rows in history.items()}).to_native()
-        self._plan = _reject_older(problem, built, oldest).sort(ROW)
+        self._rows = pl.DataFrame(schema={ROW: pl.UInt32(), **problem.schema.request.dtypes, NOW: DTYPES[datetime]})
+        self._lock = Lock()  # of these rows, which the plan reads
+        rows = pl.defer(lambda: self._rows, schema=self._rows.schema)
+        self._plan = _plan(problem, rows, {name: rows.lazy() for name, rows in history.items()}, oldest)
 
     def predict(self, rows: pl.DataFrame, *, now: datetime) -> PredictionBatch:
         """Predict raw rows.
@@ -105,9 +84,8 @@ class ServingModel:
         Raises:
             Refused: The user-defined `build` does not give one row for each.
         """
-        numbered = rows.with_row_index(ROW).with_columns(pl.lit(now, dtype=DTYPES[datetime]).alias(NOW))
-        built = self._build(numbered)
-        if not built[ROW].equals(numbered[ROW]):
+        built = self._build(rows, now)
+        if built[ROW].to_list() != [*range(len(rows))]:
             raise Refused(f"features.build gives {len(built)} rows for {len(rows)}: it must keep each, once")
         return PredictionBatch(built.drop(ROW, NOW), self._predictions(built))
 
@@ -115,32 +93,28 @@ class ServingModel:
         """Predict rows that have their features."""
         return PredictionBatch(rows, self._predictions(rows))
 
-    def check(self) -> None:
-        """Predict the golden requests from their features, and run the plan without rows.
+    def check(self, *, now: datetime) -> None:
+        """Predict the golden requests from their features, and compute the features of no row.
 
         Raises:
-            Refused: A prediction differs, or the plan does not give the features that the model takes.
+            Refused: A prediction differs, or the user-defined `build` does not give the features that the model takes.
         """
         self.release.check()
-        given = self._build(pl.DataFrame(schema=self._source.schema)).schema
-        kinds = {
-            name: name in given and (given[name] == pl.String) == text for name, text in self.release.features.items()
-        }
-        if wrong := [name for name, fits in kinds.items() if not fits]:
-            msg = (
-                f"version {self.release.version} takes {', '.join(wrong)}, which features.build does not give like that"
-            )
-            raise Refused(f"{msg}: it is of other code")
+        none = self._build(pl.DataFrame(schema=self._problem.schema.request.dtypes), now)
+        given = predictor.text_features(self._problem, none)
+        if wrong := [name for name, text in self.release.features.items() if given.get(name) is not text]:
+            what = f"{', '.join(wrong)}, which features.build does not give like that"
+            raise Refused(f"version {self.release.version} takes {what}: it is of other code")
 
     def history_age(self, now: datetime) -> dict[str, float | None]:
         """How long ago, in seconds, the newest row of each table became known."""
         return {name: None if at is None else (now - at) / timedelta(seconds=1) for name, at in self.newest.items()}
 
-    def _build(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _build(self, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
         # For the few rows of requests, optimising the plan takes longer than it saves, and streaming twice as long.
         plain = pl.QueryOptFlags.none()
         with self._lock:
-            self._source.rows = rows
+            self._rows = rows.with_row_index(ROW).with_columns(pl.lit(now, dtype=DTYPES[datetime]).alias(NOW))
             return datasets.collected(
                 self._problem, lambda: self._plan.collect(engine="in-memory", optimizations=plain)
             )
@@ -152,18 +126,20 @@ class ServingModel:
         return predictions if finite.all() else predictions.select(pl.when(pl.Series(finite)).then(pl.all()))
 
 
+def _plan(problem: Problem, rows: pl.LazyFrame, history: Mapping[str, Frame], oldest: datetime) -> pl.LazyFrame:
+    """From raw rows to features, with the rules that each row violates: also that history goes back far enough."""
+    requests = datasets.requests(problem, with_violations(rows, problem.schema.request), now=nw.col(NOW))
+    built: pl.LazyFrame = problem.build(requests, history).to_native()
+    if event := problem.schema.event_time:
+        reason = f"{event} is not long past: predict FILE answers for older rows"
+        older = pl.when(pl.col(AT) < oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
+        built = built.with_columns(older.otherwise(pl.col(RULES)))
+    return built.sort(ROW)
+
+
 def _newest(rows: nw.DataFrame[pl.DataFrame], known: nw.Expr, now: datetime) -> datetime | None:
     newest = rows.select(known.alias(AT)).filter(nw.col(AT) <= now)[AT].max()
     return newest if isinstance(newest, datetime) else None
-
-
-def _reject_older(problem: Problem, rows: pl.LazyFrame, oldest: datetime) -> pl.LazyFrame:
-    """Add a violation to rows that look back further than the history in memory."""
-    if not (event := problem.schema.event_time):
-        return rows
-    reason = f"{event} is not long past: predict FILE answers for older rows"
-    older = pl.when(pl.col(AT) < oldest).then(pl.col(RULES).list.concat(pl.lit([reason])))
-    return rows.with_columns(older.otherwise(pl.col(RULES)))
 
 
 def text_features(problem: Problem) -> dict[str, bool]:
@@ -177,8 +153,7 @@ def text_features(problem: Problem) -> dict[str, bool]:
         for name, schema in problem.schemas.items()
     }
     rows = datasets.requests(problem, pl.DataFrame(schema=problem.schema.request.dtypes), now=datetime.now(UTC))
-    built = datasets.with_features(problem, rows, history)
-    return {name: built.schema[name] == pl.String for name in problem.features}
+    return predictor.text_features(problem, datasets.with_features(problem, rows, history))
 
 
 class ModelReloader:
@@ -199,7 +174,7 @@ class ModelReloader:
         self._workspace, self._release, self._now = workspace, release, now
         self._wall_clock = (now or workspace.settings.now) is None and workspace.settings.clock == "wall"
         self._loaded_at = datetime.now(UTC)
-        self._broken: dict[int, str] = {}
+        self._broken: dict[int, str] = {}  # releases that can't serve, and why
         self.model: ServingModel | None = None
         self.error: str | None = None
         self.failures = 0
@@ -234,7 +209,7 @@ class ModelReloader:
         self._loaded_at = self._workspace.now(self._now)
         model = ServingModel(self._workspace, release, now=self._loaded_at)
         try:
-            model.check()
+            model.check(now=self._loaded_at)
         except Exception as error:  # noqa: BLE001 - a release can be broken in any way
             self._broken[release.number] = f"version {release.version} can't serve: {first_line(error)}"
             return
