@@ -20,11 +20,7 @@ from {{cookiecutter.__package_name}}.production.monitoring import served_predict
 from {{cookiecutter.__package_name}}.production.monitoring.alerts import Finding, State
 from {{cookiecutter.__package_name}}.production.predict import champion
 from {{cookiecutter.__package_name}}.production.service import smoke_test
-from {{cookiecutter.__package_name}}.production.service.request_log import (
-    LoggedBatch,
-    LoggedRequest,
-    RequestLog,
-)
+from {{cookiecutter.__package_name}}.production.service.request_log import LoggedBatch, RequestLog
 from {{cookiecutter.__package_name}}.production.service.serving_model import ServingModel
 from {{cookiecutter.__package_name}}.production.service.smoke_test import checks
 
@@ -52,8 +48,8 @@ def serve(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> None:
     log = RequestLog(workspace, max_rows=100_000)
     model = ServingModel(workspace, champion(workspace), now=now)
     predicted = model.predict(rows, now=now)
-    requests = [LoggedRequest(f"request {i}", 1, answered=not rules) for i, rules in enumerate(predicted.violations)]
-    log.add(LoggedBatch(requests, rows, predicted, model, now))
+    ids = [(f"request {i}", 0, not rules) for i, rules in enumerate(predicted.violations)]
+    log.add(LoggedBatch(ids, rows, predicted, model, now))
     assert log.flush() == len(rows)
 
 

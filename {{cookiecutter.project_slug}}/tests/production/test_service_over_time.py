@@ -28,11 +28,7 @@ from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 from {{cookiecutter.__package_name}}.production.service import request_log
 from {{cookiecutter.__package_name}}.production.service.app import Service, create_app
-from {{cookiecutter.__package_name}}.production.service.request_log import (
-    LoggedBatch,
-    LoggedRequest,
-    RequestLog,
-)
+from {{cookiecutter.__package_name}}.production.service.request_log import LoggedBatch, RequestLog
 from {{cookiecutter.__package_name}}.production.service.serving_model import ModelReloader
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
@@ -404,26 +400,29 @@ def test_no_request_fails_for_its_log(
     service: Service, client: TestClient, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RequestLog, "_frame", raising(ValueError("a fault")))
-    monkeypatch.setattr(request_log, "SMALL", 1)
     assert client.post("/predict", json={"rows": said(rows_of(trained, 2))}).status_code == 200
     assert service.log
     assert (service.log.flush(), service.log.lost) == (0, 2)
 
 
-def test_many_small_answers_are_packed_and_a_full_log_says_so(
+def test_a_full_log_says_so_before_it_is_time(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "FULL", 250)
-    monkeypatch.setattr(request_log, "SMALL", 100)
-    log = RequestLog(trained, max_rows=1000)
-    one = some(service, 1)
-    for _ in range(2 * request_log.SMALL + 1):
-        log.add(one)
-    assert [len(frame) for frame in log._frames] == [request_log.SMALL] * 2
+    log = RequestLog(within(trained), max_rows=1000)
+    for n in (1, 200):
+        log.add(some(service, n))
     assert (log.rows, log.due) == (201, False)
     log.add(some(service, 50))
     assert log.due
     assert (log.flush(), log.due) == (251, False)
+
+
+def test_of_what_comes_between_two_flushes_the_newest_is_kept(service: Service, trained: Workspace) -> None:
+    log = RequestLog(trained, max_rows=5)
+    for n in (2, 3, 2, 9):
+        log.add(some(service, n))
+    assert (log.rows, log.lost, log.flush()) == (9, 7, 9)
 
 
 def some(service: Service, n: int) -> LoggedBatch:
@@ -431,7 +430,7 @@ def some(service: Service, n: int) -> LoggedBatch:
     assert model
     rows = rows_of(service.workspace, n)
     predicted = model.predict(rows, now=START)
-    return LoggedBatch([LoggedRequest("me", n, answered=True)], rows, predicted, model, START)
+    return LoggedBatch([("me", i, True) for i in range(n)], rows, predicted, model, START)
 
 
 def raising(error: Exception) -> Callable[..., Any]:

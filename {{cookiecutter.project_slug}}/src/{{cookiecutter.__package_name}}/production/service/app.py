@@ -21,11 +21,7 @@ from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.batching import Batcher, PredictionFailed, QueueFull
 from {{cookiecutter.__package_name}}.production.service.json_route import JSON, JsonRoute, invalid_request
 from {{cookiecutter.__package_name}}.production.service.metrics import Metrics, MetricsMiddleware
-from {{cookiecutter.__package_name}}.production.service.request_log import (
-    LoggedBatch,
-    LoggedRequest,
-    RequestLog,
-)
+from {{cookiecutter.__package_name}}.production.service.request_log import LoggedBatch, RequestLog
 from {{cookiecutter.__package_name}}.production.service.request_model import (
     features_model,
     request_model,
@@ -153,11 +149,12 @@ class Service:
         batch = model.predict(rows, now=now) if raw else model.predict_features(rows)
         results: list[bytes | Exception] = list(responses(requests, batch, model=model, now=now))
         if self.log:
-            logged = [
-                LoggedRequest(request.id, request.parsed.height, isinstance(result, bytes))
+            ids = [
+                (request.id, n, isinstance(result, bytes))
                 for request, result in zip(requests, results, strict=True)
+                for n in range(request.parsed.height)
             ]
-            self.log.add(LoggedBatch(logged, rows if raw else pl.DataFrame(), batch, model, now))
+            self.log.add(LoggedBatch(ids, rows if raw else pl.DataFrame(), batch, model, now))
         return results
 
     @asynccontextmanager

@@ -4,7 +4,6 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from threading import Lock
 from time import monotonic
 from uuid import uuid4
@@ -20,47 +19,26 @@ from {{cookiecutter.__package_name}}.production.service.serving_model import Pre
 
 log = logging.getLogger(__name__)
 
-SMALL = 250  # as many small batches become one frame at the latest
 FULL = 10_000  # as many rows are appended before it is time
 
 
 @dataclass(frozen=True)
-class LoggedRequest:
-    """A request in the log.
-
-    Attributes:
-        id: Its own.
-        rows: The number of its rows.
-        answered: Whether it got predictions.
-    """
-
-    id: str
-    rows: int
-    answered: bool
-
-
-@dataclass(frozen=True)
 class LoggedBatch:
-    """Requests that were computed together.
+    """Rows that were predicted together.
 
     Attributes:
-        requests: The requests.
-        raw: Their raw rows; without columns where features were given.
+        ids: Of each row, its request, its number in that, and whether the request got predictions.
+        raw: The raw rows; without columns where features were given.
         batch: Their predictions.
         model: What predicted.
         at: When.
     """
 
-    requests: list[LoggedRequest]
+    ids: list[tuple[str, int, bool]]
     raw: pl.DataFrame
     batch: PredictionBatch
     model: ServingModel
     at: datetime
-
-    @property
-    def rows(self) -> int:
-        """The number of rows of all requests."""
-        return len(self.batch.rows)
 
 
 class RequestLog:
@@ -76,98 +54,81 @@ class RequestLog:
     """
 
     def __init__(self, workspace: Workspace, *, max_rows: int) -> None:
-        self._seconds, self._due = workspace.settings.serve_keeps, monotonic() + workspace.settings.serve_keeps
+        self._seconds, self._flushed = workspace.settings.serve_keeps, monotonic()
         self._lake, self._schema, self._max_rows = workspace.lake, workspace.problem.schema, max_rows
         self._dtypes = table.COLUMNS | table.logged_schema(workspace.problem).dtypes
         self._lock = Lock()
-        self._new: list[LoggedBatch] = []  # not yet in the table's form, which takes time
-        self._frames: list[pl.DataFrame] = []
-        self._batch, self._in_batch = "", 0  # the frames at the front that are being appended, under this id
-        self.rows = self.lost = self._unsent = 0
+        self._new: list[LoggedBatch] = []
+        self._unwritten: dict[str, pl.DataFrame] = {}  # by the id under which it is appended: once, however often
+        self.rows = self.lost = self._new_rows = 0
 
     @property
     def due(self) -> bool:
         """Whether it is time to flush, or there are many rows."""
-        return monotonic() >= self._due or self._unsent >= FULL
+        return monotonic() >= self._flushed + self._seconds or self._new_rows >= FULL
 
     def add(self, batch: LoggedBatch) -> None:
         """Keep a batch until the next flush."""
         with self._lock:
             self._new.append(batch)
-            self.rows += batch.rows
-            self._unsent += batch.rows
-            if len(self._new) >= SMALL or batch.rows >= SMALL:
-                self._pack()
-            while self.rows > self._max_rows and len(self._frames) + bool(self._new) > 1:
-                self.lost += self._drop_first()
+            self._new_rows += len(batch.ids)
+            self.rows += len(batch.ids)
+            while self.rows > self._max_rows and (self._unwritten or len(self._new) > 1):
+                self._drop_oldest()
 
     def flush(self) -> int:
         """Append the rows to the table; return how many. What can't be appended stays, and is tried again."""
-        written, self._due = 0, monotonic() + self._seconds
+        written, self._flushed = 0, monotonic()
+        with self._lock:
+            new, self._new, self._new_rows = self._new, [], 0
+        packed = self._packed(new)
+        with self._lock:
+            self._unwritten |= {} if packed.is_empty() else {uuid4().hex: packed}
+            unwritten = list(self._unwritten.items())
         try:
-            for _ in range(2 if self._in_batch else 1):  # what the last attempt left comes first
-                if not (frames := self._next_batch()):
-                    break
-                rows = pl.concat(frames)
+            for batch, rows in unwritten:
                 remaining = erasures.without(self._lake, self._schema, rows)
-                self._lake.append(table.TABLE, remaining, batch=self._batch, gains=True)
+                self._lake.append(table.TABLE, remaining, batch=batch, gains=True)
                 with self._lock:
-                    while self._in_batch:
-                        self._drop_first()
+                    self.rows -= len(self._unwritten.pop(batch, ""))
                 written += len(rows)
         except BadInput as error:
             log.warning("serve     %d rows wait to be logged: %s", self.rows, error)
         return written
 
-    def _next_batch(self) -> list[pl.DataFrame]:
-        """The frames to append: if the last attempt failed, its frames under its id, so that none is doubled."""
-        with self._lock:
-            self._pack()
-            self._unsent = 0
-            if not self._in_batch:
-                self._batch, self._in_batch = uuid4().hex, len(self._frames)
-            return self._frames[: self._in_batch]
+    def _drop_oldest(self) -> None:
+        if self._unwritten:
+            dropped = len(self._unwritten.pop(next(iter(self._unwritten))))
+        else:
+            dropped = len(self._new.pop(0).ids)
+            self._new_rows -= dropped
+        self.rows, self.lost = self.rows - dropped, self.lost + dropped
 
-    def _drop_first(self) -> int:
-        dropped = len(self._frames.pop(0))
-        self.rows -= dropped
-        self._in_batch = max(0, self._in_batch - 1)
-        return dropped
-
-    def _pack(self) -> None:
-        """Bring new batches into the table's form; no request fails for it."""
-        new, self._new = self._new, []
-        for _, similar in groupby(new, key=lambda batch: (id(batch.model), batch.raw.columns)):
-            batches = list(similar)
+    def _packed(self, batches: list[LoggedBatch]) -> pl.DataFrame:
+        """Batches in the table's form, in which they take less memory; no request fails for it."""
+        frames = [pl.DataFrame(schema=self._dtypes)]
+        for batch in batches:
             try:
-                self._frames.append(self._frame(batches))
+                frames.append(self._frame(batch))
             except Exception as error:  # noqa: BLE001 - a fault of the log is no fault of a request
-                rows = sum(batch.rows for batch in batches)
-                log.warning("serve     %d rows can't be logged: %s", rows, first_line(error))
-                self.rows, self.lost = self.rows - rows, self.lost + rows
+                log.warning("serve     %d rows can't be logged: %s", len(batch.ids), first_line(error))
+                with self._lock:
+                    self.rows, self.lost = self.rows - len(batch.ids), self.lost + len(batch.ids)
+        return pl.concat(frames, how="diagonal")
 
-    def _frame(self, batches: list[LoggedBatch]) -> pl.DataFrame:
-        """The table's rows for batches of one model."""
-        model, requests = batches[0].model, [(request, batch.at) for batch in batches for request in batch.requests]
-        rows = pl.concat([batch.batch.rows for batch in batches])
-        predictions = pl.concat([batch.batch.predictions for batch in batches])
-        raw = pl.concat([batch.raw for batch in batches])
-        each = pl.DataFrame(
-            [(request.id, n, at, request.answered) for request, at in requests for n in range(request.rows)],
-            schema={name: table.COLUMNS[name] for name in (table.ID, table.NTH, table.SERVED)}
-            | {"answered": pl.Boolean()},
-            orient="row",
-        )
-        found = each.with_columns(
-            pl.lit(model.release.version, dtype=pl.Int64).alias(table.VERSION),
-            pl.lit(json.dumps(model.versions)).alias(table.TABLES),
+    def _frame(self, batch: LoggedBatch) -> pl.DataFrame:
+        """The table's rows for a batch; it has not all columns."""
+        rows, answered = batch.batch.rows, pl.Series([answered for _, _, answered in batch.ids])
+        ids = [(request, n, batch.at) for request, n, _ in batch.ids]
+        names = (table.ID, table.NTH, table.SERVED)
+        return pl.DataFrame(ids, schema={name: table.COLUMNS[name] for name in names}, orient="row").with_columns(
+            *batch.raw.select(name for name in self._dtypes if name in batch.raw.columns),
             *rows.select(name for name in (AT,) if name in rows.columns),
-            _as_json(rows.select(list(model.release.features))).alias(table.FEATURES),
-            pl.when("answered").then(_as_json(predictions)).alias(table.ANSWER),
-            *raw.select(name for name in self._dtypes if name in raw.columns),
+            pl.lit(batch.model.release.version, dtype=pl.Int64).alias(table.VERSION),
+            pl.lit(json.dumps(batch.model.versions)).alias(table.TABLES),
+            _as_json(rows.select(list(batch.model.release.features))).alias(table.FEATURES),
+            pl.when(answered).then(_as_json(batch.batch.predictions)).alias(table.ANSWER),
         )
-        missing = (pl.lit(None).alias(name) for name in self._dtypes if name not in found.columns)
-        return found.with_columns(missing).select(pl.col(name).cast(dtype) for name, dtype in self._dtypes.items())
 
 
 def _as_json(rows: pl.DataFrame) -> pl.Series:
