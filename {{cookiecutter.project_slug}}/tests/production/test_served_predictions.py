@@ -246,6 +246,13 @@ def test_a_candidate_that_gives_no_numbers_is_refused(trained: Workspace) -> Non
     assert check.detail.startswith("status 503")
 
 
+def test_a_candidate_whose_server_does_not_start_is_refused(trained: Workspace) -> None:
+    unreadable = champion(trained).model_copy(update={"metrics": {"auc": float("inf")}})
+    (check,) = checks(trained, unreadable, now=START)
+    assert (check.name, check.passed) == ("smoke test", False)
+    assert check.detail.startswith("no answer: ")
+
+
 def test_a_smoke_test_that_is_switched_off_asks_nothing(trained: Workspace) -> None:
     assert checks(asking(trained, canary={"on": False}), champion(trained), now=START) == ()
 

@@ -1,15 +1,26 @@
-"""The command `serve`: the application under uvicorn."""
+"""The command `serve`: the application under uvicorn, which ends well at a signal."""
 
+import errno
 import gc
+import logging
+import signal
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import uvicorn
+
+from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.app import create_app
-from {{cookiecutter.__package_name}}.production.service.http_server import answer, listen
+
+log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 30  # for requests under way when the service ends
+TAKEN = {errno.EADDRINUSE, errno.EACCES}  # by another, or kept for root
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,44 @@ def serve(
     """
     app = create_app(workspace, now=now)
     service = app.state.service
-    with listen(host, port) as socket:
+    config = uvicorn.Config(
+        app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
+    )
+    server = _Server(config)
+    with listen(host, port) as listening, server.capture_signals():
         service.reloader.refresh()
-        model, (address, number) = service.reloader.model, socket.getsockname()[:2]
+        model, (address, number) = service.reloader.model, listening.getsockname()[:2]
         champion = f"version {model.release.version}" if model else "no champion yet"
+        log.info("serve     %s at http://%s:%d", champion, address, number)
         gc.freeze()  # what was imported stays: looking through it again and again delays responses
         sys.setswitchinterval(0.0005)  # seconds: the thread that predicts would wait ten times as long for the others
-        greeting = f"serve     {champion} at http://{address}:{number}"
-        answer(lambda: app, socket, greeting=greeting, patience=SHUTDOWN_SECONDS)
+        server.run(sockets=[listening])
     return ServerStopped(service.metrics.requests)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address; port 0 takes a free one.
+
+    Raises:
+        BadInput: The address is taken, or there is none such.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        option = "--port" if error.errno in TAKEN else "--host"
+        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another {option}") from error
+
+
+class _Server(uvicorn.Server):
+    """Ends at a signal, after which the process ends as any command does."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that mean the end, while it serves."""
+        before = {name: signal.signal(name, self.handle_exit) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)

@@ -2,13 +2,13 @@
 
 import json
 import multiprocessing
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from http.client import HTTPConnection, HTTPException
-from multiprocessing.connection import Connection
 from statistics import median
 from timeit import timeit
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 from polars import selectors as cs
 
-from {{cookiecutter.__package_name}}.core.errors import first_line
 from {{cookiecutter.__package_name}}.core.models.predictor import TOLERANCE
 from {{cookiecutter.__package_name}}.core.settings import Settings
 from {{cookiecutter.__package_name}}.core.store.releases import Release
@@ -25,7 +24,7 @@ from {{cookiecutter.__package_name}}.core.store.request_log import ANSWER, logge
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.gate import Check
 
-START_SECONDS, ANSWER_SECONDS = 60, 30
+ANSWER_SECONDS = 60  # that a response may take, the first one with the start of the server
 RECENT = timedelta(days=7)
 UNLIMITED = dict.fromkeys(("serve_rows", "serve_bytes", "serve_waiting"), 10**9)
 HOST, OK = "127.0.0.1", 200
@@ -141,51 +140,26 @@ def _post(port: int, rows: list[Row]) -> dict[str, Any]:
 
 @contextmanager
 def _running(workspace: Workspace, release: Release, *, now: datetime, past_days: float) -> Iterator[int]:
-    """The application in a process of its own; gives its port.
-
-    Raises:
-        NoAnswer: It does not start.
-    """
+    """The application in a process of its own; gives its port, at which requests wait until it has started."""
     update = UNLIMITED | {"serve_past_days": past_days}
     settings = Settings.model_construct(**workspace.settings.model_copy(update=update).model_dump())
-    spawn = multiprocessing.get_context("spawn")
-    receiver, sender = spawn.Pipe(duplex=False)
-    arguments = (sender, replace(workspace, settings=settings), release.model_dump_json(), release.onnx, now)
-    process = spawn.Process(target=_serve, args=arguments, daemon=True)
-    process.start()
-    sender.close()
+    with socket.create_server((HOST, 0)) as listening:
+        arguments = (listening, replace(workspace, settings=settings), release.model_dump_json(), release.onnx, now)
+        process = multiprocessing.get_context("spawn").Process(target=_serve, args=arguments, daemon=True)
+        process.start()
+        port: int = listening.getsockname()[1]
     try:
-        yield _port(receiver)
+        yield port
     finally:
         process.kill()
         process.join()
-        receiver.close()
 
 
-def _port(receiver: Connection) -> int:
-    try:
-        if not receiver.poll(START_SECONDS):
-            raise NoAnswer(f"the server does not start within {START_SECONDS} s")
-        started: int | str = receiver.recv()
-    except EOFError as error:
-        raise NoAnswer("the server ended before it listened") from error
-    if isinstance(started, str):
-        raise NoAnswer(f"the server does not start: {started}")
-    return started
-
-
-def _serve(sender: Connection, workspace: Workspace, card: str, onnx: bytes, now: datetime) -> None:
-    """Serve a release; send the port, or why there is none."""
+def _serve(listening: socket.socket, workspace: Workspace, card: str, onnx: bytes, now: datetime) -> None:
     # Here, since other commands import this module and need no FastAPI.
-    from {{cookiecutter.__package_name}}.production.service.app import create_app  # noqa: PLC0415
-    from {{cookiecutter.__package_name}}.production.service.http_server import answer, listen  # noqa: PLC0415
+    import uvicorn  # noqa: PLC0415
 
-    try:
-        app = create_app(workspace, release=Release.read(card, onnx), now=now, log_requests=False)
-        listening = listen(HOST, 0)
-    except Exception as error:  # noqa: BLE001 - the reason is the parent's to tell
-        sender.send(first_line(error))
-        return
-    with listening:
-        sender.send(listening.getsockname()[1])
-        answer(lambda: app, listening, greeting="", patience=0)
+    from {{cookiecutter.__package_name}}.production.service.app import create_app  # noqa: PLC0415
+
+    app = create_app(workspace, release=Release.read(card, onnx), now=now, log_requests=False)
+    uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False)).run(sockets=[listening])
