@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from threading import Event
 from typing import Annotated, Any
 
 import polars as pl
@@ -162,12 +163,14 @@ class Service:
         """Follow champion and tables, and append to the log, while the application runs."""
         if self.reloader.model is None:
             await asyncio.to_thread(self.reloader.refresh)
-        stopping, flush_pause = asyncio.Event(), min(CHECK_SECONDS, self.settings.serve_keeps)
-        async with asyncio.TaskGroup() as tasks:
-            for work, pause in ((self.reloader.refresh, self.settings.serve_looks), (self._flush_if_due, flush_pause)):
-                tasks.create_task(_repeat(work, pause, stopping))
+        stopping, flush_pause = Event(), min(CHECK_SECONDS, self.settings.serve_keeps)
+        works = ((self.reloader.refresh, self.settings.serve_looks), (self._flush_if_due, flush_pause))
+        tasks = [asyncio.create_task(asyncio.to_thread(_repeat, work, pause, stopping)) for work, pause in works]
+        try:
             yield
+        finally:
             stopping.set()
+        await asyncio.gather(*tasks)
         self.raw.close()
         self.ready.close()
         if self.log:
@@ -178,17 +181,11 @@ class Service:
             self.log.flush()
 
 
-async def _repeat(work: Callable[[], object], seconds: float, stopping: asyncio.Event) -> None:
-    """Work in a thread again and again, with a pause, whatever happens."""
-    while True:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), seconds)
-        if stopping.is_set():
-            return
+def _repeat(work: Callable[[], object], seconds: float, stopping: Event) -> None:
+    """Work again and again, with a pause, whatever happens."""
+    while not stopping.wait(seconds):
         try:
-            await asyncio.to_thread(work)
-        except asyncio.CancelledError:
-            raise
+            work()
         except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
             log.warning("serve     goes on: %s", first_line(error))
 
