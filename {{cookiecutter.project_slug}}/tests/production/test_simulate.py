@@ -12,10 +12,10 @@ import pytest
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT
 from {{cookiecutter.__package_name}}.core.errors import BadInput
-from {{cookiecutter.__package_name}}.core.models import evaluation
+from {{cookiecutter.__package_name}}.core.store.predictions import predict_as_deployed
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import lifecycle, simulate
-from {{cookiecutter.__package_name}}.production.simulate import Simulated
+from {{cookiecutter.__package_name}}.production.simulate import SimulationResult
 
 FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 14, tzinfo=UTC)
 START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
@@ -48,21 +48,22 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
     found = simulate.simulate(quick, start=FROM, end=TO)
     assert moments == [FROM + timedelta(days=n) for n in range(5, 7)], "what was replayed is not replayed again"
     assert state(quick) == before, "the project's own tables stay as they are"
-    assert isinstance(found, Simulated)
-    assert (half.rows, found.rows) == tuple(
+    assert isinstance(found, SimulationResult)
+    assert (half.total.rows, found.total.rows) == tuple(
         len(datasets.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(AT) > FROM))
         for end in (FROM + timedelta(days=4), TO)
     )
-    assert found.tried == 2
-    assert [month.month for month in found.months] == ["2013-03"]
-    assert found.total["static"] != found.total["periodic"]
-    assert found.saved_share == pytest.approx(1 - found.total["gated"]["cost"] / found.total["static"]["cost"])
-    assert found.against_periodic == pytest.approx(found.total["gated"]["cost"] / found.total["periodic"]["cost"])
+    assert found.challengers == 2
+    assert [month.name for month in found.months] == ["2013-03"]
+    total = found.total.metrics
+    assert list(total) == ["static", "periodic", "gated"]
+    assert total["static"] != total["periodic"]
+    assert found.saved_share == pytest.approx(1 - total["gated"]["cost"] / total["static"]["cost"])
     assert f"gated costs {found.saved_share:.1%} less than static" in str(found)
     assert "plot: reports/simulation-20130308-20130314.png" in str(found)
     assert Path(found.plot).read_bytes().startswith(b"\x89PNG")
     results = json.loads(Path(found.plot).with_suffix(".json").read_text(encoding="utf-8"))
-    assert (results["tried"], len(results["verdicts"])) == (2, 3), "with the first"
+    assert (results["challengers"], len(results["verdicts"])) == (2, 3), "with the first"
     assert all(each["verdict"].startswith("version ") for each in results["verdicts"])
 
 
@@ -78,9 +79,9 @@ def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Work
             return np.full(len(some), self.value)
 
     turns = [(first, Constant(0.1)), (second, Constant(0.2))]
-    answers = simulate._predict_as_deployed(trained, rows, turns)  # type: ignore[arg-type]
+    answers = predict_as_deployed(rows, turns)  # type: ignore[arg-type]
     expected = np.where(rows[AT].to_numpy() > np.datetime64(second.replace(tzinfo=None)), 0.2, 0.1)
-    assert answers.prediction.tolist() == expected.tolist()
+    assert answers.tolist() == expected.tolist()
     assert 0 < (expected == 0.2).sum() < 20
 
 
@@ -89,17 +90,6 @@ def test_another_configuration_is_replayed_anew(quick: Workspace) -> None:
     assert simulate._workspace(quick, FROM).settings.lake == before
     (quick.root / "config" / "params.toml").write_text("seed = 4\n")
     assert simulate._workspace(dataclasses.replace(quick), FROM).settings.lake != before
-
-
-def test_an_age_of_which_there_are_no_rows_says_nothing(quick: Workspace) -> None:
-    rows = quick.candidates.all()[-1].holdout
-    start = rows[AT].min()
-    assert isinstance(start, datetime)
-    day = (pl.col(AT) - start).dt.total_days()
-    rows = rows.filter((day == 0) | (day == 7))
-    release = quick.releases.newest(1)[0]
-    same = evaluation.answers(quick.problem, rows, release.predictor.predict(rows), release.classes)
-    assert simulate._stale_after(quick, rows, dict.fromkeys(simulate.POLICIES, same), start) is None
 
 
 def test_without_labels_there_is_nothing_to_replay(empty: Workspace) -> None:
