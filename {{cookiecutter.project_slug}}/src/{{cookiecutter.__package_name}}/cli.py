@@ -220,7 +220,7 @@ def export_tasks(workspace: "Workspace", *, n: int, strategy: str, out: Path | N
     """Export the unlabelled rows that are most worth labelling as Label Studio tasks."""
     from {{cookiecutter.__package_name}}.research.labels import tasks
 
-    return tasks.export(workspace, n=n, strategy=strategy, out=out, now=now)
+    return tasks.export_tasks(workspace, n=n, strategy=strategy, out=out, now=now)
 
 
 @labels.command("import", section="Data", writes=True)
@@ -229,7 +229,7 @@ def import_annotations(workspace: "Workspace", *, file: Path) -> object:
     """Import FILE, an export of Label Studio, as a batch of labels."""
     from {{cookiecutter.__package_name}}.research.labels import batch
 
-    return batch.bring(workspace, file)
+    return batch.import_annotations(workspace, file)
 
 
 @cli.command(section="Model", writes=True)

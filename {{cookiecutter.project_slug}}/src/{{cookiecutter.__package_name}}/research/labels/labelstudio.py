@@ -1,4 +1,4 @@
-"""The formats of Label Studio, by the standard library: tasks with predictions, the interface, and what it exports.
+"""The formats of Label Studio: tasks with predictions, the labelling interface, and what it exports.
 
 A task's `data` has the row's key as text in `key`, and what annotators see in `row`. Nothing of a row stands at the
 top: there JSON-MIN writes fields of its own, `id` among them, over those of the same name.
@@ -8,18 +8,17 @@ The formats: https://labelstud.io/guide/task_format, https://labelstud.io/guide/
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 
-KEY, ROW, LABEL = "key", "row", "label"
-WAY_OUT = "export it again from Label Studio, as JSON or JSON-MIN"
+ROW, LABEL = "row", "label"
 
 Row = dict[str, Any]  # as JSON has it
 
@@ -39,26 +38,15 @@ def interface(classes: Sequence[str], question: str) -> str:
     return ET.tostring(view, encoding="unicode") + "\n"
 
 
-def task(key: dict[str, str], row: Row, predictions: Sequence[Row]) -> Row:
-    """A task to import into Label Studio."""
-    return {"data": {KEY: key, ROW: row}, "predictions": list(predictions)}
-
-
-def prediction(version: str, answer: str | float, score: float | None) -> Row:
-    """What a model answers, as a task's prediction: the name of a class, or a number.
-
-    Args:
-        version: The model's.
-        answer: Its answer.
-        score: The probability of that class.
-    """
+def prediction(version: str, answer: str | float, score: float | None = None) -> Row:
+    """What a model answers, as a task's prediction: the name of a class with its probability, or a number."""
     kind, value = ("choices", {"choices": [answer]}) if isinstance(answer, str) else ("number", {"number": answer})
     result = {"from_name": LABEL, "to_name": ROW, "type": kind, "value": value}
     return {"model_version": version, "result": [result]} | ({} if score is None else {"score": score})
 
 
 @dataclass(frozen=True)
-class Given:
+class RawAnnotation:
     """An annotation as it was exported, its values as text.
 
     Attributes:
@@ -68,7 +56,7 @@ class Given:
         created: When, of an answer that was corrected the last time.
         answer: Nothing where there is none.
         cancelled: Whether it was cancelled, which is how Label Studio keeps a skipped task.
-        id: Of the annotation.
+        id: Of the annotation; between two of the same moment, the larger is newer.
     """
 
     task: str
@@ -103,103 +91,76 @@ class _Task(BaseModel):
     data: _Data
     annotations: list[_Annotation]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_json_min(cls, entry: Any) -> Any:  # noqa: ANN401 - whatever a file has
+        """An entry of JSON-MIN, which has the data of a task and its annotation, if any, beside each other."""
+        if not isinstance(entry, dict) or "annotations" in entry:
+            return entry
+        result = [{"from_name": LABEL, "value": entry.get(LABEL)}]
+        made = {"id": entry.get("annotation_id", 0), "completed_by": entry.get("annotator"), "result": result}
+        times = {name: entry.get(name) for name in ("created_at", "updated_at")}
+        return {"id": entry.get("id", ""), "data": entry, "annotations": [made | times] if times["created_at"] else []}
 
-class _Minimal(BaseModel):
-    id: int | str = ""
-    key: dict[str, str]
-    annotator: int | str | dict[str, Any] | None = None
-    annotation_id: int | str = 0
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    label: Any = None
 
-
-def read(file: Path) -> list[Given]:
+def read(file: Path) -> list[RawAnnotation]:
     """The annotations of an export, JSON or JSON-MIN.
 
     Raises:
         BadInput: It can't be read, is none, or has an annotation of another interface or with several answers.
     """
     try:
-        found = json.loads(file.read_bytes())
+        tasks = TypeAdapter(list[_Task]).validate_json(file.read_bytes())
     except OSError as error:
         raise BadInput(f"{file} can't be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{file} is no JSON: {error}; {WAY_OUT}") from error
-    if not isinstance(found, list):
-        raise BadInput(f"{file} is no list of tasks; {WAY_OUT}")
-    return [given for number, entry in enumerate(found, start=1) for given in _read(file, number, entry)]
-
-
-def _read(file: Path, number: int, entry: object) -> Iterator[Given]:
-    try:
-        if isinstance(entry, dict) and "annotations" in entry:
-            yield from _of_task(file, _Task.model_validate(entry))
-        else:
-            yield from _of_minimal(file, _Minimal.model_validate(entry))
     except ValidationError as error:
-        part = error.errors()[0]
-        where = ".".join(map(str, part["loc"])) or "it"
-        msg = f"{file}: task {number} is none of `labels export`: {where}: {part['msg']}; {WAY_OUT}"
+        reason = error.errors()[0]
+        number, *where = reason["loc"] or (None,)
+        what = " is no list of tasks: " if number is None else f": task {int(number) + 1} is none of `labels export`: "
+        place = "".join(f"{part}." for part in where)[:-1] + ": " if where else ""
+        msg = f"{file}{what}{place}{reason['msg']}; export it again from Label Studio, as JSON or JSON-MIN"
         raise BadInput(msg) from error
+    return [_raw(file, task, made) for task in tasks for made in task.annotations]
 
 
-def _of_task(file: Path, found: _Task) -> Iterator[Given]:
-    for made in found.annotations:
-        ours = [result.value for result in made.result if result.from_name == LABEL]
-        if made.result and not ours and not made.was_cancelled:
-            name = made.result[0].from_name
-            msg = f"{file}: task {found.id} was answered by {name!r}, not by {LABEL!r}"
-            raise BadInput(f"{msg}: set the project up with the interface that `labels export` writes")
-        yield Given(
-            str(found.id),
-            found.data.key,
-            _who(made.completed_by, made.id),
-            _newest(made.created_at, made.updated_at),
-            _answer(file, found.id, ours),
-            made.was_cancelled,
-            str(made.id),
-        )
+def _raw(file: Path, task: _Task, made: _Annotation) -> RawAnnotation:
+    ours = [result.value for result in made.result if result.from_name == LABEL]
+    if made.result and not ours and not made.was_cancelled:
+        msg = f"{file}: task {task.id} was answered by {made.result[0].from_name!r}, not by {LABEL!r}"
+        raise BadInput(f"{msg}: set the project up with the interface that `labels export` writes")
+    answers = _answers(ours)
+    if len(answers) > 1:
+        msg = f"{file}: task {task.id} has {len(answers)} answers of one annotator, {', '.join(answers)}"
+        raise BadInput(f"{msg}: leave one")
+    created = made.updated_at or made.created_at
+    return RawAnnotation(
+        task=str(task.id),
+        key=task.data.key,
+        annotator=_annotator(made),
+        created=created.astimezone(UTC) if created.tzinfo else created.replace(tzinfo=UTC),
+        answer=answers[0] if answers else None,
+        cancelled=made.was_cancelled,
+        id=str(made.id),
+    )
 
 
-def _of_minimal(file: Path, found: _Minimal) -> Iterator[Given]:
-    if found.created_at is None:  # a task without an annotation
-        return
-    made = _newest(found.created_at, found.updated_at)
-    who, answer = _who(found.annotator, found.annotation_id), _answer(file, found.id, found.label)
-    yield Given(str(found.id), found.key, who, made, answer, cancelled=False, id=str(found.annotation_id))
-
-
-def _who(annotator: int | str | dict[str, Any] | None, annotation: int | str) -> str:
+def _annotator(made: _Annotation) -> str:
     """The annotator's number where there is one, not the address; whose account is deleted is known by the answer."""
-    found = annotator.get("id", annotator.get("email", "")) if isinstance(annotator, dict) else annotator
-    return f"deleted, of annotation {annotation}" if found in {None, "None"} else str(found)
+    found = made.completed_by
+    if isinstance(found, dict):
+        found = found.get("id", found.get("email", ""))
+    return f"deleted, of annotation {made.id}" if found in {None, "None"} else str(found)
 
 
-def _newest(created: datetime, updated: datetime | None) -> datetime:
-    moments = (moment for moment in (created, updated) if moment)
-    return max(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments)
-
-
-def _answer(file: Path, task: int | str, value: object) -> str | None:
-    found = list(_answers(value))
-    if len(found) > 1:
-        raise BadInput(f"{file}: task {task} has {len(found)} answers of one annotator, {', '.join(found)}: leave one")
-    return found[0] if found else None
-
-
-def _answers(value: object) -> Iterator[str]:
+def _answers(value: object) -> list[str]:
     """The answers in a value, in whichever of its forms it is exported."""
     match value:
         case None:
-            return
+            return []
+        case str():
+            return [value]
         case list():
-            for part in value:
-                yield from _answers(part)
+            return [answer for part in value for answer in _answers(part)]
         case {"choices": inner} | {"number": inner}:
-            yield from _answers(inner)
-        case bool() | float() | int():
-            whole = isinstance(value, float) and value.is_integer()
-            yield json.dumps(int(value) if whole else value)
-        case _:
-            yield str(value)
+            return _answers(inner)
+    return [json.dumps(value)]

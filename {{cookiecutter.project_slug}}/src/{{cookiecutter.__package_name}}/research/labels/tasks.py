@@ -1,4 +1,4 @@
-"""`labels export`: the unlabelled rows worth most, as tasks of Label Studio with what the champion says of them."""
+"""`labels export`: the unlabelled rows worth most, as tasks of Label Studio with the champion's predictions."""
 
 import json
 import logging
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """Tasks that were written.
 
     Attributes:
@@ -49,9 +48,9 @@ class Exported:
         )
 
 
-def export(
+def export_tasks(
     workspace: Workspace, *, n: int, strategy: str = "margin", out: Path | None = None, now: datetime | None = None
-) -> Exported:
+) -> ExportResult:
     """Write the unlabelled rows worth most as tasks, the most worth first, and the interface beside them.
 
     A row is unlabelled if it is known and its event has happened, and the table of labels does not have it. Which are
@@ -59,37 +58,31 @@ def export(
     same state gives the same tasks.
 
     Raises:
-        BadInput: The problem takes no labels by people, or the strategy can't be asked.
+        BadInput: The problem takes no labels by people, or the strategy does not apply.
         Refused: There is no unlabelled row.
     """
-    table.require(workspace.problem)
-    target = out or workspace.path(workspace.settings.reports) / "labels.json"
-    if target.suffix.lower() != ".json":
-        raise BadInput(f"{target} ends in {target.suffix!r}: tasks are .json")
-    moment, release = workspace.now(now), _champion(workspace, strategy)
+    problem = workspace.problem
+    table.require(problem)
+    path = out or workspace.path(workspace.settings.reports) / "labels.json"
+    if path.suffix.lower() != ".json":
+        raise BadInput(f"{path} ends in {path.suffix!r}: tasks are .json")
+    moment, release, target = workspace.now(now), _champion(workspace, strategy), problem.target
     classes = table.classes(workspace)
-    if not classes and workspace.problem.task is not Task.REGRESSION:
-        msg = f"no class of {workspace.problem.target.name} is known yet"
-        raise BadInput(f"{msg}: name them by Category() in shared/contract.py")
+    if not classes and problem.task is not Task.REGRESSION:
+        raise BadInput(f"no class of {target.name} is known yet: name them by Category() in shared/contract.py")
     rows = _unlabelled(workspace, release, now=moment)
-    predictions = release.predictor.predict(rows) if release else None
-    places = sampling.most(_worth(workspace, strategy, rows, predictions, now=moment), n)
-    answers = [[] for _ in places] if release is None or predictions is None else _answers(release, predictions[places])
-    tasks = [
-        labelstudio.task(key, row, list(answer))
-        for key, row, answer in zip(
-            _keys(workspace, rows[places]), _shown(workspace, rows[places]), answers, strict=True
-        )
-    ]
-    interface = target.with_suffix(".xml")
-    labelled = workspace.problem.target
-    question = f"{labelled.name}: {labelled.field.description}" if labelled.field.description else labelled.name
-    texts = {interface: labelstudio.interface(classes, question)}
-    texts[target] = json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    for path, text in texts.items():
-        with whole(path) as draft:
-            draft.write_text(text, encoding="utf-8", newline="\n")
-    return Exported(len(tasks), len(rows), strategy, target.as_posix(), interface.as_posix())
+    output = release.predictor.predict(rows) if release else None
+    chosen = sampling.most(_worth(workspace, strategy, rows, output, now=moment), n)
+    tasks = _tasks(workspace, rows[chosen])
+    if release and output is not None:
+        for task, prediction in zip(tasks, _predictions(release, output[chosen]), strict=True):
+            task["predictions"] = [prediction]
+    description = target.field.description
+    question = f"{target.name}: {description}" if description else target.name
+    interface = path.with_suffix(".xml")
+    _write(interface, labelstudio.interface(classes, question))
+    _write(path, json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    return ExportResult(len(tasks), len(rows), strategy, path.as_posix(), interface.as_posix())
 
 
 def _champion(workspace: Workspace, strategy: str) -> Release | None:
@@ -102,7 +95,7 @@ def _champion(workspace: Workspace, strategy: str) -> Release | None:
 
 
 def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime) -> pl.DataFrame:
-    """The unlabelled rows in the order of their key; with their features where there is a champion to ask."""
+    """The unlabelled rows in the order of their key; with their features where there is a champion."""
     problem, lake = workspace.problem, workspace.lake
     schema, history = problem.schema, datasets.known(problem, lake, as_of=now)
     rows: pl.LazyFrame = nw.to_native(history[schema.name])
@@ -119,41 +112,46 @@ def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime)
     return built.sort(schema.key)
 
 
-def _worth(
-    workspace: Workspace, strategy: str, rows: pl.DataFrame, predictions: Floats | None, *, now: datetime
-) -> Floats:
+def _worth(workspace: Workspace, strategy: str, rows: pl.DataFrame, output: Floats | None, *, now: datetime) -> Floats:
+    """How much a label of each row is worth."""
     problem, parameters = workspace.problem, workspace.parameters
     rng = np.random.default_rng(parameters.seed)
-    if strategy == "random" or predictions is None:
+    if strategy == "random" or output is None:
         return rng.random(len(rows))
     if strategy == "margin":
-        return sampling.margin(predictions)
-    known = datasets.training_set(problem, workspace.lake, as_of=now)
-    log.info("labels    asks %d refits on %d rows", sampling.MEMBERS, len(known))
-    return sampling.disagreement(sampling.committee(problem, parameters, known, rows, rng=rng), problem.task)
+        return sampling.margin(output)
+    labelled = datasets.training_set(problem, workspace.lake, as_of=now)
+    log.info("labels    fits %d models on samples of %d rows", sampling.MEMBERS, len(labelled))
+    return sampling.disagreement(sampling.committee(problem, parameters, labelled, rows, rng=rng), problem.task)
 
 
-def _answers(release: Release, predictions: Floats) -> Iterator[list[labelstudio.Row]]:
-    """What the champion says of each row."""
-    version = f"{MODEL} {release.version}"
-    if release.task is Task.REGRESSION:
-        yield from ([labelstudio.prediction(version, float(value), None)] for value in predictions)
-        return
-    names = release.classes or ("false", "true")
-    for row in sampling.of_classes(predictions):
-        likely = int(row.argmax())
-        yield [labelstudio.prediction(version, names[likely], float(row[likely]))]
+def _tasks(workspace: Workspace, rows: pl.DataFrame) -> list[labelstudio.Row]:
+    """A task a row: its key as text, since a browser rounds large numbers, and what is neither personal nor forbidden.
 
-
-def _keys(workspace: Workspace, rows: pl.DataFrame) -> list[dict[str, str]]:
-    """Each row's key, as text that is typed back exactly: numbers too, since a browser rounds large ones."""
-    return rows.select(pl.col(workspace.problem.schema.key).cast(pl.String)).to_dicts()
-
-
-def _shown(workspace: Workspace, rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """What annotators see of each row: the columns of the contract that are neither personal nor forbidden."""
+    What a client sends in a request is what annotators see.
+    """
     schema = workspace.problem.schema
     hidden = {*schema.having(Personal), *schema.having(Forbidden)}
     shown = [name for name in schema.request.names if name not in hidden and name in rows.columns]
-    found: list[dict[str, Any]] = json.loads(rows.select(shown).write_json())
-    return found
+    keys = rows.select(pl.col(schema.key).cast(pl.String)).to_dicts()
+    data = json.loads(rows.select(shown).write_json())
+    return [
+        {"data": {"key": key, labelstudio.ROW: row}, "predictions": []} for key, row in zip(keys, data, strict=True)
+    ]
+
+
+def _predictions(release: Release, output: Floats) -> Iterator[labelstudio.Row]:
+    """What the champion predicts for each row."""
+    version = f"{MODEL} {release.version}"
+    if release.task is Task.REGRESSION:
+        yield from (labelstudio.prediction(version, float(value)) for value in output)
+        return
+    names = release.classes or ("false", "true")
+    for row in sampling.of_classes(output):
+        likely = int(row.argmax())
+        yield labelstudio.prediction(version, names[likely], float(row[likely]))
+
+
+def _write(path: Path, text: str) -> None:
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
