@@ -22,7 +22,7 @@ SCRIPT = str(Path(*experiments.__path__) / "mine.py")
 
 @pytest.fixture
 def begun(trained: Workspace) -> Experiment:
-    return Experiment("mine", trained, trained.now(), fast=False, started=0)
+    return Experiment("mine", trained, trained.now(), fast=False)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_what_a_person_can_mend_is_told_in_a_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [SCRIPT])
     with pytest.raises(SystemExit) as end:
-        experiment.tell(type(error), error, None)
+        experiment.report_error(type(error), error, None)
     assert (end.value.code, capsys.readouterr().err) == (status, "mine.py: no\n")
 
 
 def test_other_errors_are_shown_where_they_happened(capsys: pytest.CaptureFixture[str]) -> None:
-    experiment.tell(ZeroDivisionError, ZeroDivisionError("by zero"), None)
+    experiment.report_error(ZeroDivisionError, ZeroDivisionError("by zero"), None)
     assert "ZeroDivisionError: by zero" in capsys.readouterr().err
 
 

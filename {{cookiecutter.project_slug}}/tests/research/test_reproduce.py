@@ -117,7 +117,7 @@ def test_a_run_is_made_again_in_no_other_environment_and_with_nobodys_trials(
     others = {"VIRTUAL_ENV": "other", "UV_PROJECT_ENVIRONMENT": "other", "OPTUNA_STORAGE": "sqlite:///other.db"}
     for name, value in others.items():
         monkeypatch.setenv(name, value)
-    around = module._surroundings(trained, runs(trained).runs[0], tmp_path)
+    around = module._environment(trained, runs(trained).runs[0], tmp_path)
     assert not others.keys() & around.keys()
     assert around["ML_TRACKING"] == str(tmp_path / "mlruns")
 
@@ -128,8 +128,7 @@ def test_what_differs_is_named(trained: Workspace) -> None:
         run.log({"auc": 0.8})
         run.client.set_tag(run.id, "onnx", "another")
     then = next(run for run in runs(trained).runs if run.id == first)
-    found = module._compared(then, trained.registry)
-    assert found.again == second
+    found = module._compare(then, trained.registry)
     assert not found.ok
     assert found.differs == ("auc: 0.7 then, 0.8 now", "model: other bytes")
     assert str(found).splitlines() == [f"run {first[:8]} again differs:", *(f"  {line}" for line in found.differs)]

@@ -1,21 +1,21 @@
 """What experiments have in common: rows and their split, `--fast`, progress, and the tracked run with what it found.
 
-A script says `start(PROBLEM, "what it is")`, tells its story in cells, and ends with `keep`.
+A script says `start(PROBLEM, "what it is")`, tells its story in cells, and ends with `log`.
 """
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import TypeVar
 
 import click
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.core import datasets, plots
@@ -60,14 +60,12 @@ class Experiment:
         workspace: The project's.
         as_of: What was known by then is used.
         fast: Whether some rows and few repetitions are enough, to see that every line runs.
-        started: By the computer's own clock.
     """
 
     kind: str
     workspace: Workspace
     as_of: datetime
     fast: bool
-    started: float
 
     @property
     def problem(self) -> Problem:
@@ -123,16 +121,12 @@ class Experiment:
         )
         return Effect(low.mean, low.lower, -high.lower, low.rows)
 
-    def few(self, items: Sequence[T], most: int) -> Sequence[T]:
-        """All of them; with `--fast` at most some."""
-        return items[:most] if self.fast else items
-
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """One after the other, with a line of progress."""
         with click.progressbar(list(items), label=self.kind, file=sys.stderr) as bar:
             yield from bar
 
-    def keep(
+    def log(
         self,
         finding: str,
         metrics: Mapping[str, float],
@@ -141,56 +135,68 @@ class Experiment:
         figure: Figure | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Keep what was found as a tracked run, with table and picture beside it and among the reports, and show it.
+        """Log the results as a tracked run, with table and figure beside it and among the reports, and print them.
 
         Args:
             finding: In a sentence.
             metrics: What `reproduce` compares: nothing that the computer's speed decides.
             table: The result, short enough to be printed.
-            figure: The picture, if there is one.
+            figure: The plot, if there is one.
             tags: What else is to be known of the run.
 
         Returns:
             The run's id.
         """
-        lake, seconds = self.workspace.lake, f"{monotonic() - self.started:.1f}"
-        made_of = provenance(self.workspace.root, tables=datasets.versions(self.problem, lake), as_of=self.as_of)
-        about = {"finding": finding, "fast": str(self.fast).lower(), "seconds": seconds} | dict(tags or {})
-        name = self.kind.replace(" ", "-") + ("-fast" if self.fast else "")
+        workspace, name = self.workspace, self.kind.replace(" ", "-") + ("-fast" if self.fast else "")
+        recorded = provenance(workspace.root, tables=datasets.versions(self.problem, workspace.lake), as_of=self.as_of)
+        recorded |= {"finding": finding, "fast": str(self.fast).lower()} | dict(tags or {})
         files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": plots.png(figure)} if figure else {})
-        folder = self.workspace.path(self.workspace.settings.reports)
+        folder = workspace.path(workspace.settings.reports)
         folder.mkdir(parents=True, exist_ok=True)
-        with self.workspace.registry.run(self.kind, self.workspace.parameters.model_dump(), made_of | about) as run:
+        with workspace.registry.run(self.kind, workspace.parameters.model_dump(), recorded) as run:
             run.log(metrics)
             for file, content in files.items():
                 run.log_artifact(file, content)
                 (folder / file).write_bytes(content)
         show(table)
-        print(finding)
-        print("\n".join(str(folder / file) for file in files))
-        print(f"run {run.id}")
+        print(finding, *(folder / file for file in files), f"run {run.id}", sep="\n")
         return run.id
 
 
 def start(problem: Problem, kind: str) -> Experiment:
-    """Open the project for an experiment, with its `.env`; scripts that run whole take `--fast`, cells do not."""
-    whole = Path(sys.argv[0]).resolve().is_relative_to(Path(__file__).parent)
+    """Open the project for an experiment, with its `.env`; scripts take `--fast`, cells do not."""
+    script = Path(sys.argv[0]).resolve().is_relative_to(Path(__file__).parent)
     parser = ArgumentParser(prog=Path(sys.argv[0]).name, description=f"Experiment: {kind}; a tracked run.")
     parser.add_argument("--fast", action="store_true", help="some rows, few repetitions: does every line run?")
-    fast: bool = parser.parse_args(sys.argv[1:] if whole else []).fast
-    if whole:
-        sys.excepthook = tell
+    fast: bool = parser.parse_args(sys.argv[1:] if script else []).fast
+    if script:
+        sys.excepthook = report_error
     workspace = open_project(problem)
-    return Experiment(kind, workspace, workspace.now(), fast, monotonic())
+    return Experiment(kind, workspace, workspace.now(), fast)
 
 
-def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say what a person can mend in one line, and end like a command; of all else, show where it happened."""
+def report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error that a person can correct in one line, and exit like a command; of others, the traceback."""
     if not isinstance(error, BadInput | Refused):
         sys.__excepthook__(kind, error, trace)
         return
     print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
     raise SystemExit(2 if isinstance(error, BadInput) else 1)
+
+
+def plot_effects(effects: Mapping[str, Effect], *, title: str, label: str) -> tuple[Figure, Axes]:
+    """Each effect with its bounds, the first on top: blue where it is surely above 0, red where surely below."""
+    figure = plots.figure(8, 1.5 + 0.3 * len(effects))
+    axes = figure.subplots()
+    for place, effect in enumerate(effects.values()):
+        colour = "tab:blue" if effect.lower > 0 else "tab:red" if effect.upper < 0 else "tab:gray"
+        axes.plot([effect.lower, effect.upper], [place, place], color=colour, linewidth=2)
+        axes.plot(effect.mean, place, "o", color=colour)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(effects)), list(effects))
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel=label)
+    return figure, axes
 
 
 def show(table: pl.DataFrame) -> None:

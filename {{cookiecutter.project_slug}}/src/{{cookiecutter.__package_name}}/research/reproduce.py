@@ -1,11 +1,11 @@
-"""RunInfo runs, and each of them again as it was: the same commit, lock, tables and time; equal, or what differs."""
+"""`runs` and `reproduce`: the tracked runs, and one of them again, from its commit, lock, tables and time."""
 
 import hashlib
 import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from {{cookiecutter.__package_name}}.core.store.erasures import since
 from {{cookiecutter.__package_name}}.core.store.registry import Registry, RunInfo
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
+FIGURES = ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "gain")  # of a run, for people
 ONNX = "onnx"  # the tag of the hash of a challenger's model
 SHORT = 8  # characters of an id, for people
 TRACKING = "mlruns"
@@ -24,40 +25,27 @@ PYTHON = ("uv", "run", "--locked", "python")  # of the worktree, in the environm
 
 @dataclass(frozen=True)
 class Runs:
-    """RunInfo runs, the newest first."""
+    """The tracked runs, the newest first."""
 
     runs: tuple[RunInfo, ...]
 
     def __str__(self) -> str:
         """A line a run."""
-        lines = []
-        for run in self.runs:
-            names = [
-                name for name in ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "gain") if name in run.metrics
-            ]
-            figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names)
-            state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
-            commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
-            fast = " fast" if run.tags.get("fast") == "true" else ""
-            what = f"{run.tags.get('kind', '')}{fast}{state}"
-            lines.append(f"{run.id[:SHORT]}  {run.started:%Y-%m-%d %H:%M}  {what}  {commit}  {figures}")
-        return "\n".join(lines) or "no runs yet: run, or an experiment, makes the first"
+        return "\n".join(map(_line, self.runs)) or "no runs yet: run, or an experiment, makes the first"
 
 
 @dataclass(frozen=True)
-class Reproduced:
+class ReproductionResult:
     """A run beside itself, made again.
 
     Attributes:
         run: Its id.
-        again: Of the run that was made again, in a registry of its own that is gone.
         differs: What is not equal, with both values; empty where all is.
         metrics: How many metrics were compared.
         models: How many models, byte for byte.
     """
 
     run: str
-    again: str
     differs: tuple[str, ...]
     metrics: int
     models: int
@@ -79,7 +67,15 @@ def runs(workspace: Workspace) -> Runs:
     return Runs(tuple(workspace.registry.runs()))
 
 
-def reproduce(workspace: Workspace, run: str | None = None) -> Reproduced:
+def _line(run: RunInfo) -> str:
+    figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in FIGURES if name in run.metrics)
+    kind = run.tags.get("kind", "") + (" fast" if run.tags.get("fast") == "true" else "")
+    state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
+    commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
+    return f"{run.id[:SHORT]}  {run.started:%Y-%m-%d %H:%M}  {kind}{state}  {commit}  {figures}"
+
+
+def reproduce(workspace: Workspace, run: str | None = None) -> ReproductionResult:
     """Do a run again, as it was: in a worktree of its commit with its lock, on its tables, as of its time.
 
     Args:
@@ -96,12 +92,14 @@ def reproduce(workspace: Workspace, run: str | None = None) -> Reproduced:
         raise Refused(f"{erased} rows were erased since run {found.id[:SHORT]} was made: it can't be equal any more")
     _require_tables(workspace, found)
     with _worktree(workspace.root, found.tags["commit"]) as folder:
-        lock = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest() if (folder / "uv.lock").is_file() else ""
-        if lock != found.tags["lock"]:
+        lock = folder / "uv.lock"
+        if not lock.is_file() or hashlib.sha256(lock.read_bytes()).hexdigest() != found.tags["lock"]:
             raise BadInput(f"run {found.id[:SHORT]} had another lock than its commit has: it can't be made again here")
-        _again(folder, command, _surroundings(workspace, found, folder))
-        registry = Registry(str(folder / TRACKING), workspace.registry.model)
-        return _compared(found, registry)
+        done = _run(*PYTHON, *command, folder=folder, environment=_environment(workspace, found, folder))
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or ["it says nothing"]
+            raise Refused(f"{' '.join(command)} fails now, where it did not then: {last[0]}")
+        return _compare(found, Registry(str(folder / TRACKING), workspace.registry.model))
 
 
 def _found(workspace: Workspace, run: str | None) -> RunInfo:
@@ -152,17 +150,17 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
     """A folder with the files of a commit."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary, root.name)
-        made = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), commit)
+        made = _run("git", "worktree", "add", "--detach", "--quiet", str(folder), commit, folder=root)
         if made.returncode:
             reason = made.stderr.strip().splitlines()[-1]
             raise BadInput(f"commit {commit[:SHORT]} can't be checked out: {reason}; fetch it first")
         try:
             yield folder
         finally:
-            _git(root, "worktree", "remove", "--force", str(folder))
+            _run("git", "worktree", "remove", "--force", str(folder), folder=root)
 
 
-def _surroundings(workspace: Workspace, run: RunInfo, folder: Path) -> dict[str, str]:
+def _environment(workspace: Workspace, run: RunInfo, folder: Path) -> dict[str, str]:
     """The environment of the process: the run's tables and time, a registry of its own, nobody's trials."""
     tables = {name: version for name, version in json.loads(run.tags["tables"]).items() if version >= 0}
     kept = {name: value for name, value in os.environ.items() if name not in OTHERS}
@@ -171,26 +169,7 @@ def _surroundings(workspace: Workspace, run: RunInfo, folder: Path) -> dict[str,
     return kept | own | {"ML_NOW": run.tags["as_of"], "ML_REPORTS": str(folder / "reports")}
 
 
-def _again(folder: Path, command: list[str], environment: dict[str, str]) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603 - the project's own command
-            [*PYTHON, *command],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            check=False,
-        )
-    except OSError as error:
-        raise BadInput(f"uv, which makes the environment of the run, can't be started: {error.strerror}") from error
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it says nothing"]
-        raise Refused(f"{' '.join(command)} fails now, where it did not then: {last[0]}")
-
-
-def _compared(run: RunInfo, registry: Registry) -> Reproduced:
+def _compare(run: RunInfo, registry: Registry) -> ReproductionResult:
     again = next((made for made in registry.runs() if made.tags.get("kind") == run.tags.get("kind")), None)
     if again is None:
         raise Refused(f"the command of run {run.id[:SHORT]} leaves no run of kind {run.tags.get('kind')} now")
@@ -201,11 +180,15 @@ def _compared(run: RunInfo, registry: Registry) -> Reproduced:
     ]
     if run.tags.get(ONNX) != again.tags.get(ONNX):
         differs.append("model: other bytes")
-    return Reproduced(run.id, again.id, tuple(differs), len(run.metrics), int(ONNX in run.tags))
+    return ReproductionResult(run.id, tuple(differs), len(run.metrics), int(ONNX in run.tags))
 
 
-def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def _run(
+    *command: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        return subprocess.run(  # noqa: S603 - git, or the project's own command
+            command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
+        )
     except OSError as error:
-        raise BadInput(f"git, which has the run's commit, can't be started: {error.strerror}") from error
+        raise BadInput(f"{command[0]} can't be started: {error.strerror}") from error

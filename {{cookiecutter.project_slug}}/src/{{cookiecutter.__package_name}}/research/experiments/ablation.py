@@ -10,23 +10,21 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.research.experiment import Effect, start
+from {{cookiecutter.__package_name}}.research.experiment import Effect, plot_effects, start
 from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 experiment = start(PROBLEM, "ablation")
 rows, rng = experiment.rows(), np.random.default_rng(0)
-noise = [f"noise_{number}" for number in experiment.few(range(1, 6), 2)]
+noise = [f"noise_{number}" for number in range(1, 3 if experiment.fast else 6)]
 rows = rows.with_columns(pl.Series(name, rng.normal(size=len(rows))) for name in noise)
 problem = replace(experiment.problem, features=(*experiment.problem.features, *noise))
 before, held = experiment.split(rows)
 
 # %% Each feature alone, and each group that shared/features.py has a name for, like WEATHER = ("wind", "rain")
 own = experiment.problem.features
-columns = {name: (name,) for name in (*noise, *experiment.few(own, 2))} | {
-    name: value for name, value in vars(features).items() if isinstance(value, tuple) and set(value) < set(own)
-}
+groups = {name: value for name, value in vars(features).items() if isinstance(value, tuple) and set(value) < set(own)}
+columns = {name: (name,) for name in (*noise, *own[: 2 if experiment.fast else None])} | groups
 
 # %% Left out one after the other
 everything = evaluation.losses(experiment.answers(problem, before, held))
@@ -65,31 +63,15 @@ finding = (
     f"{len(useful)} of {len(columns) - len(noise)} are surely worth more than noise: {', '.join(useful) or 'none'}"
 )
 
-# %% A picture
-figure = plots.figure(8, 1.5 + 0.3 * len(ordered))
-axes = figure.subplots()
-colours = {
-    "useful": "tab:blue",
-    "no better than noise": "tab:gray",
-    "better without": "tab:red",
-    "the control": "black",
-}
-for place, name in enumerate(reversed(ordered)):
-    effect, colour = effects[name], colours[verdicts[name]]
-    axes.plot([effect.lower, effect.upper], [place, place], color=colour, linewidth=2)
-    axes.plot(effect.mean, place, "o", color=colour)
-axes.axvline(0, color="black", linewidth=0.8)
-axes.axvline(bar, color="black", linewidth=0.8, linestyle=":")
-for text, colour in colours.items():
-    axes.plot([], [], "o-", color=colour, label=text)
-axes.legend(loc="lower right")
-axes.set_yticks(range(len(ordered)), list(reversed(ordered)))
-axes.set(
-    title="what the model loses without it",
-    xlabel=f"growth of the mean loss on {len(held)} rows of the newest window",
+# %% A plot
+figure, axes = plot_effects(
+    {f"{name}, {verdicts[name]}": effects[name] for name in ordered},
+    title="what the model loses without it (dotted: noise)",
+    label=f"growth of the mean loss on {len(held)} rows of the newest window",
 )
+axes.axvline(bar, color="black", linewidth=0.8, linestyle=":")
 
-# %% Keep it as a tracked run
+# %% Log it as a tracked run
 metrics = {f"gain.{name}": effect.mean for name, effect in effects.items()}
 metrics |= {f"gain_lower.{name}": effect.lower for name, effect in effects.items()}
-experiment.keep(finding, metrics | {"useful": len(useful)}, table=table, figure=figure)
+experiment.log(finding, metrics | {"useful": len(useful)}, table=table, figure=figure)

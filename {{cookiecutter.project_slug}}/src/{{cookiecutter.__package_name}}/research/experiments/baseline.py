@@ -50,7 +50,7 @@ if "random" in splits:
     surely = "surely" if flattered.lower > 0 else "not proven to be"
     finding += f"\na random split flatters it by {flattered}: {surely} more than it can do"
 
-# %% A picture
+# %% A plot
 figure = plots.figure(8, 4.5)
 axes = figure.subplots()
 places, width = np.arange(3), 0.8 / len(splits)
@@ -63,5 +63,5 @@ axes.set(title=f"mean loss on {len(held)} rows of the newest window (less is bet
 axes.margins(y=0.12)
 axes.legend(title="split", loc="upper right")
 
-# %% Keep it as a tracked run
-experiment.keep(finding, metrics, table=table, figure=figure)
+# %% Log it as a tracked run
+experiment.log(finding, metrics, table=table, figure=figure)

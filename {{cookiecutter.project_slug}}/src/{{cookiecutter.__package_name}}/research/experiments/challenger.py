@@ -12,11 +12,10 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Frame
 from {{cookiecutter.__package_name}}.core.features import windows
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.research.experiment import start
+from {{cookiecutter.__package_name}}.research.experiment import plot_effects, start
 from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 # %% The idea: where it rained for hours, flights wait
@@ -60,19 +59,14 @@ table = pl.DataFrame(
 )
 finding = f"{FEATURE} lowers the loss by {better}: {'better' if better.lower > 0 else 'not proven to be better'}"
 
-# %% A picture
-figure = plots.figure(8, 4)
-axes = figure.subplots()
-names = [*table["window from"].reverse(), "all"]
-for place, effect in enumerate([*reversed(effects), better]):
-    colour = "tab:blue" if effect.lower > 0 else "tab:red" if effect.upper < 0 else "tab:gray"
-    axes.plot([place, place], [effect.lower, effect.upper], color=colour, linewidth=2)
-    axes.plot(place, effect.mean, "o", color=colour)
-axes.axhline(0, color="black", linewidth=0.8)
-axes.set_xticks(range(len(names)), names)
-axes.set(title=f"what {FEATURE} does, window by window", ylabel="mean loss lower by", xlabel="window from")
+# %% A plot
+figure, _ = plot_effects(
+    dict(zip([*table["window from"], "all"], [*effects, better], strict=True)),
+    title=f"what {FEATURE} does, window by window",
+    label="mean loss lower by",
+)
 
-# %% Keep it as a tracked run
+# %% Log it as a tracked run
 decision = experiment.workspace.acceptance.decision
 metrics = {
     f"{name}.{metric}": value
@@ -80,4 +74,4 @@ metrics = {
     for metric, value in evaluation.metrics(given, decision).items()
 }
 metrics |= {"gain": better.mean, "gain_lower": better.lower}
-experiment.keep(finding, metrics, table=table, figure=figure, tags={"feature": FEATURE})
+experiment.log(finding, metrics, table=table, figure=figure, tags={"feature": FEATURE})

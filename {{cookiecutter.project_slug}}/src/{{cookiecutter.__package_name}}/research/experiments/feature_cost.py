@@ -67,7 +67,7 @@ over = [name for name in ordered if verdicts[name] != "within"]
 finding = f"{len(over)} of {len(ordered)} features are over the budget: {', '.join(over) or 'none'}"
 finding += f"\nall together take {together:.2f} s for {len(rows)} rows, and {sum(size.values()) / 1e6:.1f} MB"
 
-# %% A picture
+# %% A plot
 figure = plots.figure(10, 1.5 + 0.3 * len(ordered))
 left, right = figure.subplots(1, 2, sharey=True)
 names = ordered[::-1]
@@ -80,7 +80,7 @@ for axes, values, limit, title in (
     axes.set(title=f"{title}, a row")
 right.legend(loc="lower right")
 
-# %% Keep it as a tracked run: bytes are the same on every computer, seconds are not
+# %% Log it as a tracked run: bytes are the same on every computer, seconds are not
 metrics = {f"bytes.{name}": float(size[name]) for name in problem.features} | {"rows": float(len(rows))}
 tags = {f"seconds.{name}": f"{spent[name]:.4f}" for name in problem.features}
-experiment.keep(finding, metrics, table=table, figure=figure, tags=tags)
+experiment.log(finding, metrics, table=table, figure=figure, tags=tags)

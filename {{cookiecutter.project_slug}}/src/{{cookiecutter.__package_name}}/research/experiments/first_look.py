@@ -34,7 +34,7 @@ shares = rows.select(pl.col(features).null_count() / pl.len()).transpose(
 )
 show(shares.filter(pl.col("missing") > 0))
 
-# %% A picture
+# %% A plot
 figure = plots.figure(11, 7)
 axes = figure.subplots(2, 2).ravel()
 axes[0].bar(monthly["month"].dt.strftime("%b"), monthly["late"])
@@ -46,6 +46,6 @@ axes[2].set(title="late, by carrier")
 axes[3].plot(delayed["delay_mean"], delayed["late"], marker="o")
 axes[3].set(title="late, by the airport's mean delay in the three hours before", xlabel="minutes")
 
-# %% Keep it as a tracked run
+# %% Log it as a tracked run
 rate = float(rows.select(pl.col(TARGET).mean()).item())
-experiment.keep(f"{rate:.1%} are late", {"rows": len(rows), "rate": rate}, table=hourly, figure=figure)
+experiment.log(f"{rate:.1%} are late", {"rows": len(rows), "rate": rate}, table=hourly, figure=figure)
