@@ -22,7 +22,7 @@ DRAWN = """
 count => document.querySelectorAll('img[alt]').length >= count
     && [...document.querySelectorAll('img[alt]')].every(image => image.complete)
 """
-FIGURES = {"data": 3, "lifecycle": 1, "model": 5}  # of each report of the example
+FIGURES = {"data": 3, "lifecycle": 1, "model": 3}  # of each report of the example
 
 
 @contextmanager

@@ -62,8 +62,14 @@ def given(champion, workspace):
 
 
 @app.cell
-def calibration(champion):
-    page.section("Calibration", answers.calibration(champion))
+def shuffled(champion, workspace):
+    importance = answers.importance(workspace, champion)
+    return (importance,)
+
+
+@app.cell
+def overview(champion, importance, workspace):
+    page.section("Quality of the champion", answers.overview(workspace, champion, importance))
     return
 
 
@@ -76,20 +82,13 @@ def slider(workspace):
 
 @app.cell
 def cost(champion, threshold, workspace):
-    page.section("Threshold and cost", threshold, answers.in_words(workspace, champion, threshold.value))
+    page.section("Threshold and cost", threshold, answers.at_threshold(workspace, champion, threshold.value))
     return
 
 
 @app.cell
-def costs(champion, workspace):
-    page.section("", answers.costs(workspace, champion), answers.thresholds(workspace, champion))
-    return
-
-
-@app.cell
-def effects(champion, workspace):
-    importance = answers.importance(workspace, champion)
-    page.section("Effects of features", answers.matters(importance), answers.moves(champion, importance))
+def effects(champion, importance):
+    page.section("Effects of features", answers.moves(champion, importance))
     return
 
 

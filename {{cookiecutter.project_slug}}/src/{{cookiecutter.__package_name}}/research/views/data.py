@@ -1,9 +1,8 @@
 """The data by day: how many rows, what is missing, and how far features are from what the champion was trained on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 
-import numpy as np
 import polars as pl
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
@@ -36,22 +35,17 @@ def volume(workspace: Workspace) -> Figure:
 
 def nulls(workspace: Workspace) -> Figure | str:
     """The share of missing values by day, of the columns in which some are."""
-    found = {name: days for schema in workspace.problem.schemas.values() for name, days in _missing(workspace, schema)}
-    if not found:
+    tables = []
+    for schema in workspace.problem.schemas.values():
+        days = every_day(workspace, schema, pl.col(schema.public.names).null_count() / pl.len())
+        some = [name for name in schema.public.names if days[name].sum() > 0]
+        tables.append(days.select(ON, pl.col(some).name.prefix(f"{schema.name}.")))
+    shares = pl.concat(tables, how="align")
+    names = [name for name in shares.columns if name != ON]
+    if not names:
         return "No value is missing in any table."
-    first, last = min(days[ON][0] for days in found.values()), max(days[ON][-1] for days in found.values())
-    span = pl.DataFrame({ON: pl.date_range(first, last, eager=True)})
-    shares = [span.join(days, on=ON, how="left", maintain_order="left")[ROWS].to_numpy() for days in found.values()]
-    return heat(span[ON], list(found), np.array(shares), most=1.0, label="share missing")
-
-
-def _missing(workspace: Workspace, schema: Schema) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The columns of a table in which values are missing, and which share of them is, by day."""
-    names = schema.public.names
-    days = every_day(workspace, schema, pl.col(names).null_count() / pl.len())
-    for name in names:
-        if days[name].sum() > 0:
-            yield f"{schema.name}.{name}", days.select(ON, pl.col(name).alias(ROWS))
+    shares = shares.upsample(ON, every="1d")
+    return heat(shares[ON], names, shares.select(names).to_numpy().T, most=1.0, label="share missing")
 
 
 def every_day(workspace: Workspace, schema: Schema, *wanted: pl.Expr) -> pl.DataFrame:
