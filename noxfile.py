@@ -19,6 +19,9 @@ nox.options.default_venv_backend = "none"
 HERE = Path(__file__).parent
 PROJECT = HERE / "{{cookiecutter.project_slug}}"
 SLUG = "my-ml-project"
+FRAMEWORK = HERE / "tests" / "framework"
+OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": ""}  # the rendered project's own environment
+RENDERED = HERE / ".cache" / "framework"  # the project in which the framework is tested
 
 
 def uv(session: nox.Session, *arguments: str) -> None:
@@ -30,6 +33,22 @@ def bake(session: nox.Session, folder: Path) -> Path:
     """Make a project with the default answers in a folder."""
     uv(session, "cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir", str(folder))
     return folder / SLUG
+
+
+def framework_project(session: nox.Session) -> Path:
+    """Render the project that the framework's tests run in, with their packages; its environment is kept."""
+    project = RENDERED / SLUG
+    project.mkdir(parents=True, exist_ok=True)
+    for path in project.iterdir():
+        if path.name != ".venv":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(bake(session, Path(folder)), project, dirs_exist_ok=True)
+    packages = RENDERED / "requirements.txt"
+    session.run("uv", "export", "--quiet", "--frozen", "--only-group", "framework", "--output-file", str(packages))
+    session.run("uv", "sync", "--quiet", "--locked", "--inexact", "--directory", str(project), env=OWN)
+    session.run("uv", "pip", "install", "--quiet", "--python", str(project / ".venv"), "-r", str(packages))
+    return project
 
 
 @nox.session(default=False)
@@ -50,13 +69,27 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types with mypy."""
+    """Check types with mypy, those of the framework's tests beside the project that they test."""
     uv(session, "mypy", *session.posargs)
+    project = framework_project(session)
+    line = ["uv", "run", "--no-sync", "mypy", "--config-file", "pyproject.toml", str(FRAMEWORK)]
+    session.chdir(project)
+    session.run(*line, env=OWN | {"MYPYPATH": str(HERE)})
+
+
+@nox.session
+def framework(session: nox.Session) -> None:
+    """Run the framework's tests in a rendered project on all cores; they must reach most of its branches."""
+    project = framework_project(session)
+    line = ["uv", "run", "--no-sync", "pytest", f"--config-file={FRAMEWORK / 'pytest.toml'}", str(FRAMEWORK)]
+    coverage = ["--cov", f"--cov-config={FRAMEWORK / 'coverage.toml'}", "--cov-report=term-missing:skip-covered"]
+    session.chdir(project)
+    session.run(*line, *(session.posargs or ["--numprocesses=auto", *coverage]), env=OWN)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on all cores."""
+    """Run the template's tests on all cores."""
     uv(session, "pytest", "--numprocesses=auto", *session.posargs)
 
 

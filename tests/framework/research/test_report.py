@@ -1,0 +1,236 @@
+"""Reports: exported and served by marimo; what they show is what is in the tables."""
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
+from typing import Annotated
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from my_ml_project.core.contracts.schema import AT, Key, Personal
+from my_ml_project.core.errors import BadInput
+from my_ml_project.core.models.evaluation import cost, metrics
+from my_ml_project.core.workspace import Workspace
+from my_ml_project.production import lifecycle
+from my_ml_project.research import report as module_of_report
+from my_ml_project.research.report import PROGRAMS, names, report
+from my_ml_project.research.views import answers, data, model
+from my_ml_project.shared import contract
+
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+PACKAGE = module_of_report.__name__.partition(".")[0]
+
+
+def a_week_on(workspace: Workspace) -> Workspace:
+    """The same with the rows and labels of a week more."""
+    assert lifecycle.bring_in(workspace, START + timedelta(days=7)).ok
+    return workspace.pinned()
+
+
+# --- export
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which reports are looked for, with one of them."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    shutil.copy(PROGRAMS / "lifecycle.py", folder)
+    monkeypatch.setattr(module_of_report, "PROGRAMS", folder)
+    return folder
+
+
+def test_a_report_is_exported_with_its_figures_and_tables_and_without_its_code(
+    trained: Workspace, programs: Path
+) -> None:
+    written = report(trained, html=Path("pages"))
+    assert str(written) == "pages/lifecycle.html"
+    page = Path("pages/lifecycle.html").read_text(encoding="utf-8")
+    text = unescape(page.encode().decode("unicode_escape"))
+    assert f"Table versions: {versions(trained)}" in text
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<marimo-table ") == 3
+    assert "lifecycle.timeline(" not in text, "code"
+    assert (programs / "lifecycle.py").is_file()
+
+
+def versions(workspace: Workspace) -> str:
+    return ", ".join(f"{name} {workspace.lake.version(name)}" for name in workspace.problem.schemas)
+
+
+def test_a_cell_that_fails_is_named_and_no_page_is_written(trained: Workspace, programs: Path) -> None:
+    source = (programs / "lifecycle.py").read_text(encoding="utf-8")
+    broken = source.replace("lifecycle.ages(workspace)", 'int("no number\\nat all")')
+    assert broken != source
+    (programs / "staleness.py").write_text(broken, encoding="utf-8")
+    with pytest.raises(BadInput, match=r"^report staleness: cell ages fails: invalid literal for int[^\n]*$"):
+        report(trained, html=Path("pages"))
+    assert not Path("pages").exists()
+
+
+def test_without_a_champion_one_line_says_what_comes_first(empty: Workspace) -> None:
+    with pytest.raises(BadInput, match=r"^there is no champion to report on yet: run first; [^\n]*$"):
+        report(empty, html=Path("pages"))
+
+
+def test_the_programs_are_as_marimo_has_them() -> None:
+    files = [str(PROGRAMS / f"{name}.py") for name in names()]
+    line = [sys.executable, "-m", "marimo", "check", "--strict", *files]
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- persons
+
+
+class Guarded(contract.SUBJECT):
+    """Two columns of the subject say something about a person now, one of them its key."""
+
+    leg: Annotated[int, Field(gt=0), Key(), Personal()]
+    number: Annotated[int, Personal()]
+
+
+def test_a_column_that_is_personal_by_now_is_shown_nowhere(trained: Workspace) -> None:
+    """Not even from the evidence of a training in which it was not."""
+    (trained.root / "config" / "acceptance.toml").write_text('[slices]\ncolumns = ["number"]\n', encoding="utf-8")
+    tables = (Guarded, *contract.TABLES[1:])
+    guarded = dataclasses.replace(trained, problem=dataclasses.replace(trained.problem, subject=Guarded, tables=tables))
+    shown = {}
+    for workspace in (trained, guarded):
+        found = model.by_champion(workspace)
+        lines = model.quality(workspace, found, "brier").axes[0].get_lines()
+        labels = {str(line.get_label()).split()[0] for line in lines}
+        shown[workspace is guarded] = {*found.rows.columns, *model.worst(workspace, found).columns, *labels}
+    assert {"leg", "number"} <= shown[False]
+    assert not {"leg", "number"} & shown[True]
+    assert model.case(guarded, found, "1") == "Rows have no key by which one could be found."
+
+
+# --- what is shown
+
+
+def test_the_slider_tells_the_cost_of_its_threshold(trained: Workspace) -> None:
+    found, decision = model.by_champion(trained), trained.acceptance.decision
+    told = {at: answers.at_threshold(trained, found, at) for at in (0.1, 0.5)}
+    for at, text in told.items():
+        assert f"From **{at:.2f}** on, decisions cost **{cost(found.answers, decision, threshold=at):.1f}** per" in text
+    assert told[0.1] != told[0.5]
+
+
+def test_labels_since_the_training_are_among_the_champions_rows(trained: Workspace) -> None:
+    before = model.by_champion(trained.pinned())
+    after = model.by_champion(a_week_on(trained))
+    new = after.rows.tail(len(after.rows) - len(before.rows))
+    assert 1000 < len(new) < 3000
+    assert np.array_equal(after.answers.prediction[-len(new) :], after.champion.predictor.predict(new))
+
+
+def test_quality_by_week_is_that_of_its_rows(trained: Workspace) -> None:
+    workspace = a_week_on(trained)
+    found = model.in_service(workspace)
+    chosen = found.rows["carrier"] == "DL"
+    table = model.over_time(workspace, found, "brier", chosen)
+    assert len(table) > 1
+    for week, rows, value in table.iter_rows():
+        mine = ((found.rows[AT].dt.truncate("1w").dt.date() == week) & chosen).to_numpy()
+        figures = metrics(found.answers[mine], workspace.acceptance.decision)
+        assert (rows, value) == (mine.sum(), figures["brier"])
+
+
+def test_answers_given_ahead_are_held_against_their_labels(trained: Workspace) -> None:
+    assert isinstance(model.given(trained, model.by_champion(trained)), str), "no label has come yet"
+    workspace = a_week_on(trained)
+    table = model.given(workspace, model.by_champion(workspace))
+    assert not isinstance(table, str)
+    assert table[""].to_list() == ["predicted ahead"]
+    assert 50 < table["labels"].item() < 700
+
+
+def test_a_row_is_found_by_its_key(trained: Workspace) -> None:
+    found = model.by_champion(trained)
+    key = str(found.rows["leg"][3])
+    told = model.case(trained, found, key)
+    assert not isinstance(told, str)
+    assert set(told["feature"]) == set(trained.problem.features)
+    assert told.filter(feature="carrier")["value"].item() == found.rows["carrier"][3]
+    assert "<i>" not in str(model.case(trained, found, "<i>"))
+
+
+def test_missing_values_are_shown_where_there_are_some(trained: Workspace) -> None:
+    drawn = data.nulls(trained)
+    assert not isinstance(drawn, str)
+    assert {label.get_text() for label in drawn.axes[0].get_yticklabels()} == {"weather.wind_gust", "weather.pressure"}
+
+
+def test_drift_is_measured_on_every_day_and_warns_only(trained: Workspace) -> None:
+    index = data.stability(trained)
+    assert not isinstance(index, str)
+    assert index.height == 90
+    assert "Drift alone is a warning" in data.moved(trained, index)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_report_shows_the_tables_as_they_were_when_it_was_opened(
+    name: str, trained: Workspace, shown: Callable[[str, Workspace], str]
+) -> None:
+    pinned = trained.pinned()
+    before = shown(name, pinned)
+    assert f"Data as of <strong>{pinned.now():%Y-%m-%d %H:%M}</strong>" in before
+    assert f"Table versions: {versions(trained)}, " in before
+    then = a_week_on(trained)
+    after = shown(name, then)
+    assert f"Table versions: {versions(trained)}, " in after
+    assert images(after) != images(before)
+    assert images(shown(name, pinned)) == images(before)
+    assert last_day(data.volume(then)) - last_day(data.volume(pinned)) == 7
+
+
+def images(text: str) -> list[str]:
+    return re.findall(r"data:image/png;base64,([^\"']+)", text)
+
+
+def last_day(drawn: Figure) -> int:
+    """Until when bars are drawn, as a number of days."""
+    return int(drawn.axes[0].dataLim.x1)
+
+
+# --- the server
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process could answer")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_reports_are_served_on_this_machine_until_a_signal(trained: Workspace, number: signal.Signals) -> None:
+    line = [sys.executable, "-m", PACKAGE, "report", "--port", "0"]
+    with subprocess.Popen(line, cwd=trained.root, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stderr
+        told = process.stderr.readline()
+        found = re.fullmatch(r"reports at (http://127\.0\.0\.1:\d+) until Ctrl-C\n", told)
+        assert found, told + process.stderr.read()
+        for path in ("/", *(f"/?file={name}.py" for name in names())):
+            with urlopen(found[1] + path) as answer:  # noqa: S310 - of this machine
+                assert answer.status == 200
+        process.send_signal(number)
+        assert process.stderr.read() == "reports closed\n"
+    assert process.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1].rpartition(":")[2])))
+
+
+def test_a_port_that_is_taken_is_named(trained: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=f"^can't listen at 127.0.0.1:{port}: .*; choose another --port$"):
+            report(trained, port=port)

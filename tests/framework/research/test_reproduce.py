@@ -1,0 +1,195 @@
+"""Runs made again: in the same commit, on the same tables; equal, or a clear word why not."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import my_ml_project
+from my_ml_project.core import datasets
+from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.store.provenance import provenance
+from my_ml_project.core.workspace import Workspace
+from my_ml_project.production import lifecycle
+from my_ml_project.research import reproduce as module
+from my_ml_project.research.reproduce import reproduce, runs
+
+PROJECT = Path(my_ml_project.__file__).parents[2]
+PACKAGE = module.__name__.partition(".")[0]
+EXPERIMENTS = [
+    path.relative_to(PROJECT)
+    for path in sorted((PROJECT / "src" / PACKAGE / "research" / "experiments").glob("*.py"))
+    if path.name != "__init__.py"
+]
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+
+
+def git(folder: Path, *arguments: str) -> None:
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "core.autocrlf=false"]
+    subprocess.run(["git", *me, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def done_anew(folder: Path, *arguments: str) -> None:
+    """Do something tracked in a process that takes its code from the folder."""
+    line = [sys.executable, *arguments]
+    done = subprocess.run(line, cwd=folder, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def repository(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The trained project as a repository with its code; runs are made again by this environment's Python."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("PYTHONPATH", "src")
+    monkeypatch.setattr(module, "PYTHON", (sys.executable,))
+    shutil.copytree(PROJECT / "src", trained.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(PROJECT / name, trained.root / name)
+    (trained.root / "config" / "params.toml").write_text("seed = 3\n", encoding="utf-8")
+    (trained.root / ".gitignore").write_text("data\nmlruns\nreports\n__pycache__\n", encoding="utf-8")
+    git(trained.root, "init", "--quiet")
+    git(trained.root, "add", ".")
+    git(trained.root, "commit", "--quiet", "--message", "first")
+    return trained
+
+
+@pytest.mark.slow
+def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository: Workspace) -> None:
+    done_anew(repository.root, "-m", PACKAGE, "train", "--as-of", "2013-04-01")
+    newest = runs(repository).runs[0]
+    lifecycle.bring_in(repository, START + timedelta(days=2))
+    git(repository.root, "mv", f"src/{PACKAGE}/shared/model.py", f"src/{PACKAGE}/shared/models.py")
+    git(repository.root, "commit", "--quiet", "--message", "rename")
+    found = reproduce(repository, newest.id[:8])
+    assert found.ok, str(found)
+    assert found.metrics == len(newest.metrics) > 20
+    assert found.models == 1
+    assert str(found) == f"run {newest.id[:8]} again: {found.metrics} metrics and 1 models are equal"
+    assert len(runs(repository).runs) == 2, "what was made again is tracked elsewhere"
+    assert list((repository.root / ".git" / "worktrees").glob("*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_is_made_again_though_data_came(repository: Workspace, script: Path) -> None:
+    done_anew(repository.root, script.as_posix(), "--fast")
+    newest = runs(repository).runs[0]
+    assert f"{newest.tags['kind']} fast  " in str(runs(repository)).splitlines()[0]
+    lifecycle.bring_in(repository, START + timedelta(days=2))
+    found = reproduce(repository, newest.id)
+    assert found.ok, str(found)
+    assert found.metrics == len(newest.metrics) > 0
+
+
+def test_a_kernel_that_runs_cells_is_no_script_of_the_project(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = trained.root / ".venv" / "ipykernel_launcher.py"
+    kernel.parent.mkdir()
+    kernel.touch()
+    mine = trained.root / "mine.py"
+    mine.touch()
+    monkeypatch.setattr(sys, "prefix", str(kernel.parent))
+    for path, command in ((kernel, "[]"), (mine, '["mine.py", "--fast"]')):
+        monkeypatch.setattr(sys, "argv", [str(path), "--fast"])
+        assert provenance(trained.root, tables={}, as_of=START)["command"] == command
+
+
+def tracked(workspace: Workspace, **changes: str) -> str:
+    """A run that says of what it was made, and kept a model."""
+    root = workspace.root
+    tables = datasets.versions(workspace.problem, workspace.lake)
+    tags = provenance(root, tables=tables, as_of=START, command=["-m", PACKAGE, "train"]) | changes
+    with workspace.registry.run("train", {}, tags | {"onnx": "a hash"}) as run:
+        run.log({"auc": 0.7, "cost": 60.0})
+    return run.id
+
+
+def test_a_run_is_made_again_in_no_other_environment_and_with_nobodys_trials(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    others = {"VIRTUAL_ENV": "other", "UV_PROJECT_ENVIRONMENT": "other", "OPTUNA_STORAGE": "sqlite:///other.db"}
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    around = module._environment(trained, runs(trained).runs[0], tmp_path)
+    assert not others.keys() & around.keys()
+    assert around["ML_TRACKING"] == str(tmp_path / "mlruns")
+
+
+def test_what_differs_is_named(trained: Workspace) -> None:
+    first, second = tracked(trained), tracked(trained)
+    with trained.registry.reopen(second) as run:
+        run.log({"auc": 0.8})
+        run.client.set_tag(run.id, "onnx", "another")
+    then = next(run for run in runs(trained).runs if run.id == first)
+    found = module._compare(then, trained.registry)
+    assert not found.ok
+    assert found.differs == ("auc: 0.7 then, 0.8 now", "model: other bytes")
+    assert str(found).splitlines() == [f"run {first[:8]} again differs:", *(f"  {line}" for line in found.differs)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"commit": ""}, "was made without Git: its code is not known"),
+        ({"lock": "another"}, "had another lock than its commit has"),
+        ({"commit": "0" * 40}, "commit 00000000 can't be checked out"),
+        ({"tables": '{"flights": 999}'}, r"table flights of run .* can't be read in version 999 any more"),
+        ({"command": "[]"}, "was made cell by cell"),
+    ],
+    ids=["no Git", "another lock", "no such commit", "tables that are gone", "cells"],
+)
+def test_a_run_that_cannot_be_made_again_says_why(repository: Workspace, changes: dict[str, str], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        reproduce(repository, tracked(repository, **changes))
+
+
+def test_a_run_of_files_that_are_in_no_commit_is_refused(repository: Workspace) -> None:
+    (repository.root / "pyproject.toml").write_text("", encoding="utf-8")
+    with pytest.raises(Refused, match="was made from files that differed from commit"):
+        reproduce(repository, tracked(repository))
+
+
+def test_a_search_by_several_workers_is_refused(repository: Workspace) -> None:
+    with pytest.raises(Refused, match=r"searched with several workers.*: only a search by tune --workers 1 can be"):
+        reproduce(repository, tracked(repository, parallel="true"))
+
+
+def test_a_run_is_named_by_how_its_id_begins(trained: Workspace) -> None:
+    with pytest.raises(BadInput, match="no run of this project begins with 'x'"):
+        reproduce(trained, "x")
+    tracked(trained)
+    with pytest.raises(BadInput, match="2 runs of this project begin with ''"):
+        reproduce(trained, "")
+
+
+def test_a_command_that_fails_now_is_told(repository: Workspace) -> None:
+    with pytest.raises(Refused, match=r"train fails now, where it did not then: .+"):
+        reproduce(repository, tracked(repository, command='["-m", "no_such_module", "train"]'))
+
+
+def test_pinned_tables_are_read_as_they_were_and_take_no_rows(trained: Workspace) -> None:
+    before = trained.lake.version("flights")
+    rows = trained.lake.scan(trained.problem.schema).select(pl.len()).collect().item()
+    lifecycle.bring_in(trained, START + timedelta(days=2))
+    then = dataclasses.replace(trained.lake, versions={"flights": before})
+    assert then.version("flights") == before < trained.lake.version("flights")
+    assert then.scan(trained.problem.schema).select(pl.len()).collect().item() == rows
+    with pytest.raises(BadInput, match=r"is read in version .* and takes no rows: unset ML_TABLES"):
+        then.append("flights", pl.DataFrame(), batch="x")
+
+
+def test_runs_are_listed_the_newest_first_and_none_is_said(trained: Workspace, no_runs: Path, tmp_path: Path) -> None:
+    (run,) = runs(trained).runs
+    assert str(runs(trained)).startswith(f"{run.id[:8]}  {run.started:%Y-%m-%d %H:%M}  train")
+    assert "auc 0." in str(runs(trained))
+    none = shutil.copytree(no_runs, tmp_path / "none")
+    empty = dataclasses.replace(trained, settings=trained.settings.model_copy(update={"tracking": str(none)}))
+    assert str(runs(empty)) == "no runs yet: run, or an experiment, makes the first"

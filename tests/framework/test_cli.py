@@ -1,0 +1,518 @@
+"""The console script: what it prints where, its exit statuses, and the one line where something is wrong."""
+
+import json
+import logging
+import os
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from polars.exceptions import PanicException, PolarsError
+
+from my_ml_project import cli as cli_module
+from my_ml_project.cli import NAME, PACKAGE, cli
+from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.store.registry import CHALLENGER
+from my_ml_project.core.workspace import Workspace
+from my_ml_project.production import gate, ingest, lifecycle
+
+START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+FLIGHTS = "data/example/flights.parquet"
+COMMANDS = dict(cli.walk())
+WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
+
+
+def asked(*arguments: str) -> Result:
+    """The console script in this process."""
+    return CliRunner().invoke(cli, arguments, prog_name=NAME)
+
+
+def complaint(result: Result, status: int = 2) -> str:
+    """The one line of a command that failed, without the script's name; nothing else was printed."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{NAME}: ")
+    return line.removeprefix(f"{NAME}: ")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., object]]:
+    """The module run as a script, in this process: its exit status."""
+
+    def run(*arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["x", *arguments])
+        try:
+            runpy.run_module(f"{PACKAGE}.__main__", run_name="__main__")
+        except SystemExit as left:
+            return left.code
+        return 0
+
+    log = logging.getLogger(PACKAGE)
+    level, interrupt = log.level, signal.getsignal(signal.SIGINT)
+    log.setLevel(logging.NOTSET)
+    yield run
+    log.setLevel(level)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+# help
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from click.testing import CliRunner
+from {PACKAGE}.cli import cli
+for words in ([], *(name.split() for name, _ in cli.walk())):
+    assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0, words
+print(*sorted(set(name.partition(".")[0] for name in sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"click", PACKAGE} <= loaded
+    heavy = (
+        "optuna sklearn mlflow polars pydantic narwhals numpy deltalake onnxruntime onnx skl2onnx matplotlib sqlalchemy"
+    )
+    assert not loaded & set(heavy.split())
+
+
+def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
+    for option in ("--help", "-h"):
+        result = asked(option)
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"Usage: {NAME} [OPTIONS] [COMMAND] [ARGS]...")
+        lines = result.stdout.splitlines()
+        groups = ("Daily:", "Data:", "Model:", "Research:", "Answers:")
+        names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
+        assert [name for name in names if name in groups or name in COMMANDS] == [
+            *("Daily:", "run", "status", "monitor"),
+            *("Data:", "check", "ingest", "data dictionary", "data erase", "labels export", "labels import"),
+            *("Model:", "train", "gate", "promote", "simulate", "rollback"),
+            *("Research:", "tune", "runs", "reproduce", "report"),
+            *("Answers:", "predict", "serve", "explain"),
+        ]
+        for command in COMMANDS.values():
+            assert str(command.help) in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = asked(*name.split(), "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: {NAME} {name} ")
+    told = " ".join(result.stdout.split())
+    assert str(COMMANDS[name].help) in told
+    assert "--json Print one JSON object on stdout." in told
+
+
+def test_the_commands_that_write_run_alone() -> None:
+    assert {name for name, command in COMMANDS.items() if command.writes} == WRITING
+
+
+def test_arguments_come_in_the_order_of_the_source() -> None:
+    assert asked("check", "--help").stdout.startswith(f"Usage: {NAME} check [OPTIONS] FILE\n")
+    assert asked("ingest", "--help").stdout.startswith(f"Usage: {NAME} ingest [OPTIONS] [FILE]\n")
+    assert asked("explain", "--help").stdout.startswith(f"Usage: {NAME} explain [OPTIONS] KEY\n")
+    told = asked("predict", "--help").stdout
+    assert told.index("--out FILE") < told.index("--now TIME") < told.index("--json")
+
+
+# what is printed where
+
+
+def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> None:
+    result = asked()
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr.startswith("predicts   outcomes.late (binary)\nchampion   version 1, ")
+    assert result.stderr == asked("status").stderr
+    assert trained.lake.version("releases") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "keys"),
+    [
+        (("status",), 0, {"champion", "labels_until", "next"}),
+        (("check", "march.parquet"), 0, {"table", "accepted", "rejected"}),
+        (("check", "some.csv"), 1, {"table", "accepted", "rejected"}),
+        (("ingest", "march.parquet"), 0, {"batches"}),
+        (("labels", "export", "--n", "2", "--now", "2013-04-01"), 0, {"tasks", "unlabelled", "interface"}),
+        (("labels", "import", "missing.json"), 2, {"error"}),
+        (("gate",), 1, {"version", "checks"}),
+        (("promote", "--now", "2013-04-01"), 1, {"verdict", "release"}),
+        (("rollback",), 1, {"error"}),
+        (("predict", FLIGHTS, "--now", "2013-04-01"), 0, {"rows", "out", "version"}),
+        (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "invalid"}),
+        (("predict", "missing.csv"), 2, {"error"}),
+        (("explain", "20000", "--now", "2013-04-01"), 0, {"raw", "features", "contributions"}),
+        (("report", "--html", "pages"), 0, {"files"}),
+        (("run", "--now", "2013-04-01"), 0, {"as_of", "ingested", "next_due"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_json_is_one_object_on_stdout(
+    trained: Workspace, arguments: tuple[str, ...], status: int, keys: set[str]
+) -> None:
+    if arguments[0] == "promote":
+        (trained.root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 0.99\n")
+    march = pl.read_parquet(FLIGHTS).filter(pl.col("scheduled").dt.month() == 3)
+    march.write_parquet("march.parquet")
+    bent = march.with_row_index().head(200)
+    bent = bent.with_columns(pl.col("leg") + 1_000_000, distance=pl.when(index=7).then(1).otherwise("distance"))
+    bent.drop("index").write_csv("some.csv")
+    result = asked(*arguments, "--json")
+    assert result.exit_code == status, result.output
+    (line,) = result.stdout.splitlines()
+    told = json.loads(line)
+    assert isinstance(told, dict)
+    assert keys <= set(told)
+    assert line.isascii()
+    if "error" in told:
+        assert result.stderr == f"{NAME}: {told['error']}\n"
+
+
+def test_json_is_ascii_whatever_is_in_it() -> None:
+    assert cli_module.json({"name": "Zürich ☃"}) == r'{"name":"Z\u00fcrich \u2603"}'
+
+
+# exit statuses
+
+
+@dataclass(frozen=True)
+class Answer:
+    ok: bool
+
+
+@pytest.mark.parametrize(("answer", "status"), [(Answer(ok=True), 0), (Answer(ok=False), 1), ("no ok", 0)])
+def test_the_answer_decides_on_the_exit_status(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, answer: object, status: int
+) -> None:
+    assert empty.root == Path.cwd()
+    monkeypatch.setattr(
+        lifecycle, "run", lambda _, **options: answer if options == {"now": START, "dirty": False} else None
+    )
+    result = asked("run", "--now", "2013-04-01")
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{answer}\n")
+
+
+@pytest.mark.parametrize(("error", "status"), [(BadInput("it is bad"), 2), (Refused("it is bad"), 1)])
+def test_the_error_decides_on_the_exit_status(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lifecycle, "run", fail)
+    assert complaint(asked("run"), status) == "it is bad"
+    with empty.alone():
+        pass
+
+
+def test_a_library_that_is_not_installed_is_one_line_and_a_module_of_ones_own_is_not(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert empty.root == Path.cwd()
+    for name, told in (("onnx", True), (f"{PACKAGE}.gone", False)):
+        missing = ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        def fail(*_: object, error: Exception = missing, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(lifecycle, "run", fail)
+        result = asked("run")
+        if told:
+            assert complaint(result) == "onnx is not installed here, and this command needs it: uv sync"
+        else:
+            assert result.exception is missing
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PolarsError("gone: x\nand more"), "gone: x"),
+        (PanicException("gone: x\nand more"), "gone: x"),
+        (OSError("\ngone: x\nand more"), "gone: x"),
+        (PolarsError(), "PolarsError"),
+    ],
+)
+def test_a_table_whose_files_are_gone_is_one_line(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lifecycle, "run", fail)
+    assert (
+        complaint(asked("run"))
+        == f"the project or its tables in {empty.root / 'data' / 'lake'} can't be read or written: {reason}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2013-04-01", START),
+        ("2013-04-01T12:30", datetime(2013, 4, 1, 12, 30, tzinfo=UTC)),
+        ("2013-04-01T12:30:15", datetime(2013, 4, 1, 12, 30, 15, tzinfo=UTC)),
+    ],
+)
+def test_times_are_utc(empty: Workspace, monkeypatch: pytest.MonkeyPatch, text: str, moment: datetime) -> None:
+    assert empty.root == Path.cwd()
+    given: list[datetime] = []
+    monkeypatch.setattr(ingest, "ingest", lambda *_, **options: given.append(options["now"]))
+    assert asked("ingest", "--now", text).exit_code == 0
+    assert given == [moment]
+    assert given[0].utcoffset() is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("run", "--when", "now"), "--when"),
+        (("run", "--now", "tomorrow"), "tomorrow"),
+        (("gate", "--version", "first"), "first"),
+        (("fly",), "fly"),
+        (("labels",), "Missing command"),
+        (("labels", "fly"), "'fly'"),
+        (("check",), "FILE"),
+        (("explain",), "KEY"),
+        (("status", "more"), "more"),
+    ],
+)
+def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
+    script: Callable[..., object], capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], named: str
+) -> None:
+    assert script(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"{NAME}: ")
+    assert named in line
+    assert line.endswith(f"See {NAME} --help" if named == "fly" else f"See {NAME} {arguments[0]} --help")
+
+
+# one line that names the thing and the way out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("explain", "99999999"), "flights has no row with leg 99999999"),
+        (("explain", "1/2"), "flights has no row with such a key: column leg has 1 values that are no int, as '1/2'"),
+        (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
+        (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
+        (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),
+        (("check", "README"), "README ends in '': batches are .parquet or .csv"),
+        (
+            ("check", FLIGHTS, "--table", "trains"),
+            "there is no table 'trains': tables are flights, departures, outcomes, weather",
+        ),
+        (("gate", "--version", "9"), "there is no version 9"),
+        (("promote", "--version", "0"), "there is no version 0"),
+    ],
+)
+def test_bad_input_is_one_line(trained: Workspace, arguments: tuple[str, ...], line: str) -> None:
+    before = trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max()
+    Path("README").write_text("words")
+    assert complaint(asked(*arguments)) == line
+    assert before == (trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max())
+
+
+@pytest.mark.parametrize("command", ["run", "status", "explain", "predict"])
+def test_an_unreadable_lake_is_one_line(trained: Workspace, command: str) -> None:
+    for log in (trained.root / "data" / "lake" / "releases" / "_delta_log").glob("*.json"):
+        log.write_text("{broken")
+    for log in (trained.root / "data" / "lake" / "outcomes" / "_delta_log").glob("*.json"):
+        log.write_text("{broken")
+    words = {"explain": ["20000"], "predict": [FLIGHTS]}.get(command, [])
+    told = complaint(asked(command, *words))
+    assert told.startswith(("table outcomes in the lake ", "table releases in the lake "))
+    assert f"{trained.root / 'data' / 'lake'} can't be used: " in told
+
+
+def test_a_lake_that_is_a_file_is_one_line(empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("lake").write_text("a file")
+    monkeypatch.setenv("ML_LAKE", "lake")
+    assert complaint(asked("status")).startswith(f"table releases in the lake {empty.root / 'lake'} can't be used: ")
+
+
+def test_a_wrong_setting_is_one_line(empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert empty.root == Path.cwd()
+    monkeypatch.setenv("ML_CLOCK", "sun")
+    told = complaint(asked("status"))
+    assert told.startswith("settings (ML_... in the environment, .env, config/settings.toml): clock: ")
+
+
+def test_outside_of_a_project_one_line_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in ((), ("status",), ("run",)):
+        told = complaint(asked(*words))
+        assert told == f"no config/params.toml in {tmp_path} or above: run this inside the project's folder"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_while_a_command_writes_only_those_that_read_work(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """That holds for another process too: the lock is the operating system's."""
+    monkeypatch.setattr(COMMANDS[name], "callback", lambda *_, **__: "done")
+    needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1", "labels import": "x.json"}
+    words = [needed[name]] if name in needed else []
+    with empty.alone():
+        result = asked(*name.split(), *words)
+    if name in WRITING:
+        lock = empty.root / "data" / ".lock"
+        line = f"another command of this project is at work and holds {lock}: try again when it is done"
+        assert complaint(result) == line
+    else:
+        assert (result.exit_code, result.stderr) == (0, "done\n")
+    assert asked(*name.split(), *words).exit_code == 0
+
+
+def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setenv("ML_TRACKING", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = trained.lake.version("releases")
+    for command in ("run", "gate", "promote"):
+        options = [] if command == "gate" else ["--now", "2013-04-01"]
+        told = complaint(asked(command, *options))
+        assert told.startswith(f"MLflow at {address} does not do it: ")
+        assert told.endswith("; see the setting ML_TRACKING")
+    assert asked("explain", "20000").exit_code == 0
+    assert trained.lake.version("releases") == before
+
+
+def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
+    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trained.root / "config" / "params.toml").write_text("seed = 3\n")
+    monkeypatch.setenv("PATH", str(trained.root / "nothing"))
+    result = asked("train", "--as-of", "2013-04-01", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["version"] == 2
+    assert tracked.tags(trained.registry, told["run_id"])["commit"] == ""
+    assert tracked.tags(trained.registry, told["run_id"])["as_of"] == START.isoformat()
+    assert asked("run", "--now", "2013-04-01").exit_code == 0
+    judged = trained.registry.version_by_alias(CHALLENGER)
+    assert judged is not None
+    assert tracked.version_tags(trained.registry, judged).get("verdict") == "refused"
+    assert asked("gate").exit_code == 1
+    assert gate.challenger(trained).number == 2
+
+
+# as a process
+
+
+def test_the_module_is_the_console_script(
+    empty: Workspace, script: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert empty.root == Path.cwd()
+    assert script("status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["next"] == "run"
+    assert logging.getLogger(PACKAGE).level == logging.INFO
+    assert script("--help") == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {NAME} ")
+
+
+def test_what_is_stopped_says_how_to_go_on(
+    empty: Workspace,
+    script: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lifecycle, "run", stop)
+    assert script("run") == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.strip()) == ("", f"{NAME}: stopped; run again to go on")
+    with empty.alone():
+        pass
+
+
+def test_progress_goes_to_stderr_and_the_answer_to_stdout(
+    trained: Workspace, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = command("run", "--now", "2013-04-01", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["champion"] == 1
+    assert done.stderr.splitlines() == [
+        "collect   since 2013-04-01 00:00",
+        "ingest    0 batches, 0 rows",
+        "decide    not due, 0 days after the last",
+        "predict   0 rows whose outcome is to come",
+    ]
+    assert trained.lake.version("releases") == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empty: Workspace) -> None:
+    line = [sys.executable, "-m", PACKAGE, "run", "--now", "2013-04-01"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "collect   since the beginning\n"
+        process.send_signal(signal.SIGINT)
+        told, answer = process.stderr.read(), process.communicate()[0]
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == f"{NAME}: stopped; run again to go on"
+    assert answer == ""
+    assert lifecycle.bring_in(empty, START).ok
+    weather = pl.read_parquet("data/example/weather.parquet").filter(pl.col("observed") <= START)
+    assert sorted(empty.lake.read("weather", {}).collect()["observed"]) == sorted(weather["observed"])
+    with empty.alone():
+        pass
+
+
+def test_a_function_becomes_a_command(empty: Workspace) -> None:
+    @cli.command(section="Mine")
+    @click.option("--until", help="Until when.")
+    def bring(workspace: Workspace, *, until: str) -> str:
+        """Bring it in."""
+        return f"{workspace.root.name} until {until}"
+
+    try:
+        assert asked("bring", "--until", "noon").stderr == "project until noon\n"
+        assert asked("bring", "--until", "noon", "--json").stdout == '"project until noon"\n'
+        assert re.search(r"^Mine:\n  bring +Bring it in\.$", asked("--help").stdout, re.MULTILINE)
+        assert asked("bring", "--help").stdout.startswith(f"Usage: {NAME} bring [OPTIONS]\n\n  Bring it in.\n")
+    finally:
+        cli.commands.pop("bring")
+    assert not (empty.root / "data" / ".lock").exists()
+
+
+def test_a_command_finds_secrets_of_dotenv_in_the_environment(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    (empty.root / ".env").write_text("AWS_SECRET_ACCESS_KEY=ours\n")
+    monkeypatch.setattr(lifecycle, "run", lambda *_, **__: os.environ["AWS_SECRET_ACCESS_KEY"])
+    assert asked("run").stderr == "ours\n"
+
+
+def test_the_data_dictionary_is_written_beside_the_pages(empty: Workspace) -> None:
+    page = empty.root / "docs" / "data-dictionary.md"
+    before = page.read_bytes()
+    page.unlink()
+    told = json.loads(asked("data", "dictionary", "--json").stdout)
+    assert told == {"file": str(page), "tables": ["flights", "departures", "outcomes", "weather"]}
+    assert page.read_bytes() == before
