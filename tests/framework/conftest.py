@@ -30,7 +30,7 @@ from my_ml_project.core.store.registry import Registry, Version
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.production.service import smoke_test
-from my_ml_project.research import report
+from my_ml_project.research.views import report
 from my_ml_project.shared import PROBLEM
 
 PROJECT = Path(my_ml_project.__file__).parents[2]

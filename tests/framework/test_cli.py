@@ -95,14 +95,14 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         assert result.exit_code == 0
         assert result.stdout.startswith(f"Usage: {NAME} [OPTIONS] [COMMAND] [ARGS]...")
         lines = result.stdout.splitlines()
-        groups = ("Daily:", "Data:", "Model:", "Research:", "Answers:")
+        groups = ("Daily:", "Data:", "Model:", "Answers:", "Research:")
         names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
         assert [name for name in names if name in groups or name in COMMANDS] == [
             *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest", "data dictionary", "data erase", "labels export", "labels import"),
-            *("Model:", "train", "gate", "promote", "simulate", "rollback"),
-            *("Research:", "tune", "runs", "reproduce", "report"),
-            *("Answers:", "predict", "serve", "explain"),
+            *("Model:", "train", "gate", "promote", "rollback", "simulate"),
+            *("Answers:", "predict", "explain", "serve"),
+            *("Research:", "runs", "reproduce", "tune", "report"),
         ]
         for command in COMMANDS.values():
             assert str(command.help) in " ".join(result.stdout.split())

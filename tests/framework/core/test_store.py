@@ -36,7 +36,6 @@ from my_ml_project.core.contracts.schema import (
 from my_ml_project.core.errors import BadInput, Refused, masked
 from my_ml_project.core.problem import Problem, Recipe
 from my_ml_project.core.settings import load_config, load_settings, project_root
-from my_ml_project.core.store import erasures
 from my_ml_project.core.store import provenance as provenance_module
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.provenance import (
@@ -49,6 +48,7 @@ from my_ml_project.core.store.provenance import (
 from my_ml_project.core.store.registry import Registry, Version
 from my_ml_project.core.store.releases import Golden, Release, Releases, rows_of
 from my_ml_project.core.workspace import open_project, open_workspace
+from my_ml_project.production.erasure import deletion
 from my_ml_project.shared import PROBLEM
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -133,7 +133,7 @@ def test_a_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
     lake.append("numbers", numbers(2).with_columns(gained=pl.lit("x")), batch="second", gains=True)
     both = lake.read("numbers", {}).sort("n").collect()
     assert both["gained"].to_list() == [None, "x"], "a column that came later is missing before"
-    erasures.delete(lake, "numbers", numbers(1, 2))
+    deletion.delete(lake, "numbers", numbers(1, 2))
     assert lake.read("numbers", {}).collect().schema == both.schema
 
 

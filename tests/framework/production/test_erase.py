@@ -9,12 +9,12 @@ import pytest
 
 from my_ml_project.core import datasets
 from my_ml_project.core.errors import BadInput, Refused
-from my_ml_project.core.store import erasures
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.releases import Release
 from my_ml_project.core.workspace import Workspace, open_workspace
-from my_ml_project.production import erase as erasing
 from my_ml_project.production import ingest, lifecycle, promote
+from my_ml_project.production.erasure import deletion
+from my_ml_project.production.erasure import erase as erasing
 from my_ml_project.research.reproduce import reproduce
 from my_ml_project.shared import PROBLEM
 
@@ -122,7 +122,7 @@ def test_no_byte_of_it_is_left_below_the_lake_and_others_go_on(tmp_path: Path) -
         assert other.version("people") >= 0
     (tmp_path / "people" / "left.parquet").write_bytes(b"Alice, by a killed append")
     os.utime(tmp_path / "people" / "left.parquet", (0, 0))
-    assert erasures.delete(lake, "people", pl.DataFrame({"name": ["Alice"]})) == 1
+    assert deletion.delete(lake, "people", pl.DataFrame({"name": ["Alice"]})) == 1
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if b"Alice" in path.read_bytes()] == []
     assert not other.append("people", pl.DataFrame({"name": ["Bob"]}), batch="1"), "batches are still known"
@@ -166,7 +166,7 @@ def test_it_goes_on_where_it_was_stopped_before_the_releases(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(erasures, "replace", stopped)
+        patched.setattr(deletion, "replace", stopped)
         with pytest.raises(KeyboardInterrupt):
             erasing.erase(trained, written(examples))
     erasing.erase(trained, written(examples))

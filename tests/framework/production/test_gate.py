@@ -15,13 +15,14 @@ from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import AT, KNOWN, TARGET, Frame
 from my_ml_project.core.errors import BadInput, Refused
 from my_ml_project.core.models import training
+from my_ml_project.core.parts import Check
 from my_ml_project.core.store.provenance import code_hash
 from my_ml_project.core.store.registry import CHALLENGER, CHAMPION, Version
 from my_ml_project.core.store.releases import MODEL
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.production import train as train_module
-from my_ml_project.production.gate import Check, Verdict, gate
+from my_ml_project.production.gate import Verdict, gate
 from my_ml_project.production.train import train
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted

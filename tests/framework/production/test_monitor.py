@@ -15,11 +15,11 @@ from my_ml_project.core.contracts.schema import KNOWN
 from my_ml_project.core.errors import Refused
 from my_ml_project.core.models import evaluation
 from my_ml_project.core.models.evaluation import metrics
+from my_ml_project.core.parts import Finding, State
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.production.ingest import ingest_file
-from my_ml_project.production.monitoring.alerts import Finding, State
-from my_ml_project.production.monitoring.monitor import (
+from my_ml_project.production.monitor import (
     Health,
     Period,
     has_broken,
@@ -115,7 +115,7 @@ def test_limits_have_broken_when_the_latest_window_and_enough_others_miss_them(
 
 
 def test_one_bad_window_alone_is_a_warning(later: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from my_ml_project.production.monitoring import monitor as module  # noqa: PLC0415 - named like its function
+    from my_ml_project.production import monitor as module  # noqa: PLC0415 - named like its function
 
     bad = Period(LATER, 1, 100, {"auc": 0.5}, {"auc": 0.7}, ("NO   auc at least 0.65: 0.5000",))
     monkeypatch.setattr(module, "live_quality", lambda *_, **__: (dataclasses.replace(bad, broken=()), bad))

@@ -17,7 +17,7 @@ from my_ml_project.production import lifecycle
 from my_ml_project.production import promote as promote_module
 from my_ml_project.production import retraining_policy as decide_module
 from my_ml_project.production.gate import Verdict
-from my_ml_project.production.monitoring.monitor import Health, Period
+from my_ml_project.production.monitor import Health, Period
 from my_ml_project.production.predict import champion
 from my_ml_project.production.retraining_policy import decide
 from my_ml_project.production.train import train

@@ -10,16 +10,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from my_ml_project.core.acceptance import Acceptance
+from my_ml_project.core.parts import Check, Finding, State
 from my_ml_project.core.store import predictions
+from my_ml_project.core.store import request_log as request_table
 from my_ml_project.core.store.releases import Release
-from my_ml_project.core.store.request_log import logged_requests
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import gate, lifecycle, promote
-from my_ml_project.production.gate import Check
-from my_ml_project.production.monitoring import served_predictions
-from my_ml_project.production.monitoring.alerts import Finding, State
 from my_ml_project.production.predict import champion
-from my_ml_project.production.service import smoke_test
+from my_ml_project.production.service import logged_requests, smoke_test
 from my_ml_project.production.service.request_log import LoggedBatch, RequestLog
 from my_ml_project.production.service.serving_model import ServingModel
 from my_ml_project.production.service.smoke_test import checks
@@ -54,7 +52,7 @@ def serve(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> None:
 
 
 def found(workspace: Workspace, now: datetime) -> dict[str, Finding]:
-    return {finding.name: finding for finding in served_predictions.findings(workspace, champion(workspace), now=now)}
+    return {finding.name: finding for finding in logged_requests.findings(workspace, champion(workspace), now=now)}
 
 
 def rewritten(workspace: Workspace, *columns: pl.Expr) -> None:
@@ -71,9 +69,9 @@ def rewritten(workspace: Workspace, *columns: pl.Expr) -> None:
 def test_what_was_predicted_ahead_is_held_against_its_labels(trained: Workspace) -> None:
     release = champion(trained)
     made = trained.lake.read("predictions", {}).collect()
-    assert list(served_predictions.findings(trained, release, now=START)) == []
+    assert list(logged_requests.findings(trained, release, now=START)) == []
     lifecycle.bring_in(trained, START + 2 * DAY)
-    (finding,) = served_predictions.findings(trained, release, now=START + 2 * DAY)
+    (finding,) = logged_requests.findings(trained, release, now=START + 2 * DAY)
     known = trained.lake.scan(trained.problem.labels).filter(pl.col("known") <= START + 2 * DAY).collect()
     came = made.join(known, on="leg")
     assert finding.detail.endswith(f"({len(came)} labels)")
@@ -124,8 +122,8 @@ def test_files_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Works
     again = dataclasses.replace(asked)  # reads the tables anew
     for file in (asked.root / "data" / "lake" / "weather").glob("*.parquet"):
         file.unlink()
-    rows = logged_requests(again.problem, again.lake, now=START + DAY, back=DAY).sort("_served")
-    finding = served_predictions._skew(again, champion(again), rows)
+    rows = request_table.logged_requests(again.problem, again.lake, now=START + DAY, back=DAY).sort("_served")
+    finding = logged_requests._skew(again, champion(again), rows)
     assert finding.detail.endswith("can't be computed again: their tables' versions are gone")
 
 
@@ -158,7 +156,7 @@ def test_what_was_answered_is_held_against_labels_that_came_later(asked: Workspa
 
 def test_answers_of_a_version_that_serves_no_more_are_not_the_champions(asked: Workspace) -> None:
     rewritten(asked, pl.lit(9, dtype=pl.Int64).alias("_version"))
-    rows = logged_requests(asked.problem, asked.lake, now=START + 2 * DAY, back=3 * DAY)
+    rows = request_table.logged_requests(asked.problem, asked.lake, now=START + 2 * DAY, back=3 * DAY)
     own = predictions.served_predictions(asked.problem, champion(asked), rows).collect()
     assert set(own["_version"]) == {1}
     assert len(own) == len(rows) / 2

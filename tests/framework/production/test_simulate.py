@@ -14,8 +14,9 @@ from my_ml_project.core.contracts.schema import AT
 from my_ml_project.core.errors import BadInput
 from my_ml_project.core.store.predictions import predict_as_deployed
 from my_ml_project.core.workspace import Workspace
-from my_ml_project.production import lifecycle, simulate
-from my_ml_project.production.simulate import SimulationResult
+from my_ml_project.production import lifecycle
+from my_ml_project.production.simulation import simulate
+from my_ml_project.production.simulation.simulate import SimulationResult
 
 FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 14, tzinfo=UTC)
 START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
@@ -38,13 +39,13 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
     before = state(quick)
     half = simulate.simulate(quick, start=FROM, end=FROM + timedelta(days=4))
     moments: list[datetime] = []
-    run = lifecycle.run
+    run = lifecycle.run_due
 
     def watched(own: Workspace, *, now: datetime, **options: bool) -> lifecycle.RunReport:
         moments.append(now)
         return run(own, now=now, **options)
 
-    monkeypatch.setattr(lifecycle, "run", watched)
+    monkeypatch.setattr(lifecycle, "run_due", watched)
     found = simulate.simulate(quick, start=FROM, end=TO)
     assert moments == [FROM + timedelta(days=n) for n in range(5, 7)], "what was replayed is not replayed again"
     assert state(quick) == before, "the project's own tables stay as they are"

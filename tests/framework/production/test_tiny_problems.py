@@ -40,14 +40,14 @@ from my_ml_project.production import lifecycle
 from my_ml_project.production.explain import explain
 from my_ml_project.production.gate import gate
 from my_ml_project.production.ingest import ingest
-from my_ml_project.production.monitoring.monitor import monitor
+from my_ml_project.production.monitor import monitor
 from my_ml_project.production.predict import predict
 from my_ml_project.production.promote import promote
 from my_ml_project.production.service.app import create_app
 from my_ml_project.production.status import status
 from my_ml_project.production.train import train
-from my_ml_project.research.report import names
 from my_ml_project.research.views import model
+from my_ml_project.research.views.report import names
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -37,7 +37,7 @@ from my_ml_project.core.models import training
 from my_ml_project.core.problem import Problem, Recipe
 from my_ml_project.core.store.releases import Golden, Release
 from my_ml_project.core.workspace import Workspace
-from my_ml_project.production.erase import erase
+from my_ml_project.production.erasure.erase import erase
 from my_ml_project.production.ingest import ingest
 from my_ml_project.research.labels import sampling
 from my_ml_project.research.labels.batch import (

@@ -25,9 +25,9 @@ from my_ml_project.core.errors import BadInput
 from my_ml_project.core.models.evaluation import cost, metrics
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
-from my_ml_project.research import report as module_of_report
-from my_ml_project.research.report import PROGRAMS, names, report
 from my_ml_project.research.views import answers, data, model
+from my_ml_project.research.views import report as module_of_report
+from my_ml_project.research.views.report import PROGRAMS, names, report
 from my_ml_project.shared import contract
 
 START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted

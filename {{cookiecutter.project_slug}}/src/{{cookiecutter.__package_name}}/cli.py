@@ -1,120 +1,77 @@
-"""The command line: one function a command, in the order of the help; heavy libraries are imported inside them."""
+"""The command line: one function a command; heavy libraries are imported inside them.
+
+Parts and the user's extensions bring commands of their own.
+"""
 
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from {{cookiecutter.__package_name}}.core import parts
+from {{cookiecutter.__package_name}}.core.command_line import (
+    BAD,
+    FILE,
+    NAME,
+    NO,
+    NOW,
+    PACKAGE,
+    PATH,
+    TIME,
+    Group,
+    fail,
+)
+
 if TYPE_CHECKING:
+    from {{cookiecutter.__package_name}}.core.problem import Problem
     from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
-PACKAGE = __name__.partition(".")[0]
-NAME = PACKAGE.replace("_", "-")
-OK, NO, BAD = 0, 1, 2
+EXTENSIONS = Path(__file__).parent / "shared" / "extensions.py"
 STOPPED = "stopped; run again to go on"
 
-
-class Moment(click.DateTime):
-    """A time in UTC."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
-        """Parse a time as UTC."""
-        return super().convert(value, param, ctx).replace(tzinfo=UTC)
-
-
-class Command(click.Command):
-    """A command on the project: its function is called with the workspace and the command's own parameters.
-
-    The result is printed for people on stderr, or with `--json` as one JSON object on stdout. The exit status is 1
-    where the result has a false `ok`.
-
-    Attributes:
-        section: The heading in the help.
-        writes: Whether it takes the project's lock, since only one such command may run at a time.
-    """
-
-    def __init__(self, *args: Any, section: str, writes: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - click's own
-        super().__init__(*args, **kwargs)
-        self.section, self.writes = section, writes
-        self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout."))
-
-    def invoke(self, ctx: click.Context) -> NoReturn:
-        """Run it on the project of the current directory, print the result, and exit with its status."""
-        as_json = ctx.params.pop("as_json")
-        result = self._run(ctx.params, as_json=as_json)
-        click.echo(json(result) if as_json else result, err=not as_json)
-        sys.exit(OK if getattr(result, "ok", True) else NO)
-
-    def _run(self, options: dict[str, Any], *, as_json: bool) -> object:
-        from polars.exceptions import PanicException, PolarsError
-
-        from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
-
-        where = "the project"
-        try:
-            from {{cookiecutter.__package_name}}.core.workspace import open_project
-            from {{cookiecutter.__package_name}}.shared import PROBLEM
-
-            workspace = open_project(PROBLEM)
-            where = f"the project or its tables in {workspace.lake.url}"
-            with workspace.alone(needed=self.writes):
-                return self.callback(workspace, **options) if self.callback else None
-        except Refused as error:
-            fail(str(error), NO, as_json=as_json)
-        except BadInput as error:
-            fail(str(error), BAD, as_json=as_json)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith(PACKAGE):
-                raise
-            fail(f"{error.name} is not installed here, and this command needs it: uv sync", BAD, as_json=as_json)
-        except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
-            fail(f"{where} can't be read or written: {first_line(error)}", BAD, as_json=as_json)
-
-
-class Group(click.Group):
-    """Commands and groups of them; the help lists all commands by section."""
-
-    command_class = Command
-    group_class = type
-
-    def walk(self, prefix: str = "") -> Iterator[tuple[str, Command]]:
-        """Every command with its full name, such as `run` or `data erase`, in the order of the source."""
-        for name, command in self.commands.items():
-            if isinstance(command, Group):
-                yield from command.walk(f"{prefix}{name} ")
-            elif isinstance(command, Command):
-                yield f"{prefix}{name}", command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's own
-        """Write the commands into the help, by section."""
-        commands = list(self.walk())
-        for section in dict.fromkeys(command.section for _, command in commands):
-            with formatter.section(section):
-                formatter.write_dl(
-                    [(name, command.help or "") for name, command in commands if command.section == section]
-                )
-
-
-PATH = click.Path(path_type=Path)
-TIME = Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
-POSITIVE = click.IntRange(1)
-PORT = click.IntRange(0, 65535)
-FILE = click.argument("file", type=PATH)
-NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: the setting ML_CLOCK.")
 TABLE = click.option("--table", metavar="NAME", help="Table of the rows. Default: by the file's folder or columns.")
 DIRTY = click.option("--dirty", is_flag=True, help="Release also from files that differ from the last commit.")
 VERSION = click.option("--version", type=int, metavar="N", help="Version to evaluate. Default: the challenger.")
 
 
-@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+def load_problem() -> "Problem":
+    """The user's problem, with its extensions."""
+    from {{cookiecutter.__package_name}}.shared import PROBLEM
+
+    return PROBLEM
+
+
+class Commands(Group):
+    """The framework's commands; the user's are added where they may be asked for, since reading them takes time."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, the user's own among them."""
+        if cmd_name not in self.commands:
+            self.add_extensions()
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write all commands into the help."""
+        self.add_extensions()
+        super().format_commands(ctx, formatter)
+
+    def add_extensions(self) -> None:
+        """Add the user's commands, where there are any; if `shared` can't be imported, say so in one line."""
+        if "commands=" not in EXTENSIONS.read_text(encoding="utf-8"):
+            return  # to import `shared` takes a second, which --help should not
+        try:
+            for command in load_problem().extensions.commands:
+                self.add(command)
+        except Exception as error:  # noqa: BLE001 - the user's code can fail in any way
+            click.echo(f"{NAME}: shared can't be imported, nor its commands: {error!r}", err=True)
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def cli(context: click.Context) -> None:
     """From arriving batches to a champion that predicts.
@@ -122,6 +79,7 @@ def cli(context: click.Context) -> None:
     Without a command, show the status. Exit status 0: done; 1: the answer is no, or a person must act; 2: bad input,
     with one line that says what to do.
     """
+    context.obj = load_problem
     if context.invoked_subcommand is None:
         with status.make_context(status.name, [], parent=context) as inner:
             status.invoke(inner)
@@ -149,7 +107,7 @@ def status(workspace: "Workspace") -> object:
 @NOW
 def monitor(workspace: "Workspace", *, now: datetime | None) -> object:
     """Check data quality, drift, staleness and live performance."""
-    from {{cookiecutter.__package_name}}.production.monitoring import monitor
+    from {{cookiecutter.__package_name}}.production import monitor
 
     return monitor.monitor(workspace, now=now)
 
@@ -178,7 +136,7 @@ def ingest(workspace: "Workspace", *, file: Path | None, table: str | None, now:
 
 @cli.group(no_args_is_help=False)
 def data() -> None:
-    """Document the contract and erase rows."""
+    """Document the contract."""
 
 
 @data.command(section="Data")
@@ -189,47 +147,6 @@ def dictionary(workspace: "Workspace") -> object:
     return data_dictionary.write_data_dictionary(
         workspace.problem.tables, workspace.root / "docs" / "data-dictionary.md"
     )
-
-
-@data.command(section="Data", writes=True)
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-def erase(workspace: "Workspace", *, keys: tuple[str, ...]) -> object:
-    """Erase the rows with each KEY from tables, files and tracked runs, permanently."""
-    from {{cookiecutter.__package_name}}.production import erase
-
-    return erase.erase(workspace, keys)
-
-
-@cli.group(no_args_is_help=False)
-def labels() -> None:
-    """Have rows labelled by people in Label Studio."""
-
-
-@labels.command("export", section="Data")
-@click.option("--n", type=POSITIVE, default=100, show_default=True, metavar="N", help="Number of rows.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["margin", "random", "disagreement"]),
-    default="margin",
-    show_default=True,
-    help="How rows are sampled.",
-)
-@click.option("--out", type=PATH, metavar="FILE", help="Output file (.json). Default: a file in reports/.")
-@NOW
-def export_tasks(workspace: "Workspace", *, n: int, strategy: str, out: Path | None, now: datetime | None) -> object:
-    """Export the unlabelled rows that are most worth labelling as Label Studio tasks."""
-    from {{cookiecutter.__package_name}}.research.labels import tasks
-
-    return tasks.export_tasks(workspace, n=n, strategy=strategy, out=out, now=now)
-
-
-@labels.command("import", section="Data", writes=True)
-@FILE
-def import_annotations(workspace: "Workspace", *, file: Path) -> object:
-    """Import FILE, an export of Label Studio, as a batch of labels."""
-    from {{cookiecutter.__package_name}}.research.labels import batch
-
-    return batch.import_annotations(workspace, file)
 
 
 @cli.command(section="Model", writes=True)
@@ -261,16 +178,6 @@ def promote(workspace: "Workspace", *, version: int | None, now: datetime | None
     return promote.promote(workspace, version=version, now=now, dirty=dirty)
 
 
-@cli.command(section="Model")
-@click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
-@click.option("--to", "end", type=TIME, metavar="TIME", help="End of the replay, UTC. Default: the newest label.")
-def simulate(workspace: "Workspace", *, start: datetime | None, end: datetime | None) -> object:
-    """Replay past days under three retraining policies and compare them."""
-    from {{cookiecutter.__package_name}}.production import simulate
-
-    return simulate.simulate(workspace, start=start, end=end)
-
-
 @cli.command(section="Model", writes=True)
 @NOW
 def rollback(workspace: "Workspace", *, now: datetime | None) -> object:
@@ -278,17 +185,6 @@ def rollback(workspace: "Workspace", *, now: datetime | None) -> object:
     from {{cookiecutter.__package_name}}.production import promote
 
     return promote.rollback(workspace, now=now)
-
-
-@cli.command(section="Research")
-@click.option("--trials", type=POSITIVE, default=50, show_default=True, metavar="N", help="Number of trials.")
-@click.option("--workers", type=POSITIVE, metavar="N", help="Number of worker processes. Default: one per CPU core.")
-@click.option("--storage", metavar="URL", help="Database that several machines share. Default: a journal file.")
-def tune(workspace: "Workspace", *, trials: int, workers: int | None, storage: str | None) -> object:
-    """Search for better parameters on past folds and write the best to config/params.toml."""
-    from {{cookiecutter.__package_name}}.research.tuning import tune
-
-    return tune.tune(workspace, trials=trials, workers=workers, storage=storage)
 
 
 @cli.command(section="Research")
@@ -308,16 +204,6 @@ def reproduce(workspace: "Workspace", *, run: str | None) -> object:
     return reproduce.reproduce(workspace, run)
 
 
-@cli.command(section="Research")
-@click.option("--html", type=PATH, metavar="DIR", help="Export each report as one HTML file into DIR.")
-@click.option("--port", type=PORT, default=8080, show_default=True, help="Port of the app; 0 takes a free one.")
-def report(workspace: "Workspace", *, html: Path | None, port: int) -> object:
-    """Open the reports as an app, or export them as HTML."""
-    from {{cookiecutter.__package_name}}.research import report
-
-    return report.report(workspace, html=html, port=port)
-
-
 @cli.command(section="Answers")
 @FILE
 @click.option("--out", type=PATH, metavar="FILE", help="Output file (.parquet or .csv). Default: a file in reports/.")
@@ -330,17 +216,6 @@ def predict(workspace: "Workspace", *, file: Path, out: Path | None, now: dateti
 
 
 @cli.command(section="Answers")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=PORT, default=8000, show_default=True, help="Port to listen on; 0 takes a free one.")
-@NOW
-def serve(workspace: "Workspace", *, host: str, port: int, now: datetime | None) -> object:
-    """Serve predictions over HTTP."""
-    from {{cookiecutter.__package_name}}.production.service import serve
-
-    return serve.serve(workspace, host=host, port=port, now=now)
-
-
-@cli.command(section="Answers")
 @click.argument("key")
 @NOW
 def explain(workspace: "Workspace", *, key: str, now: datetime | None) -> object:
@@ -350,19 +225,9 @@ def explain(workspace: "Workspace", *, key: str, now: datetime | None) -> object
     return explain.explain(workspace, key, now=now)
 
 
-def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
-    """Give the reason in one line, and exit."""
-    click.echo(f"{NAME}: {reason}", err=True)
-    if as_json:
-        click.echo(json({"error": reason}))
-    sys.exit(status)
-
-
-def json(result: object) -> str:
-    """A result as one line of JSON, in ASCII so that every console can show it."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter[object](type(result)).dump_json(result, ensure_ascii=True).decode()
+for part in parts.installed():
+    for part_command in part.commands:
+        cli.add(part_command)
 
 
 def stop(*_: object) -> NoReturn:

@@ -1,7 +1,7 @@
 """The problem as one value: what the framework works from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import (
     task_of,
 )
 from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.parts import Part
 
 if TYPE_CHECKING:
     import onnx
@@ -62,6 +63,7 @@ class Problem:
         collect: From the project's folder, since, until and the inbox: brings what arrived in (since, until] into the
             inbox, in files that do not overlap, and returns them.
         recipe: Imports the model's module: called in training, never in serving.
+        extensions: What the user adds to the framework.
     """
 
     subject: type[Table]
@@ -71,6 +73,7 @@ class Problem:
     build: Callable[[Frame, Mapping[str, Frame]], Frame]
     collect: Callable[[Path, datetime | None, datetime, Path], list[Path]]
     recipe: Callable[[], Recipe]
+    extensions: Part = field(default_factory=Part)
 
     def __post_init__(self) -> None:
         """Refuse tables that can't be joined, names that the machinery needs, and features that must not be used."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     keep_days: int = Field(default=365, gt=6, description="how long the tables can be read as they were")
     tracking: str = Field(
         default="mlruns", min_length=1, description="MLflow: a folder with a SQLite file, or a server's address"
+    )
+    webhook: HttpUrl | None = Field(
+        default=None, description="address to which an event is posted as JSON when a person must act"
     )
     clock: Literal["wall", "data"] = Field(
         default="wall", description="what now is: the wall clock, or the newest value in the data"

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.acceptance import Acceptance
 from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.parts import Part, installed
 from {{cookiecutter.__package_name}}.core.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.core.settings import (
     Settings,
@@ -81,6 +82,11 @@ class Workspace:
     def parameters(self) -> Any:  # noqa: ANN401 - the problem's own class
         """The parameters of the model."""
         return load_config(self.root / "config" / "params.toml", self.problem.recipe().parameters)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that are installed, and the user's extensions."""
+        return (*installed(), self.problem.extensions)
 
     @contextmanager
     def alone(self, *, needed: bool = True) -> Iterator[None]:

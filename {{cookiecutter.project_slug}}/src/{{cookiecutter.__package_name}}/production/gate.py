@@ -6,38 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from {{cookiecutter.__package_name}}.core.acceptance import Acceptance
+from {{cookiecutter.__package_name}}.core.acceptance import Acceptance, Slices
 from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN, Task
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, by_slice, gain, losses, metrics
+from {{cookiecutter.__package_name}}.core.parts import Check
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question of the gate.
-
-    Attributes:
-        name: What is asked.
-        passed: Whether the answer is yes.
-        detail: The figures behind it.
-        part: Whether it is asked of a slice, not of all rows.
-    """
-
-    name: str
-    passed: bool
-    detail: str
-    part: bool = False
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return f"{'yes' if self.passed else 'NO '}  {self.name}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -141,6 +121,8 @@ def _checks(workspace: Workspace, candidate: Candidate, *, seed: int) -> Iterato
         name = f"{part.column} {part.value} ({part.rows} rows), "
         yield from threshold_checks(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
     yield from _gaps(workspace, candidate, model)
+    for check in (check for part in workspace.parts for check in part.gate_checks):
+        yield from check(workspace, candidate)
 
 
 def _require_known(ask: Acceptance, names: set[str]) -> None:
@@ -172,6 +154,11 @@ def threshold_checks(
         for metric, limit in limits.items():
             value = figures.get(metric, float("nan"))
             yield Check(f"{name}{metric} {bound} {limit}", keeps(value, limit), f"{value:.4f}", part=bool(name))
+
+
+def missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
+    """The limits that figures miss."""
+    return tuple(str(check) for check in threshold_checks("", figures, ask.at_least, ask.at_most) if not check.passed)
 
 
 def compare_with_champion(

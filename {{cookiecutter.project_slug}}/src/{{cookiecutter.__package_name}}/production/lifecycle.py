@@ -17,7 +17,8 @@ from {{cookiecutter.__package_name}}.core.store.request_log import TABLE as REQU
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
 from {{cookiecutter.__package_name}}.production.model_card import write_report
-from {{cookiecutter.__package_name}}.production.monitoring.monitor import Health, monitor
+from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
+from {{cookiecutter.__package_name}}.production.notifications import notify
 from {{cookiecutter.__package_name}}.production.predict import predict_ahead
 from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
 from {{cookiecutter.__package_name}}.production.retraining_policy import Decision, decide
@@ -78,7 +79,19 @@ class RunReport:
         return "\n".join([*lines, f"next challenger: {due}"])
 
 
-def run(
+def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = False) -> RunReport:
+    """Do whatever is due, as `run_due`, and notify where a person must act."""
+    try:
+        report = run_due(workspace, now=now, dirty=dirty)
+    except Exception as error:
+        notify(workspace, "run failed", str(error))
+        raise
+    if not report.ok:
+        notify(workspace, "a person must act", str(report))
+    return report
+
+
+def run_due(
     workspace: Workspace,
     *,
     now: datetime | None = None,

@@ -13,6 +13,7 @@ from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs, predicted
+from {{cookiecutter.__package_name}}.core.parts import Check
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.provenance import code_hash
 from {{cookiecutter.__package_name}}.core.store.registry import CHAMPION, Version
@@ -21,7 +22,6 @@ from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import model_card
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, evaluate, record
 from {{cookiecutter.__package_name}}.production.predict import features_for
-from {{cookiecutter.__package_name}}.production.service import smoke_test as smoke
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def promote_candidate(
     rows = datasets.within(training_set, candidate.training_window_days)
     release = _refit(workspace, candidate, version, rows, now=now)
     release.check()
-    checks = smoke.checks(workspace, release, now=release.trained_until) if smoke_test else ()
+    checks = _release_checks(workspace, release) if smoke_test else ()
     verdict = replace(verdict, checks=verdict.checks + checks)
     refused = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
     record(workspace, version, verdict, smoke_test=refused)
@@ -116,6 +116,11 @@ def promote_candidate(
         return PromotionResult(verdict, None)
     publish(workspace, release, candidate)
     return PromotionResult(verdict, release.number, len(rows))
+
+
+def _release_checks(workspace: Workspace, release: Release) -> tuple[Check, ...]:
+    checks = [check for part in workspace.parts for check in part.release_checks]
+    return tuple(found for check in checks for found in check(workspace, release))
 
 
 def publish(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:

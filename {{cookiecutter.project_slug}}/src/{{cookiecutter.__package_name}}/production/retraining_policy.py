@@ -8,7 +8,7 @@ from {{cookiecutter.__package_name}}.core.errors import masked
 from {{cookiecutter.__package_name}}.core.store.candidates import CandidateRecord
 from {{cookiecutter.__package_name}}.core.store.provenance import changed_files, code_hash
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.monitoring.monitor import Health, has_broken
+from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken
 
 
 @dataclass(frozen=True)

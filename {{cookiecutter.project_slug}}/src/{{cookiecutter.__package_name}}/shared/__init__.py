@@ -1,7 +1,7 @@
 """Yours: the problem of this project, put together from contract, features, model and the source of batches."""
 
 from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
-from {{cookiecutter.__package_name}}.shared import collect, contract, features
+from {{cookiecutter.__package_name}}.shared import collect, contract, extensions, features
 
 
 def recipe() -> Recipe:
@@ -20,4 +20,5 @@ PROBLEM = Problem(
     build=features.build,
     collect=collect.collect,
     recipe=recipe,
+    extensions=extensions.EXTENSIONS,
 )

@@ -4,8 +4,8 @@ Arrays are one value a row; predictions are probabilities of the target for a bi
 multiclass task, values for a regression.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -30,20 +30,22 @@ class Answers:
         task: The kind of answer.
         target: Shape (rows,): 0 or 1, the class's number, or the value.
         prediction: Shape (rows,), or (rows, classes) for a multiclass task.
+        custom: The user's own metrics.
     """
 
     task: Task
     target: Floats
     prediction: Floats
+    custom: Mapping[str, Callable[["Answers"], float]] = field(default_factory=dict)
 
     def __getitem__(self, rows: NDArray[np.bool_]) -> "Answers":
         """The answers of some rows."""
-        return Answers(self.task, self.target[rows], self.prediction[rows])
+        return replace(self, target=self.target[rows], prediction=self.prediction[rows])
 
 
 def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
     """Predictions beside what came true."""
-    return Answers(problem.task, targets(problem, rows, classes), prediction)
+    return Answers(problem.task, targets(problem, rows, classes), prediction, problem.extensions.metrics)
 
 
 def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
@@ -74,7 +76,12 @@ def losses(answers: Answers) -> Floats:
 
 
 def metrics(answers: Answers, decision: Decision) -> dict[str, float]:
-    """The metrics of a task, by name; those that need both classes are left out where there is one."""
+    """The metrics of a task and the user's own, by name; those that need both classes are left out where one is."""
+    own = {name: float(metric(answers)) for name, metric in answers.custom.items()}
+    return _metrics_of_task(answers, decision) | own
+
+
+def _metrics_of_task(answers: Answers, decision: Decision) -> dict[str, float]:
     target, prediction = answers.target, answers.prediction
     loss = float(losses(answers).mean())
     if answers.task is Task.REGRESSION:

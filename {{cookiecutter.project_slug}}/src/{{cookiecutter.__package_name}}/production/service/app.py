@@ -81,6 +81,9 @@ def create_app(
     app.add_exception_handler(RequestValidationError, invalid_request)
     app.include_router(_prediction_routes(service, dependencies))
     app.include_router(_status_routes(service))
+    for part in workspace.parts:
+        if part.configure_app:
+            part.configure_app(app)
     return app
 
 

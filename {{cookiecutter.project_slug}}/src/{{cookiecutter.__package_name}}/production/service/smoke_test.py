@@ -18,11 +18,11 @@ import polars as pl
 from polars import selectors as cs
 
 from {{cookiecutter.__package_name}}.core.models.predictor import TOLERANCE
+from {{cookiecutter.__package_name}}.core.parts import Check
 from {{cookiecutter.__package_name}}.core.settings import Settings
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.store.request_log import ANSWER, logged_requests, logged_schema
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.gate import Check
 
 ANSWER_SECONDS = 60  # that a response may take, the first one with the start of the server
 RECENT = timedelta(days=7)

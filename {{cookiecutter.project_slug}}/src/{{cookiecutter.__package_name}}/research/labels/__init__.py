@@ -1,1 +1,44 @@
 """Labels by people: the rows worth most leave as tasks of Label Studio, and come back as a batch of labels."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from {{cookiecutter.__package_name}}.core.command_line import FILE, NOW, PATH, POSITIVE, Group, command
+from {{cookiecutter.__package_name}}.core.parts import Part
+
+if TYPE_CHECKING:
+    from {{cookiecutter.__package_name}}.core.workspace import Workspace
+
+
+@command("export", section="Data")
+@click.option("--n", type=POSITIVE, default=100, show_default=True, metavar="N", help="Number of rows.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["margin", "random", "disagreement"]),
+    default="margin",
+    show_default=True,
+    help="How rows are sampled.",
+)
+@click.option("--out", type=PATH, metavar="FILE", help="Output file (.json). Default: a file in reports/.")
+@NOW
+def export_tasks(workspace: "Workspace", *, n: int, strategy: str, out: Path | None, now: datetime | None) -> object:
+    """Export the unlabelled rows that are most worth labelling as Label Studio tasks."""
+    from {{cookiecutter.__package_name}}.research.labels.tasks import export_tasks
+
+    return export_tasks(workspace, n=n, strategy=strategy, out=out, now=now)
+
+
+@command("import", section="Data", writes=True)
+@FILE
+def import_annotations(workspace: "Workspace", *, file: Path) -> object:
+    """Import FILE, an export of Label Studio, as a batch of labels."""
+    from {{cookiecutter.__package_name}}.research.labels.batch import import_annotations
+
+    return import_annotations(workspace, file)
+
+
+LABELS = Group("labels", commands=[export_tasks, import_annotations], help="Have rows labelled in Label Studio.")
+PART = Part(commands=(LABELS,))

@@ -1,4 +1,4 @@
-"""Answers that were given, by the service or ahead of the outcome, held against contract, training and labels."""
+"""Checks of logged requests: the contract, training-serving skew, and served predictions against labels."""
 
 import json
 from collections.abc import Iterator
@@ -12,8 +12,7 @@ from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT
 from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, TOLERANCE, with_violations
 from {{cookiecutter.__package_name}}.core.errors import BadInput
-from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.core.models.evaluation import metrics
+from {{cookiecutter.__package_name}}.core.parts import Finding, State
 from {{cookiecutter.__package_name}}.core.store import predictions
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.store.request_log import (
@@ -27,7 +26,7 @@ from {{cookiecutter.__package_name}}.core.store.request_log import (
     logged_schema,
 )
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.monitoring.alerts import Finding, State, missed
+from {{cookiecutter.__package_name}}.production.monitor import compare_with_labels
 
 RECENT = timedelta(days=28)
 GROUPS, ROWS = 5, 200  # so many states of the tables are gone back to, with so many rows each
@@ -35,22 +34,14 @@ CLOSE = 1e-9  # relative difference of floats that are equal
 
 
 def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Finding]:
-    """All that can be said of answers that were given."""
-    yield from _came_true(
-        workspace,
-        champion,
-        predictions.upcoming_predictions(workspace.problem, workspace.lake, champion),
-        "predicted ahead",
-        State.WARNING,
-        now=now,
-    )
+    """The findings on the requests of the last four weeks; none where there are no requests."""
     if (rows := logged_requests(workspace.problem, workspace.lake, now=now, back=RECENT)).is_empty():
         return
     yield _contract(workspace, rows)
     yield _skew(workspace, champion, rows.sort(SERVED))
     if workspace.problem.schema.key and set(workspace.problem.schema.key) <= set(rows.columns):
         said = predictions.served_predictions(workspace.problem, champion, rows)
-        yield from _came_true(workspace, champion, said, "served quality", State.ALARM, now=now)
+        yield from compare_with_labels(workspace, champion, said, "served quality", State.ALARM, now=now)
 
 
 def _contract(workspace: Workspace, rows: pl.DataFrame) -> Finding:
@@ -101,20 +92,3 @@ def _equal(first: pl.Series, second: pl.Series) -> bool:
     both = first.is_not_null() & second.is_not_null()
     close = np.allclose(first.filter(both).to_numpy(), second.filter(both).to_numpy(), rtol=CLOSE, atol=0)
     return close and first.is_null().equals(second.is_null())
-
-
-def _came_true(
-    workspace: Workspace, release: Release, made: pl.LazyFrame, name: str, urgent: State, *, now: datetime
-) -> Iterator[Finding]:
-    """Answers against the labels that came lately; nothing where they are few."""
-    problem, ask = workspace.problem, workspace.acceptance
-    if not problem.schema.key:
-        return
-    rows = predictions.join_labels(problem, workspace.lake, made, now=now, back=RECENT)
-    if len(rows) < ask.window.rows:
-        return
-    answers = evaluation.answers(problem, rows, predictions.model_output(release, rows), release.classes)
-    figures = metrics(answers, ask.decision)
-    broken = missed(figures, ask)
-    detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    yield Finding(name, urgent if broken else State.FINE, f"{detail} ({len(rows)} labels)")

@@ -20,6 +20,7 @@ from {{cookiecutter.__package_name}}.core.problem import RESERVED
 from {{cookiecutter.__package_name}}.core.store import candidates, erasures
 from {{cookiecutter.__package_name}}.core.store.releases import TABLE, Golden, Release, rows_of
 from {{cookiecutter.__package_name}}.core.workspace import REPLAYS, Workspace
+from {{cookiecutter.__package_name}}.production.erasure import deletion
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
     """
     schema, lake = workspace.problem.schema, workspace.lake
     gone = keys_of(schema, keys)
-    erasures.record(lake, schema, gone)
+    deletion.record(lake, schema, gone)
     names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))
-    tables = {name: erasures.delete(lake, name, gone) for name in names}
+    tables = {name: deletion.delete(lake, name, gone) for name in names}
     champion = workspace.releases.champion()
     _forget_examples(workspace, gone)
     shutil.rmtree(workspace.path(REPLAYS), ignore_errors=True)
@@ -88,7 +89,7 @@ def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
     releases = workspace.releases.newest(ALL)
     shorter = [_without_examples(release, gone) for release in releases]
     if shorter != releases:
-        erasures.replace(workspace.lake, TABLE, rows_of(shorter))
+        deletion.replace(workspace.lake, TABLE, rows_of(shorter))
 
 
 def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
@@ -104,7 +105,7 @@ def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
     after = [one.model_copy(update={"holdout": drop_rows(one.holdout, gone)}) for one in before]
     changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
     if changed:
-        erasures.replace(workspace.lake, candidates.TABLE, candidates.rows_of(after))
+        deletion.replace(workspace.lake, candidates.TABLE, candidates.rows_of(after))
     return changed
 
 

@@ -17,10 +17,11 @@ from {{cookiecutter.__package_name}}.core.errors import Refused
 from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.core.models.drift import stability
 from {{cookiecutter.__package_name}}.core.models.evaluation import by_slice, metrics
+from {{cookiecutter.__package_name}}.core.parts import Finding, State
+from {{cookiecutter.__package_name}}.core.store import predictions
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.monitoring import served_predictions
-from {{cookiecutter.__package_name}}.production.monitoring.alerts import Finding, State, missed
+from {{cookiecutter.__package_name}}.production.gate import missed
 
 RECENT = timedelta(days=28)
 
@@ -102,7 +103,10 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, full: bool = T
         rows = datasets.labelled_since(workspace.problem, workspace.lake, champion, now=moment, back=RECENT)
         findings += _classes(champion, rows)
         findings += [*_slices(workspace, champion, rows), *_drift(workspace, champion, moment)]
-        findings += served_predictions.findings(workspace, champion, now=moment)
+        made = predictions.upcoming_predictions(workspace.problem, workspace.lake, champion)
+        findings += compare_with_labels(workspace, champion, made, "predicted ahead", State.WARNING, now=moment)
+        checks = [check for part in workspace.parts for check in part.monitor_checks]
+        findings += [finding for check in checks for finding in check(workspace, champion, moment)]
     return Health(moment, tuple(findings), periods)
 
 
@@ -238,3 +242,20 @@ def _drift(workspace: Workspace, champion: Release, moment: datetime) -> Iterato
     moved = [f"{name} {value:.3f}" for name, value in sorted(found.items(), key=lambda f: -f[1]) if value > limit]
     detail = f"{', '.join(moved)} (stability index; at most {limit:g})" if moved else "no feature has moved"
     yield Finding("drift", State.WARNING if moved else State.FINE, detail)
+
+
+def compare_with_labels(
+    workspace: Workspace, release: Release, made: pl.LazyFrame, name: str, urgent: State, *, now: datetime
+) -> Iterator[Finding]:
+    """Quality of predictions by the labels that became known lately; nothing where they are few."""
+    problem, ask = workspace.problem, workspace.acceptance
+    if not problem.schema.key:
+        return
+    rows = predictions.join_labels(problem, workspace.lake, made, now=now, back=RECENT)
+    if len(rows) < ask.window.rows:
+        return
+    answers = evaluation.answers(problem, rows, predictions.model_output(release, rows), release.classes)
+    figures = metrics(answers, ask.decision)
+    broken = missed(figures, ask)
+    detail = "; ".join(broken) or ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    yield Finding(name, urgent if broken else State.FINE, f"{detail} ({len(rows)} labels)")

@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-PROGRAMS = Path(__file__).parent / "reports"
+PROGRAMS = Path(__file__).parents[1] / "reports"
 HOST = "127.0.0.1"
 MARIMO = (sys.executable, "-m", "marimo", "--quiet", "--yes")
 

@@ -1,0 +1,134 @@
+"""What the commands of the command line are made of: the class of a command, and options that several of them have."""
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+PACKAGE = __name__.partition(".")[0]
+NAME = PACKAGE.replace("_", "-")
+OK, NO, BAD = 0, 1, 2
+SECTIONS = ("Daily", "Data", "Model", "Answers", "Research")  # of the help, in their order
+
+
+class Moment(click.DateTime):
+    """A time in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Parse a time as UTC."""
+        return super().convert(value, param, ctx).replace(tzinfo=UTC)
+
+
+class Command(click.Command):
+    """A command on the project: its function is called with the workspace and the command's own parameters.
+
+    The result is printed for people on stderr, or with `--json` as one JSON object on stdout. The exit status is 1
+    where the result has a false `ok`. The object of click's context is a function that gives the problem.
+
+    Attributes:
+        section: The heading in the help.
+        writes: Whether it takes the project's lock, since only one such command may run at a time.
+    """
+
+    def __init__(self, *args: Any, section: str, writes: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*args, **kwargs)
+        self.section, self.writes = section, writes
+        self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout."))
+
+    def invoke(self, ctx: click.Context) -> NoReturn:
+        """Run it on the project of the current directory, print the result, and exit with its status."""
+        as_json = ctx.params.pop("as_json")
+        result = self._run(ctx.obj, ctx.params, as_json=as_json)
+        click.echo(json(result) if as_json else result, err=not as_json)
+        sys.exit(OK if getattr(result, "ok", True) else NO)
+
+    def _run(self, problem: Callable[[], Any], options: dict[str, Any], *, as_json: bool) -> object:
+        # Heavy libraries are imported inside commands, so that --help is instant.
+        from polars.exceptions import PanicException, PolarsError
+
+        from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
+
+        where = "the project"
+        try:
+            from {{cookiecutter.__package_name}}.core.workspace import open_project
+
+            workspace = open_project(problem())
+            where = f"the project or its tables in {workspace.lake.url}"
+            with workspace.alone(needed=self.writes):
+                return self.callback(workspace, **options) if self.callback else None
+        except Refused as error:
+            fail(str(error), NO, as_json=as_json)
+        except BadInput as error:
+            fail(str(error), BAD, as_json=as_json)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith(PACKAGE):
+                raise
+            fail(f"{error.name} is not installed here, and this command needs it: uv sync", BAD, as_json=as_json)
+        except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
+            fail(f"{where} can't be read or written: {first_line(error)}", BAD, as_json=as_json)
+
+
+class Group(click.Group):
+    """Commands and groups of them; the help lists all commands by section."""
+
+    command_class = Command
+    group_class = type
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Command]]:
+        """Every command with its full name, such as `run` or `data erase`."""
+        for name, command in self.commands.items():
+            if isinstance(command, Group):
+                yield from command.walk(f"{prefix}{name} ")
+            elif isinstance(command, Command):
+                yield f"{prefix}{name}", command
+
+    def add(self, command: click.Command) -> None:
+        """Add a command; a group of a name that is there gains the commands."""
+        there = self.commands.get(command.name or "")
+        if isinstance(there, Group) and isinstance(command, Group):
+            for inner in command.commands.values():
+                there.add(inner)
+        else:
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's own
+        """Write the commands into the help, by section."""
+        commands = list(self.walk())
+        for section in dict.fromkeys((*SECTIONS, *(command.section for _, command in commands))):
+            listed = [(name, command.help or "") for name, command in commands if command.section == section]
+            if listed:
+                with formatter.section(section):
+                    formatter.write_dl(listed)
+
+
+PATH = click.Path(path_type=Path)
+TIME = Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
+POSITIVE = click.IntRange(1)
+PORT = click.IntRange(0, 65535)
+FILE = click.argument("file", type=PATH)
+NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: the setting ML_CLOCK.")
+
+
+def command(name: str, *, section: str, writes: bool = False) -> Callable[[Callable[..., object]], Command]:
+    """Make a function a command, for parts and extensions: it is called with the workspace and its parameters."""
+    return click.command(name, cls=Command, section=section, writes=writes)
+
+
+def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
+    """Give the reason in one line, and exit."""
+    click.echo(f"{NAME}: {reason}", err=True)
+    if as_json:
+        click.echo(json({"error": reason}))
+    sys.exit(status)
+
+
+def json(result: object) -> str:
+    """A result as one line of JSON, in ASCII so that every console can show it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter[object](type(result)).dump_json(result, ensure_ascii=True).decode()

@@ -1,0 +1,123 @@
+"""Parts: what can be left out of a project, and what the user adds to the framework in `shared/extensions.py`.
+
+A part is a folder of `production` or `research` with a `PART` in its `__init__`; the rest of the project never imports
+it. Its functions import their modules when they are called, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from importlib import import_module  # noqa: TID251 - parts may be missing, which an import statement can't say
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from {{cookiecutter.__package_name}}.core.models.evaluation import Answers
+    from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
+    from {{cookiecutter.__package_name}}.core.store.releases import Release
+    from {{cookiecutter.__package_name}}.core.workspace import Workspace
+
+PACKAGE = __name__.partition(".")[0]
+FOLDERS = ("production", "research")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the gate.
+
+    Attributes:
+        name: What is checked.
+        passed: Whether it passed.
+        detail: The figures behind it.
+        part: Whether it is about a slice, not about all rows.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+    part: bool = False
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{'yes' if self.passed else 'NO '}  {self.name}: {self.detail}"
+
+
+class State(StrEnum):
+    """How urgent a finding is."""
+
+    FINE = "fine"
+    WARNING = "warning"
+    ALARM = "alarm"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of monitoring."""
+
+    name: str
+    state: State
+    detail: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.state:<8} {self.name}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person must act on.
+
+    Attributes:
+        project: The name of the project.
+        subject: What happened, in a few words.
+        detail: The reasons, a line each.
+        at: When.
+    """
+
+    project: str
+    subject: str
+    detail: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a part adds; everything is optional.
+
+    Attributes:
+        commands: Commands and groups of the command line; a group of a name that is there gains the commands.
+        metrics: Further metrics by name, from predictions and labels; `config/acceptance.toml` may limit them.
+        gate_checks: Further checks of a challenger, after the gate's own.
+        release_checks: Checks of the refitted model, before it is released.
+        monitor_checks: Further checks of `monitor`, at a time.
+        notify: Called with an event when a person must act.
+        configure_app: Called with the FastAPI application of the service, before it starts.
+    """
+
+    commands: tuple[click.Command, ...] = ()
+    metrics: Mapping[str, Callable[[Answers], float]] = field(default_factory=dict)
+    gate_checks: tuple[Callable[[Workspace, Candidate], Iterable[Check]], ...] = ()
+    release_checks: tuple[Callable[[Workspace, Release], Iterable[Check]], ...] = ()
+    monitor_checks: tuple[Callable[[Workspace, Release, datetime], Iterable[Finding]], ...] = ()
+    notify: Callable[[Event], None] | None = None
+    configure_app: Callable[[FastAPI], None] | None = None
+
+
+@cache
+def installed() -> tuple[Part, ...]:
+    """The parts of the framework that this project has."""
+    found = []
+    for folder in FOLDERS:
+        package = import_module(f"{PACKAGE}.{folder}")
+        names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
+        modules = (import_module(f"{PACKAGE}.{folder}.{name}") for name in names)
+        found += [part for part in (getattr(module, "PART", None) for module in modules) if isinstance(part, Part)]
+    return tuple(found)

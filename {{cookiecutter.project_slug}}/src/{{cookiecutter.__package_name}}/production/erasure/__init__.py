@@ -1,0 +1,23 @@
+"""Erasure: rows of the entity deleted for good, wherever the project keeps rows."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from {{cookiecutter.__package_name}}.core.command_line import Group, command
+from {{cookiecutter.__package_name}}.core.parts import Part
+
+if TYPE_CHECKING:
+    from {{cookiecutter.__package_name}}.core.workspace import Workspace
+
+
+@command("erase", section="Data", writes=True)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+def erase(workspace: "Workspace", *, keys: tuple[str, ...]) -> object:
+    """Erase the rows with each KEY from tables, files and tracked runs, permanently."""
+    from {{cookiecutter.__package_name}}.production.erasure.erase import erase
+
+    return erase(workspace, keys)
+
+
+PART = Part(commands=(Group("data", commands=[erase]),))

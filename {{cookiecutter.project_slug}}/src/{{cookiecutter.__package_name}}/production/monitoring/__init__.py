@@ -1,1 +1,0 @@
-"""Whether data, model and served predictions are well."""
