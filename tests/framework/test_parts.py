@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -25,6 +27,8 @@ from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.production.gate import gate
 from my_ml_project.production.monitor import monitor
+from my_ml_project.production.notifications import notify
+from my_ml_project.production.promote import _release_checks
 from my_ml_project.production.service.app import create_app
 from my_ml_project.production.train import train
 
@@ -122,8 +126,6 @@ def test_a_release_check_of_ones_own_can_refuse_a_release(trained: Workspace) ->
         yield Check("never", passed=False, detail="on no day")
 
     own = extended(trained, Part(release_checks=(never,)))
-    from my_ml_project.production.promote import _release_checks  # noqa: PLC0415
-
     (release,) = trained.releases.newest(1)
     assert _release_checks(own, release)[-1] == Check("never", passed=False, detail="on no day")
 
@@ -197,29 +199,32 @@ def test_the_application_can_be_changed(trained: Workspace) -> None:
         assert client.get("/mine").json() == "here"
 
 
-COMMAND = '''"""Yours."""
-
-import click
-
-from {package}.core.command_line import command
-from {package}.core.parts import Part
+PAGE = PROJECT / "docs" / "guide" / "extensions.md"
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@command("greet", section="Mine")
-@click.option("--name", default="you", help="Whom.")
-def greet(workspace, *, name):
-    """Greet somebody."""
-    return f"hello {{name}}, of {{workspace.problem.schema.name}}"
-
-
-EXTENSIONS = Part(commands=(greet,))
-'''
+def test_the_example_on_the_page_of_extensions_works(
+    trained: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "extensions.py").write_text(EXAMPLE, encoding="utf-8")
+    own = extended(trained, runpy.run_path(str(tmp_path / "extensions.py"))["EXTENSIONS"])
+    assert all(getattr(own.problem.extensions, field.name) for field in fields(Part)), "a field has no example"
+    candidate = train(own, as_of=own.now() + DAY).candidate
+    assert 0 < candidate.metrics["share_of_alerts"] < 1
+    assert "window of at least 50 rows" in [check.name for check in gate(own).checks if check.passed]
+    (release,) = own.releases.newest(1)
+    assert [check.name for check in _release_checks(own, release)][-1] == "model below 100 MB"
+    assert "disk" in [finding.name for finding in monitor(own).findings]
+    notify(own, "run failed", "for a test")
+    assert caplog.messages[-1] == "run failed: for a test"
+    with TestClient(create_app(own, log_requests=False)) as client:
+        assert client.get("/about").json() == {"team": "ours"}
 
 
 def test_a_command_of_ones_own_is_listed_and_runs(trained: Workspace, tmp_path: Path) -> None:
     shutil.copytree(PROJECT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     extensions = tmp_path / "src" / PACKAGE / "shared" / "extensions.py"
-    extensions.write_text(COMMAND.format(package=PACKAGE), encoding="utf-8")
+    extensions.write_text(EXAMPLE, encoding="utf-8")
     env = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
 
     def said(*arguments: str) -> str:
@@ -227,8 +232,8 @@ def test_a_command_of_ones_own_is_listed_and_runs(trained: Workspace, tmp_path: 
         done = subprocess.run(line, cwd=trained.root, env=env, capture_output=True, encoding="utf-8", check=False)
         return done.stdout + done.stderr
 
-    assert "Mine:\n  greet  Greet somebody." in said("--help")
-    assert said("greet", "--name", "Ada") == f"hello Ada, of {trained.problem.schema.name}\n"
+    assert re.search(r"^  releases +List the newest releases\.$", said("--help"), re.MULTILINE)
+    assert re.fullmatch(r"1  version 1  \d{4}-\d\d-\d\d\n", said("releases", "--n", "1"))
     extensions.write_text("commands=(", encoding="utf-8")
     assert "shared can't be imported, nor its commands: SyntaxError" in said("--help")
     assert "Daily:" in said("--help")

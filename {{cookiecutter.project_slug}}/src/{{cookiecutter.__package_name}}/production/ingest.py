@@ -17,6 +17,7 @@ from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store import erasures
 from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
 from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, content_of, read_rows
+from {{cookiecutter.__package_name}}.core.store.lake import Conflict
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 INVALID, REASONS = "rejected.parquet", "reasons.json"  # beside a file in quarantine
@@ -123,6 +124,26 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     content = content_of(path)
     rows = read_rows(path, content)
     schema = table_of(workspace.problem, path, rows, table)
+    return workspace.lake.retry(
+        schema.name, lambda version: _ingest(workspace, schema, path, content, rows, now=now, version=version)
+    )
+
+
+def _ingest(
+    workspace: Workspace,
+    schema: Schema,
+    path: Path,
+    content: bytes,
+    rows: pl.DataFrame,
+    *,
+    now: datetime,
+    version: int,
+) -> Batch:
+    """Validate rows against a version of their table and append them to it.
+
+    Raises:
+        Conflict: Rows were appended meanwhile, with which these must be compared too.
+    """
     if workspace.lake.has(schema.name, _id(content)):
         return Batch(schema.name, path.name, _id(content), seen=True)
     report = _validate(workspace, schema, path, rows, now=now)
@@ -134,7 +155,11 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
         copy.write_bytes(content)
         erasures.clean(workspace.lake, workspace.problem.schema, copy)
     elif batch.accepted:
-        _append(workspace, schema, batch, report.valid, now=now)
+        try:
+            _append(workspace, schema, batch, report.valid, now=now, version=version)
+        except Conflict:
+            shutil.rmtree(workspace.path(batch.quarantine), ignore_errors=True) if batch.quarantine else None
+            raise
     return batch
 
 
@@ -211,14 +236,16 @@ def _batch(schema: Schema, path: Path, content: bytes, report: BatchReport) -> B
     )
 
 
-def _append(workspace: Workspace, schema: Schema, batch: Batch, rows: pl.DataFrame, *, now: datetime) -> None:
+def _append(
+    workspace: Workspace, schema: Schema, batch: Batch, rows: pl.DataFrame, *, now: datetime, version: int
+) -> None:
     """Append a batch's valid rows, each with its arrival, batch and version of the contract."""
     stamped = rows.with_columns(
         pl.lit(now).cast(DTYPES[datetime]).alias(ARRIVED),
         pl.lit(batch.id).alias(BATCH),
         pl.lit(schema.model.version, dtype=pl.Int64).alias(CONTRACT),
     )
-    workspace.lake.append(schema.name, stamped, batch=batch.id, gains=True)
+    workspace.lake.append(schema.name, stamped, batch=batch.id, gains=True, expected=version)
 
 
 def _quarantine(workspace: Workspace, batch: Batch, invalid: pl.DataFrame, *, now: datetime) -> Batch:

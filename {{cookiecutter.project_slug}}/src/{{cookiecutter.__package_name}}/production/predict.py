@@ -159,18 +159,30 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     schema, labels = problem.schema, problem.labels
     if labels is schema or not schema.key or not schema.event_time:
         return 0
-    release = champion(workspace)
+    release, event = champion(workspace), schema.event_time
+    made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
+
+    def attempt(version: int) -> int:
+        rows = _without_prediction(workspace, release, event, now=now)
+        if rows.is_empty():
+            return 0
+        predicted = predict_rows(workspace, release, rows, now=now)
+        kept = dict.fromkeys((*schema.key, event, *predicted.columns[len(rows.columns) :]))
+        keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
+        batch = f"{release.number}-{now.isoformat()}-{keys}"
+        new = predicted.select(*kept, made)
+        lake.append(PREDICTIONS, new, batch=batch, gains=True, expected=version)  # a class is a column
+        return len(rows)
+
+    return lake.retry(PREDICTIONS, attempt)
+
+
+def _without_prediction(workspace: Workspace, release: Release, event: str, *, now: datetime) -> pl.DataFrame:
+    """The rows that happen later, and have neither a label nor a prediction of the release."""
+    problem, lake, schema = workspace.problem, workspace.lake, workspace.problem.schema
     key = {name: schema.dtypes[name] for name in schema.key}
     done = lake.read(PREDICTIONS, key | {"version": pl.Int32()}).filter(pl.col("version") == release.version)
-    ahead = lake.scan(schema).filter(pl.col(schema.event_time) > now).select(schema.names)
-    for other in (lake.scan(labels), done):
+    ahead = lake.scan(schema).filter(pl.col(event) > now).select(schema.names)
+    for other in (lake.scan(problem.labels), done):
         ahead = ahead.join(other.select(schema.key), on=schema.key, how="anti")
-    if (rows := ahead.sort(schema.event_time, *schema.key).collect()).is_empty():
-        return 0
-    predicted = predict_rows(workspace, release, rows, now=now)
-    kept = dict.fromkeys((*schema.key, schema.event_time, *predicted.columns[len(rows.columns) :]))
-    made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
-    keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
-    batch = f"{release.number}-{now.isoformat()}-{keys}"
-    lake.append(PREDICTIONS, predicted.select(*kept, made), batch=batch, gains=True)  # a class is a column
-    return len(rows)
+    return ahead.sort(event, *schema.key).collect()

@@ -145,6 +145,9 @@ def follow(workspace: Workspace, release: Release, candidate: Candidate | None =
             run.log_artifact(MODEL, release.onnx)
         model_card.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
         workspace.registry.set_alias(CHAMPION, release.version)
+        newest = workspace.releases.champion()
+        if newest and newest.number > release.number:  # another promotion came meanwhile, whose alias this may undo
+            follow(workspace, newest)
     except (BadInput, ModuleNotFoundError, OSError) as error:
         log.warning("promote   version %d serves; MLflow follows with the next run: %s", release.version, error)
 

@@ -146,11 +146,15 @@ class Candidates:
 
     def append_verdict(self, run_id: str, *, passed: bool, reasons: str, smoke_test: str) -> None:
         """Record what is said of a challenger, where it is not what was said last."""
-        said = self._verdicts(run_id)
         row = {"run_id": run_id, "passed": passed, "reasons": reasons, "smoke_test": smoke_test}
-        if said.drop("at").tail(1).to_dicts() != [row]:
-            rows = pl.DataFrame([row | {"at": datetime.now(UTC)}], schema=VERDICT_COLUMNS)
-            self._lake.append(VERDICTS, rows, batch=f"{run_id}-{len(said)}")
+
+        def attempt(version: int) -> None:
+            said = self._verdicts(run_id)
+            if said.drop("at").tail(1).to_dicts() != [row]:
+                rows = pl.DataFrame([row | {"at": datetime.now(UTC)}], schema=VERDICT_COLUMNS)
+                self._lake.append(VERDICTS, rows, batch=f"{run_id}-{len(said)}", expected=version)
+
+        self._lake.retry(VERDICTS, attempt)
 
     def _verdicts(self, run_id: str) -> pl.DataFrame:
         rows = self._lake.read(VERDICTS, VERDICT_COLUMNS).filter(pl.col("run_id") == run_id)

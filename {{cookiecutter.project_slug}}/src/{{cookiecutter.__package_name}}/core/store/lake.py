@@ -3,11 +3,12 @@
 Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock, get_ident
+from typing import TypeVar
 from urllib.parse import unquote
 
 import deltalake
@@ -23,6 +24,11 @@ BRIEF = timedelta(days=7)  # for tables that take a commit every few seconds, an
 ATTEMPTS = 20  # at a commit, when others append at the same moment
 
 Version = int | datetime | None
+T = TypeVar("T")
+
+
+class Conflict(Exception):
+    """Another commit was made to a table since the version that was expected."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,9 @@ class Lake:
     )
     _appending: dict[str, Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False) -> bool:
+    def append(
+        self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False, expected: int | None = None
+    ) -> bool:
         """Append rows once: a batch whose id the table has seen changes nothing.
 
         Args:
@@ -53,33 +61,37 @@ class Lake:
             rows: Rows with the table's columns.
             batch: Its id.
             gains: Whether the rows may have columns that the table does not have yet.
+            expected: The version of the table that the rows were made from, -1 before the first append; None: any.
 
         Returns:
             Whether they were appended now.
 
         Raises:
             BadInput: The table can't be read or written.
+            Conflict: The table is not in the expected version any more.
         """
         if table in self.versions:
             raise BadInput(
                 f"table {table} is read in version {self.versions[table]} and takes no rows: unset ML_TABLES"
             )
         with self._appending.setdefault(table, Lock()):
-            return self._append(table, rows, batch=batch, gains=gains)
+            return self._append(table, rows, batch=batch, gains=gains, expected=expected)
 
-    def _append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool) -> bool:
-        opened = self._opened.get((get_ident(), table)) or self.open(table)
+    def _append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool, expected: int | None) -> bool:
+        opened = self.open(table)
         for _ in range(ATTEMPTS):
             seen = opened.version() if opened else -1
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
                 if opened is not None and opened.transaction_version(batch) is not None:
                     return False
+                if expected not in {None, seen}:
+                    raise Conflict(f"table {table} is in version {seen}, not {expected}")
                 deltalake.write_deltalake(
                     opened or self.address(table),
                     rows,
-                    mode="append",
-                    schema_mode="merge" if gains else None,
+                    mode="append" if opened else "error",  # of two that create the table at once, one succeeds
+                    schema_mode="merge" if gains and opened else None,
                     configuration=None if opened else {HISTORY: days(self.keep)},
                     commit_properties=once,
                 )
@@ -90,7 +102,30 @@ class Lake:
                     raise self.unreadable(table, error) from error
                 continue
             return True
-        raise BadInput(f"table {table} in {self.url} takes no commit: others write to it without a pause; try again")
+        raise self._busy(table)
+
+    def retry(self, table: str, attempt: Callable[[int], T]) -> T:
+        """Call a function with the version of a table until it meets no conflict.
+
+        Args:
+            table: The table that the function reads, and then appends to with `expected` as it is called.
+            attempt: The function.
+
+        Raises:
+            BadInput: Others write to the table without a pause.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                return attempt(self.version(table))
+            except Conflict:
+                continue
+        raise self._busy(table)
+
+    def _busy(self, table: str) -> BadInput:
+        return BadInput(
+            f"could not commit to table {table} in {self.url} after {ATTEMPTS} attempts because of concurrent writers; "
+            "try again later"
+        )
 
     def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
         """A contract's table as of a version or a commit time, with each row's arrival, batch and contract.
@@ -144,6 +179,8 @@ class Lake:
                 if len(opened.file_uris()) > FILES:
                     opened.optimize.compact()
                     opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False, full=True)
+            except CommitFailedError:
+                continue  # another process writes to it: the next time
             except (DeltaError, OSError) as error:
                 raise self.unreadable(table, error) from error
 

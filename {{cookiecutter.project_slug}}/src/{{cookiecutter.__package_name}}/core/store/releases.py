@@ -168,11 +168,14 @@ class Releases:
         return set(cards.collect().to_series())
 
     def append(self, release: Release) -> bool:
-        """Release it: of two that are appended at once, or of the same number, the first one counts."""
-        version = self._lake.version(TABLE)
-        taken = self._lake.read(TABLE, COLUMNS).filter(pl.col("number") == release.number).collect()
-        batch = f"release-{release.number}-{version}"  # a row that was deleted since must not be in its way
-        return taken.is_empty() and self._lake.append(TABLE, rows_of([release]), batch=batch)
+        """Append a release, unless its number is taken; whether it was appended."""
+
+        def attempt(version: int) -> bool:
+            taken = self._lake.read(TABLE, COLUMNS).filter(pl.col("number") == release.number).collect()
+            batch = f"release-{release.number}-{version}"  # a row that was deleted since must not be in its way
+            return taken.is_empty() and self._lake.append(TABLE, rows_of([release]), batch=batch, expected=version)
+
+        return self._lake.retry(TABLE, attempt)
 
 
 def _read(row: Row) -> Release:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @command("erase", section="Data", writes=True)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-def erase(workspace: "Workspace", *, keys: tuple[str, ...]) -> object:
+def erase_rows(workspace: "Workspace", *, keys: tuple[str, ...]) -> object:
     """Erase the rows with each KEY from tables, files and tracked runs, permanently."""
     from {{cookiecutter.__package_name}}.production.erasure.erase import erase
 
     return erase(workspace, keys)
 
 
-PART = Part(commands=(Group("data", commands=[erase]),))
+PART = Part(commands=(Group("data", commands=[erase_rows]),))

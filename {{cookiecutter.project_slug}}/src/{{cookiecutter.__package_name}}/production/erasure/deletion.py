@@ -1,15 +1,19 @@
-"""Deletion of rows from the tables of the lake, from their past too."""
+"""Deletion of rows from the tables of the lake, from their past too; other processes may write to them meanwhile."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import TypeVar
 
 import deltalake
 import polars as pl
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, Schema
 from {{cookiecutter.__package_name}}.core.store.erasures import ERASED, TABLE, erased_keys
-from {{cookiecutter.__package_name}}.core.store.lake import HISTORY, Lake, days
+from {{cookiecutter.__package_name}}.core.store.lake import HISTORY, Conflict, Lake, days
+
+T = TypeVar("T")
 
 
 def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> None:
@@ -20,10 +24,25 @@ def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> None:
         schema: Of the subject.
         keys: The key's columns.
     """
-    new = keys.unique(maintain_order=True).join(erased_keys(lake, schema).collect(), on=schema.key, how="anti")
-    if len(new):
-        stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED))
-        lake.append(TABLE, stamped, batch=sha256(new.write_json().encode()).hexdigest())
+
+    def attempt(version: int) -> None:
+        new = keys.unique(maintain_order=True).join(erased_keys(lake, schema).collect(), on=schema.key, how="anti")
+        if len(new):
+            stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED))
+            lake.append(TABLE, stamped, batch=sha256(new.write_json().encode()).hexdigest(), expected=version)
+
+    lake.retry(TABLE, attempt)
+
+
+def create(lake: Lake, schema: Schema) -> None:
+    """Create a table that is not there, without rows: what another process is about to create it with conflicts then.
+
+    Args:
+        lake: The lake.
+        schema: Of the table.
+    """
+    if schema.key and lake.version(schema.name) < 0:
+        lake.append(schema.name, pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key}), batch="")
 
 
 def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
@@ -44,32 +63,65 @@ def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
     if opened is None or not set(keys.columns) <= {column.name for column in opened.schema().fields}:
         return 0
     equal = " AND ".join(f'was."{name}" = gone."{name}"' for name in keys.columns)
-    try:
-        merged = opened.merge(keys, equal, source_alias="gone", target_alias="was").when_matched_delete().execute()
-        _forget_past(lake, opened)
-    except (DeltaError, OSError) as error:
-        raise lake.unreadable(table, error) from error
-    return int(merged["num_target_rows_deleted"])
+
+    def merge(found: deltalake.DeltaTable) -> int:
+        merged = found.merge(keys, equal, source_alias="gone", target_alias="was").when_matched_delete().execute()
+        return int(merged["num_target_rows_deleted"])
+
+    _change(lake, table, _keep_no_past)  # a commit, after which no writer appends what it read before
+    deleted = _change(lake, table, merge)
+    _change(lake, table, lambda found: _forget_past(lake, found))
+    return deleted
 
 
-def replace(lake: Lake, table: str, rows: pl.DataFrame) -> None:
+def replace(lake: Lake, table: str, rows: Callable[[], pl.DataFrame | None]) -> None:
     """Write all rows of a table anew, and forget what it was; which batches it has seen, it still knows.
+
+    Args:
+        lake: The lake.
+        table: Its name.
+        rows: Reads the table and gives its rows as they shall be; None changes nothing.
 
     Raises:
         BadInput: The table can't be read or written.
     """
-    try:
-        deltalake.write_deltalake(lake.address(table), rows, mode="overwrite")
-        _forget_past(lake, deltalake.DeltaTable(lake.address(table)))
-    except (DeltaError, OSError) as error:
-        raise lake.unreadable(table, error) from error
+    once = deltalake.CommitProperties(max_commit_retries=0)
+
+    def overwrite(found: deltalake.DeltaTable) -> bool:
+        new = rows()
+        if new is not None:
+            deltalake.write_deltalake(found, new, mode="overwrite", commit_properties=once)
+        return new is not None
+
+    if lake.open(table) and _change(lake, table, overwrite):
+        _change(lake, table, _keep_no_past)
+        _change(lake, table, lambda found: _forget_past(lake, found))
+
+
+def _change(lake: Lake, table: str, change: Callable[[deltalake.DeltaTable], T]) -> T:
+    """Change a table in its newest version, again where another commit came between."""
+
+    def attempt(version: int) -> T:
+        try:
+            return change(deltalake.DeltaTable(lake.address(table), version=version))
+        except CommitFailedError as error:
+            raise Conflict(str(error)) from error
+        except (DeltaError, OSError) as error:
+            if lake.version(table) != version:  # its commits from before may be gone
+                raise Conflict(str(error)) from error
+            raise lake.unreadable(table, error) from error
+
+    return lake.retry(table, attempt)
+
+
+def _keep_no_past(table: deltalake.DeltaTable) -> None:
+    table.alter.set_table_properties({HISTORY: days(timedelta(0))})
 
 
 def _forget_past(lake: Lake, table: deltalake.DeltaTable) -> None:
     """Remove files and commits from before: a commit has the least and the most of its rows' values."""
     table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
     table.vacuum(retention_hours=1, dry_run=False, enforce_retention_duration=False, full=True)  # what kills left
-    table.alter.set_table_properties({HISTORY: days(timedelta(0))})
     table.create_checkpoint()
     table.cleanup_metadata()
     table.alter.set_table_properties({HISTORY: days(lake.keep)})

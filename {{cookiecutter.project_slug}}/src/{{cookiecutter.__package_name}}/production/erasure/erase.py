@@ -70,6 +70,8 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
     schema, lake = workspace.problem.schema, workspace.lake
     gone = keys_of(schema, keys)
     deletion.record(lake, schema, gone)
+    for one in workspace.problem.schemas.values():
+        deletion.create(lake, one)
     names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))
     tables = {name: deletion.delete(lake, name, gone) for name in names}
     champion = workspace.releases.champion()
@@ -86,10 +88,13 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
 
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
     """Take the rows out of the golden requests of releases."""
-    releases = workspace.releases.newest(ALL)
-    shorter = [_without_examples(release, gone) for release in releases]
-    if shorter != releases:
-        deletion.replace(workspace.lake, TABLE, rows_of(shorter))
+
+    def rows() -> pl.DataFrame | None:
+        releases = workspace.releases.newest(ALL)
+        shorter = [_without_examples(release, gone) for release in releases]
+        return rows_of(shorter) if shorter != releases else None
+
+    deletion.replace(workspace.lake, TABLE, rows)
 
 
 def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
@@ -101,11 +106,16 @@ def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
 
 def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
     """Take the rows out of the holdouts of challengers; return of how many."""
-    before = workspace.candidates.all()
-    after = [one.model_copy(update={"holdout": drop_rows(one.holdout, gone)}) for one in before]
-    changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
-    if changed:
-        deletion.replace(workspace.lake, candidates.TABLE, candidates.rows_of(after))
+    changed = 0
+
+    def rows() -> pl.DataFrame | None:
+        nonlocal changed
+        before = workspace.candidates.all()
+        after = [one.model_copy(update={"holdout": drop_rows(one.holdout, gone)}) for one in before]
+        changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
+        return candidates.rows_of(after) if changed else None
+
+    deletion.replace(workspace.lake, candidates.TABLE, rows)
     return changed
 
 

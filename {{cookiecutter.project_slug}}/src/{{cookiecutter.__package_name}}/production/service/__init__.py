@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to listen on; 0 takes a free one.")
 @NOW
-def serve(workspace: "Workspace", *, host: str, port: int, now: datetime | None) -> object:
+def start_server(workspace: "Workspace", *, host: str, port: int, now: datetime | None) -> object:
     """Serve predictions over HTTP."""
     from {{cookiecutter.__package_name}}.production.service.serve import serve
 
@@ -39,4 +39,4 @@ def monitor_requests(workspace: "Workspace", champion: "Release", now: datetime)
     return findings(workspace, champion, now=now)
 
 
-PART = Part(commands=(serve,), release_checks=(run_smoke_test,), monitor_checks=(monitor_requests,))
+PART = Part(commands=(start_server,), release_checks=(run_smoke_test,), monitor_checks=(monitor_requests,))

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from threading import Lock
 from time import monotonic
 from uuid import uuid4
@@ -87,14 +88,17 @@ class RequestLog:
             unwritten = list(self._unwritten.items())
         try:
             for batch, rows in unwritten:
-                remaining = erasures.without(self._lake, self._schema, rows)
-                self._lake.append(table.TABLE, remaining, batch=batch, gains=True)
+                self._lake.retry(table.TABLE, partial(self._append, batch, rows))
                 with self._lock:
                     self.rows -= len(self._unwritten.pop(batch, ""))
                 written += len(rows)
         except BadInput as error:
             log.warning("serve     %d rows wait to be logged: %s", self.rows, error)
         return written
+
+    def _append(self, batch: str, rows: pl.DataFrame, version: int) -> None:
+        remaining = erasures.without(self._lake, self._schema, rows)
+        self._lake.append(table.TABLE, remaining, batch=batch, gains=True, expected=version)
 
     def _drop_oldest(self) -> None:
         if self._unwritten:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 @command("simulate", section="Model")
 @click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
 @click.option("--to", "end", type=TIME, metavar="TIME", help="End of the replay, UTC. Default: the newest label.")
-def simulate(workspace: "Workspace", *, start: datetime | None, end: datetime | None) -> object:
+def replay(workspace: "Workspace", *, start: datetime | None, end: datetime | None) -> object:
     """Replay past days under three retraining policies and compare them."""
     from {{cookiecutter.__package_name}}.production.simulation.simulate import simulate
 
     return simulate(workspace, start=start, end=end)
 
 
-PART = Part(commands=(simulate,))
+PART = Part(commands=(replay,))

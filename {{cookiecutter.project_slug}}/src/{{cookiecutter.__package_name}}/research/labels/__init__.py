@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=PATH, metavar="FILE", help="Output file (.json). Default: a file in reports/.")
 @NOW
-def export_tasks(workspace: "Workspace", *, n: int, strategy: str, out: Path | None, now: datetime | None) -> object:
+def export_rows(workspace: "Workspace", *, n: int, strategy: str, out: Path | None, now: datetime | None) -> object:
     """Export the unlabelled rows that are most worth labelling as Label Studio tasks."""
     from {{cookiecutter.__package_name}}.research.labels.tasks import export_tasks
 
@@ -33,12 +33,12 @@ def export_tasks(workspace: "Workspace", *, n: int, strategy: str, out: Path | N
 
 @command("import", section="Data", writes=True)
 @FILE
-def import_annotations(workspace: "Workspace", *, file: Path) -> object:
+def import_labels(workspace: "Workspace", *, file: Path) -> object:
     """Import FILE, an export of Label Studio, as a batch of labels."""
     from {{cookiecutter.__package_name}}.research.labels.batch import import_annotations
 
     return import_annotations(workspace, file)
 
 
-LABELS = Group("labels", commands=[export_tasks, import_annotations], help="Have rows labelled in Label Studio.")
+LABELS = Group("labels", commands=[export_rows, import_labels], help="Have rows labelled in Label Studio.")
 PART = Part(commands=(LABELS,))

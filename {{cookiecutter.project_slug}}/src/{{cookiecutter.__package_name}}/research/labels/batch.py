@@ -246,11 +246,16 @@ def _store(workspace: Workspace, counted: pl.DataFrame) -> int:
     key, target = workspace.problem.labels.key, workspace.problem.target.name
     columns = {"_annotator": "annotator", "_created": "created", "_agreement": "agreement", "_annotators": "annotators"}
     rows = counted.select(*key, pl.col(target).cast(pl.String).alias("label"), *columns).rename(columns)
-    stored = workspace.lake.read(TABLE, dict(rows.schema)).collect()
-    new = rows.join(stored, on=[*key, "label", "annotator", "created"], how="anti")
-    if len(new):
-        workspace.lake.append(TABLE, new, batch=_hash(new))
-    return len(new)
+
+    def attempt(version: int) -> int:
+        stored = workspace.lake.read(TABLE, dict(rows.schema)).collect()
+        left = erasures.without(workspace.lake, workspace.problem.schema, rows)
+        new = left.join(stored, on=[*key, "label", "annotator", "created"], how="anti")
+        if len(new):
+            workspace.lake.append(TABLE, new, batch=_hash(new), expected=version)
+        return len(new)
+
+    return workspace.lake.retry(TABLE, attempt)
 
 
 def _hash(rows: pl.DataFrame) -> str:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 @click.option("--trials", type=POSITIVE, default=50, show_default=True, metavar="N", help="Number of trials.")
 @click.option("--workers", type=POSITIVE, metavar="N", help="Number of worker processes. Default: one per CPU core.")
 @click.option("--storage", metavar="URL", help="Database that several machines share. Default: a journal file.")
-def tune(workspace: "Workspace", *, trials: int, workers: int | None, storage: str | None) -> object:
+def search_parameters(workspace: "Workspace", *, trials: int, workers: int | None, storage: str | None) -> object:
     """Search for better parameters on past folds and write the best to config/params.toml."""
     from {{cookiecutter.__package_name}}.research.tuning.tune import tune
 
     return tune(workspace, trials=trials, workers=workers, storage=storage)
 
 
-PART = Part(commands=(tune,))
+PART = Part(commands=(search_parameters,))
