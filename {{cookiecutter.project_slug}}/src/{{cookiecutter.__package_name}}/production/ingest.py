@@ -218,7 +218,7 @@ def _append(workspace: Workspace, schema: Schema, batch: Batch, rows: pl.DataFra
         pl.lit(batch.id).alias(BATCH),
         pl.lit(schema.model.version, dtype=pl.Int64).alias(CONTRACT),
     )
-    workspace.lake.append(schema.name, stamped, batch=batch.id, gains=True)
+    workspace.lake.append(schema.name, stamped, batch=batch.id)
 
 
 def _quarantine(workspace: Workspace, batch: Batch, invalid: pl.DataFrame, *, now: datetime) -> Batch:

@@ -172,5 +172,5 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
     made = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias("made")
     keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
     batch = f"{release.number}-{now.isoformat()}-{keys}"
-    lake.append(PREDICTIONS, predicted.select(*kept, made), batch=batch, gains=True)  # a class is a column
+    lake.append(PREDICTIONS, predicted.select(*kept, made), batch=batch)  # a class is a column
     return len(rows)

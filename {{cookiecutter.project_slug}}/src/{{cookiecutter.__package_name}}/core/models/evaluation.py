@@ -123,23 +123,12 @@ def costs(answers: Answers, decision: Decision, *, threshold: float | None = Non
 
 def calibration(answers: Answers, bins: int = BINS) -> pl.DataFrame:
     """Predicted against observed rate in bins of equal numbers of rows: `predicted`, `observed`, `share`, `error`."""
-    order = np.argsort(answers.prediction, kind="stable")
-    number = np.arange(len(order)) * bins // len(order)
-    rows = np.bincount(number)
-    taken = rows > 0
-    predicted, observed = (
-        np.bincount(number, weights=values[order])[taken] / rows[taken]
-        for values in (answers.prediction, answers.target)
-    )
-    return pl.DataFrame(
-        {
-            "bin": np.flatnonzero(taken),
-            "predicted": predicted,
-            "observed": observed,
-            "share": rows[taken] / len(order),
-            "error": np.abs(predicted - observed),
-        }
-    )
+    rows = pl.DataFrame({"predicted": answers.prediction, "observed": answers.target})
+    number = pl.int_range(pl.len()) * bins // pl.len()
+    ordered = rows.sort("predicted", maintain_order=True).with_columns(bin=number)
+    means = pl.col("predicted", "observed").mean()
+    table = ordered.group_by("bin", maintain_order=True).agg(means, share=pl.len() / len(rows))
+    return table.with_columns(error=(pl.col("predicted") - pl.col("observed")).abs())
 
 
 @dataclass(frozen=True)

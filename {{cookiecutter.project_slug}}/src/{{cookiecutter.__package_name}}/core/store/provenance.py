@@ -2,11 +2,9 @@
 
 import ast
 import hashlib
-import io
 import json
 import subprocess
 import sys
-import tokenize
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -25,6 +23,7 @@ MODEL_FILES = (  # as Git names them
     "pyproject.toml",
     "uv.lock",
 )
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 ALL_FILES = ("src", "config", "pyproject.toml", "uv.lock")
 
 
@@ -66,11 +65,11 @@ def changed_files(root: Path, files: Sequence[str] = MODEL_FILES) -> list[str]:
 def code_hash(root: Path) -> str:
     """A hash of the code and the parameters that make a model, without comments and docstrings.
 
-    It is equal on every version of Python, and whatever Git says of the files.
+    It does not depend on Git; another version of Python may write the same code in another way.
     """
     digest = hashlib.sha256()
     for path in _model_code():
-        source = significant(path.read_text(encoding="utf-8"))
+        source = _significant(path.read_text(encoding="utf-8"))
         digest.update(f"{path.relative_to(SOURCE).as_posix()}\n{source}".encode())
     parameters = root / PARAMETERS
     if parameters.is_file():
@@ -79,27 +78,13 @@ def code_hash(root: Path) -> str:
 
 
 @cache
-def significant(source: str) -> str:
-    """Python source without comments, docstrings and the blank lines between statements.
-
-    Lines are taken out of the text, which no version of Python writes in its own way as it does tokens and trees.
-    """
-    lines, blank = source.split("\n"), set[int]()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        row, column = token.start
-        if token.type == tokenize.COMMENT:
-            lines[row - 1] = lines[row - 1][:column].rstrip()
-        elif token.type == tokenize.NL and not lines[row - 1].strip():
-            blank.add(row)
-    for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-            and not lines[node.lineno - 1][: node.col_offset].strip()
-        ):
-            blank |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return "\n".join(line for row, line in enumerate(lines, start=1) if row not in blank)
+def _significant(source: str) -> str:
+    """Python source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)
 
 
 def _model_code() -> Iterator[Path]:

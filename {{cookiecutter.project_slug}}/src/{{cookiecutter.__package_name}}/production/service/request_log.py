@@ -88,7 +88,7 @@ class RequestLog:
         try:
             for batch, rows in unwritten:
                 remaining = erasures.without(self._lake, self._schema, rows)
-                self._lake.append(table.TABLE, remaining, batch=batch, gains=True)
+                self._lake.append(table.TABLE, remaining, batch=batch)
                 with self._lock:
                     self.rows -= len(self._unwritten.pop(batch, ""))
                 written += len(rows)
