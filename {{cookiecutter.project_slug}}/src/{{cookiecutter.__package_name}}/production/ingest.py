@@ -16,7 +16,7 @@ from {{cookiecutter.__package_name}}.core.errors import BadInput, whole
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store import erasures
 from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
-from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, content_of, read_rows
+from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, read_file
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 INVALID, REASONS = "rejected.parquet", "reasons.json"  # beside a file in quarantine
@@ -94,8 +94,7 @@ def check(workspace: Workspace, file: Path, *, table: str | None = None, now: da
     Raises:
         BadInput: The file can't be read, or its table is unclear.
     """
-    content = content_of(file)
-    rows = read_rows(file, content)
+    content, rows = read_file(file)
     schema = table_of(workspace.problem, file, rows, table)
     return _batch(schema, file, content, _validate(workspace, schema, file, rows, now=now or datetime.now(UTC)))
 
@@ -120,8 +119,7 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     Raises:
         BadInput: The file can't be read, or its table is unclear.
     """
-    content = content_of(path)
-    rows = read_rows(path, content)
+    content, rows = read_file(path)
     schema = table_of(workspace.problem, path, rows, table)
     if workspace.lake.has(schema.name, _id(content)):
         return Batch(schema.name, path.name, _id(content), seen=True)

@@ -19,24 +19,15 @@ class Unreadable(BadInput):
     """The file can't be read, or its table is unclear."""
 
 
-def content_of(path: Path) -> bytes:
-    """A file's bytes.
+def read_file(path: Path) -> tuple[bytes, pl.DataFrame]:
+    """A file's bytes and its rows; all columns of a CSV file are text.
 
     Raises:
-        Unreadable: The file doesn't exist or can't be read.
+        Unreadable: The file can't be read, is neither Parquet nor CSV, or is broken.
     """
     with _reading(path):
-        return path.read_bytes()
-
-
-def read_rows(path: Path, content: bytes) -> pl.DataFrame:
-    """The rows of a file from its content; all columns of a CSV file are text.
-
-    Raises:
-        Unreadable: The file is neither Parquet nor CSV, or is broken.
-    """
-    with _reading(path):
-        return _scan(path, BytesIO(content)).collect()
+        content = path.read_bytes()
+        return content, _scan(path, BytesIO(content)).collect()
 
 
 def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
