@@ -42,21 +42,16 @@ class Answers:
 
 
 def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
-    """Predictions beside what came true."""
-    return Answers(problem.task, targets(problem, rows, classes), prediction)
+    """Predictions beside what came true in labelled rows; a class that is none of `classes` is -1."""
+    column = rows[TARGET]
+    if problem.task is Task.MULTICLASS:
+        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
+    return Answers(problem.task, column.cast(pl.Float64).to_numpy(), prediction)
 
 
 def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
     """The classes of a multiclass task, in the order of its probabilities; empty for other tasks."""
     return tuple(rows[TARGET].unique().sort()) if problem.task is Task.MULTICLASS else ()
-
-
-def targets(problem: Problem, rows: pl.DataFrame, classes: Sequence[str]) -> Floats:
-    """What came true, shape (rows,): 0 or 1, the class's number, or the value."""
-    column = rows[TARGET]
-    if problem.task is Task.MULTICLASS:
-        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
-    return column.cast(pl.Float64).to_numpy()
 
 
 def losses(answers: Answers) -> Floats:
