@@ -63,9 +63,19 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
     An error or a second writer never leaves half a file.
 
     Raises:
-        BadInput: The file can't be written. What the frames raise themselves is raised as it is.
+        BadInput: The file can't be written. Errors of the frames are raised as they are.
     """
-    rows = register_io_source(lambda *_: frames, schema=schema)
+    failed = False
+
+    def source(*_: object) -> Iterator[pl.DataFrame]:
+        nonlocal failed
+        try:
+            yield from frames
+        except Exception:
+            failed = True
+            raise
+
+    rows = register_io_source(source, schema=schema)
     sink = rows.sink_csv if path.suffix.lower() == ".csv" else rows.sink_parquet
     try:
         if path.is_dir():
@@ -73,6 +83,8 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
         with whole(path) as draft, ThreadPoolExecutor(1) as pool:
             pool.submit(sink, draft).result()  # Polars defers signals: the main thread stays free to handle them
     except (PolarsError, OSError) as error:
+        if failed:
+            raise
         raise BadInput(f"{path.as_posix()} can't be written: {_reason(error)}") from error
 
 
