@@ -26,7 +26,6 @@ from my_ml_project.core.contracts.schema import (
     Table,
     Target,
     Task,
-    Unit,
     schema_of,
     task_of,
 )
@@ -49,7 +48,7 @@ class Parcel(Table):
     day: date
     size: Annotated[str, Category(("S", "M", "L"))]
     city: Annotated[str | None, Category(("Bern",), grows=True), Field(description="where to")]
-    weight: Annotated[float, Field(gt=0, le=30), Unit("kilogram")]
+    weight: Annotated[float, Field(gt=0, le=30, description="kilograms")]
     paid: Annotated[int, Field(ge=30, lt=60)]
     name: Annotated[str | None, Personal(), Nulls(at_most=0.25)] = None
     route: Annotated[str | None, Forbidden("decided later")] = None
@@ -114,7 +113,6 @@ def test_roles_are_read_from_the_annotations() -> None:
     assert (scan.key, scan.event_time, scan.target) == (["station", "seen"], None, None)
     assert (reading.key, reading.event_time, reading.target) == ([], None, "value")
     assert (parcel.lead, scan.lead) == (timedelta(hours=1), timedelta(0))
-    assert (parcel.column("weight").unit, parcel.column("paid").unit) == ("kilogram", "")
 
 
 def test_features_never_see_personal_and_forbidden_columns_but_keys() -> None:
@@ -260,31 +258,31 @@ def test_the_request_model_takes_a_row_without_its_target_and_nothing_else() -> 
             model.model_validate(wrong)
 
 
-def test_the_data_dictionary_has_a_row_a_column_with_unit_role_limits_and_meaning() -> None:
+def test_the_data_dictionary_has_a_row_a_column_with_role_limits_and_meaning() -> None:
     lines = data_dictionary((Parcel, Scan)).splitlines()
     assert lines[:5] == [
         "## parcels",
         "",
         "A parcel on its way.",
         "",
-        "| column | type | unit | role | limits | meaning |",
+        "| column | type | role | limits | meaning |",
     ]
-    assert "| `id` | int |  | key, personal | is given |  |" in lines
-    assert "| `sent` | datetime |  | event time | is given |  |" in lines
-    assert "| `city` | str |  |  |  | where to |" in lines
-    assert "| `weight` | float | kilogram |  | is given; > 0; ≤ 30; is finite |  |" in lines
-    assert "| `name` | str |  | personal | at most 25% missing |  |" in lines
-    assert "| `lost` | bool |  | target |  |  |" in lines
+    assert "| `id` | int | key, personal | is given |  |" in lines
+    assert "| `sent` | datetime | event time | is given |  |" in lines
+    assert "| `city` | str |  |  | where to |" in lines
+    assert "| `weight` | float |  | is given; > 0; ≤ 30; is finite | kilograms |" in lines
+    assert "| `name` | str | personal | at most 25% missing |  |" in lines
+    assert "| `lost` | bool | target |  |  |" in lines
     assert lines[lines.index("Rules:") :][:4] == ["Rules:", "", "- paid is not below weight", ""]
     assert lines[lines.index("## scans") :] == [
         "## scans",
         "",
         "Seen at a station.",
         "",
-        "| column | type | unit | role | limits | meaning |",
-        "| -- | -- | -- | -- | -- | -- |",
-        "| `station` | str |  | key | is given |  |",
-        "| `seen` | datetime |  | key, known | is given |  |",
+        "| column | type | role | limits | meaning |",
+        "| -- | -- | -- | -- | -- |",
+        "| `station` | str | key | is given |  |",
+        "| `seen` | datetime | key, known | is given |  |",
     ]
     assert lines[lines.index("Rules:") - 1] == ""
 

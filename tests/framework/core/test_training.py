@@ -473,7 +473,7 @@ def test_a_linear_baseline_is_better_than_one_that_knows_only_the_target(problem
     }
     assert loss["linear"] < 0.8 * loss["dummy"]
     assert len(np.unique(baselines["dummy"], axis=0)) == 1
-    target = evaluation.targets(problem, rows, classes)
+    target = evaluation.answers(problem, rows, np.zeros(len(rows)), classes).target
     shares = [(target == number).mean() for number in range(3)]
     assert baselines["dummy"][0] == pytest.approx(shares if problem.task is Task.MULTICLASS else target.mean())
 
@@ -504,7 +504,8 @@ def test_rare_categories_are_one_to_a_linear_baseline() -> None:
 
 def test_what_came_true_is_zero_or_one_the_number_of_the_class_or_the_value() -> None:
     def true(problem: Problem, values: list[Any], classes: tuple[str, ...] = ()) -> list[float]:
-        found = evaluation.targets(problem, pl.DataFrame({"_target": values}), classes)
+        rows = pl.DataFrame({"_target": values})
+        found = evaluation.answers(problem, rows, np.zeros(len(rows)), classes).target
         assert found.dtype == np.float64
         return [float(value) for value in found]
 

@@ -1,10 +1,6 @@
 """What `config/acceptance.toml` asks of a model: costs, limits, slices, retraining and monitoring."""
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Closed(BaseModel):
@@ -92,7 +88,7 @@ class Acceptance(Closed):
     window: Window = Window()
     at_least: dict[str, float] = Field(default={}, description="lowest value of a metric")
     at_most: dict[str, float] = Field(default={}, description="highest value of a metric")
-    confidence: Share = Field(default=0.95, description="of being better than baselines and champion")
+    confidence: float = Field(default=0.95, ge=0, le=1, description="of being better than baselines and champion")
     slices: Slices = Slices()
     groups: Groups = Groups()
     canary: Canary = Canary()

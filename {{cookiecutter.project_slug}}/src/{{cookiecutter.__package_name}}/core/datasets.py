@@ -21,6 +21,7 @@ from {{cookiecutter.__package_name}}.core.store.releases import Release
 
 History = Mapping[str, Frame]
 Versions = Mapping[str, int]
+LEAK_SAMPLES = 5  # times at which features are computed again
 
 
 def known(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> History:
@@ -72,10 +73,8 @@ def collected(problem: Problem, build: Callable[[], pl.DataFrame]) -> pl.DataFra
     except (ColumnNotFoundError, PolarsColumnNotFound) as error:
         msg = "features.build asks for a column that it can't have (personal and forbidden ones it never can): "
         raise Refused(msg + first_line(error)) from error
-    missing = [name for name in problem.features if name not in built.columns]
-    if missing:
-        msg = f"features.build gives no {', '.join(missing)}, which features.FEATURES names: add it there or drop it"
-        raise Refused(msg)
+    if missing := ", ".join(name for name in problem.features if name not in built.columns):
+        raise Refused(f"features.build gives no {missing}, which features.FEATURES names: add it there or drop it")
     return built
 
 
@@ -192,31 +191,21 @@ def share(row: tuple[object, ...]) -> float:
 
 
 def require_no_leak(problem: Problem, rows: pl.DataFrame, history: History) -> None:
-    """Hold features to what was known.
-
-    Raises:
-        Refused: Some know more.
-    """
-    if leaking := leaks(problem, rows, history):
-        what = f"{', '.join(leaking)} change without the future and the row itself"
-        raise Refused(f"features know what was not known yet: {what}")
-
-
-def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: int = 5) -> list[str]:
-    """The features that change when the future, and the row itself, are taken away: they know more than was known.
+    """Compute features of rows at some times again, without the future and the rows themselves.
 
     Args:
         problem: The problem.
-        rows: A training set; rows at some of its times are computed again.
+        rows: A training set.
         history: What it was computed from.
-        samples: How many times to try.
+
+    Raises:
+        Refused: Some change: they know more than was known.
     """
     if not problem.schema.event_time:
-        return []
+        return
     times = rows[AT].unique().sort()
-    tried = times.gather_every(max(1, len(times) // samples)).to_list()
-    found: set[str] = set()
-    for at in tried:
+    leaking: set[str] = set()
+    for at in times.gather_every(max(1, len(times) // LEAK_SAMPLES)):
         past = {name: history[name].filter(schema.known <= at) for name, schema in problem.schemas.items()}
         full = rows.filter(pl.col(AT) == at)
         raw = full.select(name for name in (*problem.schema.names, AT) if name in full.columns)
@@ -226,5 +215,7 @@ def leaks(problem: Problem, rows: pl.DataFrame, history: History, *, samples: in
         again = with_features(problem, nw.from_native(raw.lazy()), past)
         order = problem.schema.key or raw.columns
         again, full = again.sort(order), full.sort(order)
-        found |= {name for name in problem.features if not again[name].equals(full[name], null_equal=True)}
-    return sorted(found)
+        leaking |= {name for name in problem.features if not again[name].equals(full[name], null_equal=True)}
+    if leaking:
+        what = f"{', '.join(sorted(leaking))} change without the future and the row itself"
+        raise Refused(f"features know what was not known yet: {what}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 
 class BadInput(Exception):
@@ -22,11 +23,14 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A draft beside a file, which takes its place once it is written: who is killed meanwhile leaves no half of it."""
+    """A draft beside a file, with a name of its own; it takes the file's place once it is written, or is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    yield draft
-    draft.replace(path)
+    draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def masked(text: str) -> str:

@@ -5,7 +5,6 @@ from io import BytesIO
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -19,9 +18,7 @@ THRESHOLDS = np.linspace(0.01, 0.99, 99)
 
 def figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches that opens no window; constrained layout makes room for labels."""
-    empty = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(empty)
-    return empty
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def png(drawn: Figure) -> bytes:

@@ -111,8 +111,7 @@ class Problem:
     @property
     def target(self) -> Column:
         """What is predicted."""
-        labels = self.labels
-        return next(column for column in labels.columns if column.name == labels.target)
+        return next(column for column in self.labels.columns if column.role(Target))
 
     @property
     def task(self) -> Task:

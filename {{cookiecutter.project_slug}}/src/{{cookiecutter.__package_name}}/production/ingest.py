@@ -16,7 +16,7 @@ from {{cookiecutter.__package_name}}.core.errors import BadInput, whole
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store import erasures
 from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
-from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, content_of, read_rows
+from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform_rows, read_file
 from {{cookiecutter.__package_name}}.core.store.lake import Conflict
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
@@ -95,8 +95,7 @@ def check(workspace: Workspace, file: Path, *, table: str | None = None, now: da
     Raises:
         BadInput: The file can't be read, or its table is unclear.
     """
-    content = content_of(file)
-    rows = read_rows(file, content)
+    content, rows = read_file(file)
     schema = table_of(workspace.problem, file, rows, table)
     return _batch(schema, file, content, _validate(workspace, schema, file, rows, now=now or datetime.now(UTC)))
 
@@ -121,8 +120,7 @@ def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str |
     Raises:
         BadInput: The file can't be read, or its table is unclear.
     """
-    content = content_of(path)
-    rows = read_rows(path, content)
+    content, rows = read_file(path)
     schema = table_of(workspace.problem, path, rows, table)
     return workspace.lake.retry(
         schema.name, lambda version: _ingest(workspace, schema, path, content, rows, now=now, version=version)
@@ -245,7 +243,7 @@ def _append(
         pl.lit(batch.id).alias(BATCH),
         pl.lit(schema.model.version, dtype=pl.Int64).alias(CONTRACT),
     )
-    workspace.lake.append(schema.name, stamped, batch=batch.id, gains=True, expected=version)
+    workspace.lake.append(schema.name, stamped, batch=batch.id, expected=version)
 
 
 def _quarantine(workspace: Workspace, batch: Batch, invalid: pl.DataFrame, *, now: datetime) -> Batch:

@@ -171,7 +171,7 @@ def predict_ahead(workspace: Workspace, *, now: datetime) -> int:
         keys = hashlib.sha256(rows.select(schema.key).write_csv().encode()).hexdigest()
         batch = f"{release.number}-{now.isoformat()}-{keys}"
         new = predicted.select(*kept, made)
-        lake.append(PREDICTIONS, new, batch=batch, gains=True, expected=version)  # a class is a column
+        lake.append(PREDICTIONS, new, batch=batch, expected=version)  # a class is a column
         return len(rows)
 
     return lake.retry(PREDICTIONS, attempt)

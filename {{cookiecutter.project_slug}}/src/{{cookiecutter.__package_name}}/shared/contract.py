@@ -17,7 +17,6 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import (
     Known,
     Table,
     Target,
-    Unit,
 )
 
 CARRIERS = ("9E", "AA", "B6", "DL", "EV", "F9", "FL", "MQ", "OO", "UA", "US", "WN", "YV")
@@ -68,15 +67,13 @@ class Flight(Table):
         EventTime(lead=timedelta(hours=2)),
     ]
     local_date: Annotated[date, Field(description="its day in New York", examples=[WINTER.date(), SUMMER.date()])]
-    local_minute: Annotated[
-        int, Field(ge=0, lt=1440, description="its minute of that day", examples=[630, 1080]), Unit("minute")
-    ]
+    local_minute: Annotated[int, Field(ge=0, lt=1440, description="its minute of that day", examples=[630, 1080])]
     carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, grows=True)]
     number: Annotated[int, Field(gt=0, lt=10000, description="flight number")]
     destination: Annotated[
         str, Field(description="airport", examples=["ATL", "ORD"]), Category(tuple(MILES), grows=True)
     ]
-    distance: Annotated[int, Field(gt=0, lt=6000, description="to the destination", examples=[762, 733]), Unit("mile")]
+    distance: Annotated[int, Field(gt=0, lt=6000, description="miles to the destination", examples=[762, 733])]
 
 
 class Departure(Table):
@@ -88,7 +85,7 @@ class Departure(Table):
     leg: Annotated[int, Field(gt=0, description="identifies the flight"), Key()]
     carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, grows=True)]
     departed: Annotated[datetime, Field(description="actual departure, UTC"), Known()]
-    delay: Annotated[int, Field(gt=-120, lt=2880, description="after schedule; negative is early"), Unit("minute")]
+    delay: Annotated[int, Field(gt=-120, lt=2880, description="minutes after schedule; negative is early")]
 
 
 class Outcome(Table):
@@ -115,14 +112,14 @@ class Weather(Table):
     }
 
     observed: Annotated[datetime, Field(description="end of the hour, UTC"), Key(), Known()]
-    temperature: Annotated[float, Field(gt=-30, lt=120), Unit("Fahrenheit")]
-    dew_point: Annotated[float, Field(gt=-50, lt=100), Unit("Fahrenheit")]
-    humidity: Annotated[float, Field(ge=0, le=100), Unit("percent")]
-    wind_speed: Annotated[float, Field(ge=0, lt=150), Unit("mile an hour")]
-    wind_gust: Annotated[float | None, Field(ge=0, lt=200), Unit("mile an hour")]
-    precipitation: Annotated[float, Field(ge=0, lt=10), Unit("inch")]
-    pressure: Annotated[float | None, Field(gt=850, lt=1100), Unit("hectopascal")]
-    visibility: Annotated[float, Field(ge=0, le=10), Unit("mile")]
+    temperature: Annotated[float, Field(gt=-30, lt=120, description="degrees Fahrenheit")]
+    dew_point: Annotated[float, Field(gt=-50, lt=100, description="degrees Fahrenheit")]
+    humidity: Annotated[float, Field(ge=0, le=100, description="relative, percent")]
+    wind_speed: Annotated[float, Field(ge=0, lt=150, description="miles an hour")]
+    wind_gust: Annotated[float | None, Field(ge=0, lt=200, description="miles an hour")]
+    precipitation: Annotated[float, Field(ge=0, lt=10, description="inches in the hour")]
+    pressure: Annotated[float | None, Field(gt=850, lt=1100, description="hectopascals at sea level")]
+    visibility: Annotated[float, Field(ge=0, le=10, description="miles")]
 
 
 SUBJECT = Flight

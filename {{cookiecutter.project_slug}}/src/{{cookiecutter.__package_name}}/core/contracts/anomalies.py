@@ -28,7 +28,8 @@ def batch_anomalies(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFr
         return
     n, most_rows = len(days[0]) + len(rows), max(map(len, weeks))
     volume = schema.model.volume
-    if volume and n < volume * most_rows and _duration(rows, schema) >= MIN_DURATION:
+    times = time_range(rows, schema)
+    if volume and n < volume * most_rows and times and times[1] - times[0] >= MIN_DURATION:
         yield f"{n} rows, where the weeks before have up to {most_rows} (at least {volume:.0%} of them)"
     if len(rows) < MIN_ROWS:
         return
@@ -66,9 +67,10 @@ def orphan_labels(labels: pl.DataFrame, entities: pl.DataFrame, table: str) -> I
         yield f"{n} of {len(keys)} keys are of no row in {table}"
 
 
-def _duration(rows: pl.DataFrame, schema: Schema) -> timedelta:
+def time_range(rows: pl.DataFrame, schema: Schema) -> tuple[datetime, datetime] | None:
+    """The first and the last time of a batch; none where its rows have no time."""
     first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
-    return last - first if isinstance(first, datetime) and isinstance(last, datetime) else timedelta(0)
+    return (first, last) if isinstance(first, datetime) and isinstance(last, datetime) else None
 
 
 def _null_share(rows: pl.DataFrame, name: str) -> float:

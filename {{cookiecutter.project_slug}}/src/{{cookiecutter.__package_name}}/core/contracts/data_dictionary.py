@@ -4,19 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import (
-    Column,
-    EventTime,
-    Forbidden,
-    Key,
-    Known,
-    Nulls,
-    Personal,
-    Schema,
-    Table,
-    Target,
-    schema_of,
-)
+from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, schema_of
 
 
 @dataclass(frozen=True)
@@ -50,21 +38,20 @@ def data_dictionary(tables: tuple[type[Table], ...]) -> str:
 
 def _section(schema: Schema) -> str:
     rows = [
-        f"| `{column.name}` | {column.kind.__name__} | {column.unit} | {_roles(column)} | {_limits(column)} |"
+        f"| `{column.name}` | {column.kind.__name__} | {_roles(column)} | {_limits(column)} |"
         f" {column.field.description or ''} |"
         for column in schema.columns
     ]
     rules = [f"- {rule}" for rule in schema.model.rules]
-    head = ["| column | type | unit | role | limits | meaning |", "| -- | -- | -- | -- | -- | -- |"]
+    head = ["| column | type | role | limits | meaning |", "| -- | -- | -- | -- | -- |"]
     doc = re.sub(r"\s+", " ", schema.model.__doc__ or "").strip()
     parts = [f"## {schema.name}", "", doc, "", *head, *rows, ""]
     return "\n".join([*parts, "Rules:", "", *rules, ""] if rules else parts)
 
 
 def _roles(column: Column) -> str:
-    kinds = (Key, EventTime, Known, Target, Personal, Forbidden)
-    words = [re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower() for kind in kinds if column.role(kind)]
-    return ", ".join(words)
+    names = (type(role).__name__ for role in column.field.metadata if isinstance(role, Role))
+    return ", ".join(re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower() for name in names)
 
 
 def _limits(column: Column) -> str:

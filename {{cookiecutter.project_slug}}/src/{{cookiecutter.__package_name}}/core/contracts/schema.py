@@ -30,35 +30,39 @@ BATCH = "_batch"  # the batch it came in
 CONTRACT = "_contract"  # and the version of the contract that it kept
 
 
+class Role:
+    """What a column is for."""
+
+
 @dataclass(frozen=True)
-class Key:
+class Key(Role):
     """Part of what identifies a row; no two rows of a table share it."""
 
 
 @dataclass(frozen=True)
-class EventTime:
+class EventTime(Role):
     """When the row's event happens; a prediction is made `lead` before it."""
 
     lead: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(Role):
     """When the row became known; without it, its event time less the lead stands in, or else its arrival."""
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(Role):
     """What is predicted."""
 
 
 @dataclass(frozen=True)
-class Personal:
+class Personal(Role):
     """Says something about a person: never in features, logs or reports."""
 
 
 @dataclass(frozen=True)
-class Forbidden:
+class Forbidden(Role):
     """Must not be used by features; the reason is for people."""
 
     reason: str
@@ -79,15 +83,8 @@ class Nulls:
     at_most: float
 
 
-@dataclass(frozen=True)
-class Unit:
-    """The unit of a number, for people."""
-
-    name: str
-
-
 R = TypeVar("R")
-MEANT = (at.Gt, at.Ge, at.Lt, at.Le, Key, EventTime, Known, Target, Personal, Forbidden, Category, Nulls, Unit)
+MEANT = (at.Gt, at.Ge, at.Lt, at.Le, Role, Category, Nulls)
 
 
 class Table(BaseModel):
@@ -145,12 +142,6 @@ class Column:
     def dtype(self) -> pl.DataType:
         """The type the lake stores; datetimes are UTC in microseconds."""
         return DTYPES[self.kind]
-
-    @property
-    def unit(self) -> str:
-        """The unit of its numbers, or nothing."""
-        unit = self.role(Unit)
-        return unit.name if unit else ""
 
     def conditions(self) -> dict[str, nw.Expr]:
         """What each value must meet, by name; a condition is null where the value is."""

@@ -13,9 +13,7 @@ SMALLEST = 1e-4  # share of a bin, so that an empty one counts and its logarithm
 
 def stability(reference: pl.Series, recent: pl.Series) -> float:
     """The index between two samples of a feature, over tenths of the first or over its categories."""
-    expected, found = binned(reference, reference), binned(reference, recent)
-    most = int(max(expected.max(), found.max())) + 1
-    return float(index(np.bincount(expected, minlength=most), np.bincount(found, minlength=most)))
+    return float(trailing(reference, recent, np.zeros(len(recent), dtype=np.int64), days=1)[0])
 
 
 def trailing(reference: pl.Series, values: pl.Series, day: NDArray[np.int64], *, days: int) -> NDArray[np.float64]:

@@ -44,21 +44,16 @@ class Answers:
 
 
 def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
-    """Predictions beside what came true."""
-    return Answers(problem.task, targets(problem, rows, classes), prediction, problem.extensions.metrics)
+    """Predictions beside what came true in labelled rows; a class that is none of `classes` is -1."""
+    column = rows[TARGET]
+    if problem.task is Task.MULTICLASS:
+        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
+    return Answers(problem.task, column.cast(pl.Float64).to_numpy(), prediction, problem.extensions.metrics)
 
 
 def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
     """The classes of a multiclass task, in the order of its probabilities; empty for other tasks."""
     return tuple(rows[TARGET].unique().sort()) if problem.task is Task.MULTICLASS else ()
-
-
-def targets(problem: Problem, rows: pl.DataFrame, classes: Sequence[str]) -> Floats:
-    """What came true, shape (rows,): 0 or 1, the class's number, or the value."""
-    column = rows[TARGET]
-    if problem.task is Task.MULTICLASS:
-        column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
-    return column.cast(pl.Float64).to_numpy()
 
 
 def losses(answers: Answers) -> Floats:
@@ -130,23 +125,12 @@ def costs(answers: Answers, decision: Decision, *, threshold: float | None = Non
 
 def calibration(answers: Answers, bins: int = BINS) -> pl.DataFrame:
     """Predicted against observed rate in bins of equal numbers of rows: `predicted`, `observed`, `share`, `error`."""
-    order = np.argsort(answers.prediction, kind="stable")
-    number = np.arange(len(order)) * bins // len(order)
-    rows = np.bincount(number)
-    taken = rows > 0
-    predicted, observed = (
-        np.bincount(number, weights=values[order])[taken] / rows[taken]
-        for values in (answers.prediction, answers.target)
-    )
-    return pl.DataFrame(
-        {
-            "bin": np.flatnonzero(taken),
-            "predicted": predicted,
-            "observed": observed,
-            "share": rows[taken] / len(order),
-            "error": np.abs(predicted - observed),
-        }
-    )
+    rows = pl.DataFrame({"predicted": answers.prediction, "observed": answers.target})
+    number = pl.int_range(pl.len()) * bins // pl.len()
+    ordered = rows.sort("predicted", maintain_order=True).with_columns(bin=number)
+    means = pl.col("predicted", "observed").mean()
+    table = ordered.group_by("bin", maintain_order=True).agg(means, share=pl.len() / len(rows))
+    return table.with_columns(error=(pl.col("predicted") - pl.col("observed")).abs())
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ def partial_dependence(
     else:
         numbers = rows[feature].cast(pl.Float64).drop_nulls().to_numpy()
         values = np.unique(np.quantile(numbers, np.linspace(0.02, 0.98, VALUES))).tolist()
-    kind = rows.schema[feature] if model.features[feature] else pl.Float64()
-    moved = pl.concat([some.with_columns(pl.lit(value, dtype=kind).alias(feature)) for value in values])
+    moved = pl.concat([some.with_columns(pl.lit(value).alias(feature)) for value in values])
     predicted = model.predict(moved)
     return values, predicted.reshape(len(values), len(some), *predicted.shape[1:]).mean(axis=1)

@@ -50,11 +50,6 @@ class Predictor:
             msg = f"the model is no ONNX that can be loaded: {first_line(error)}; see docs/runbook.md"
             raise BadInput(msg) from error
 
-    @cached_property
-    def _output(self) -> str:
-        name: str = self._session.get_outputs()[-1].name
-        return name
-
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Predictions for rows with their features.
 
@@ -63,7 +58,8 @@ class Predictor:
             a multiclass task; values, shape (rows,), for a regression.
         """
         inputs = {name: _input(rows[name], text=text) for name, text in self.features.items()}
-        prediction = np.asarray(self._session.run([self._output], inputs)[0], dtype=np.float64)
+        output = self._session.get_outputs()[-1].name
+        prediction = np.asarray(self._session.run([output], inputs)[0], dtype=np.float64)
         if self.task is Task.BINARY:
             return prediction[:, -1]
         return prediction.reshape(-1) if self.task is Task.REGRESSION else prediction

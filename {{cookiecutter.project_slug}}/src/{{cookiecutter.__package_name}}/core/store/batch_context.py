@@ -6,6 +6,7 @@ from operator import or_
 
 import polars as pl
 
+from {{cookiecutter.__package_name}}.core.contracts.anomalies import time_range
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT, DTYPES, Column, Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import Context
 from {{cookiecutter.__package_name}}.core.problem import Problem
@@ -57,8 +58,8 @@ def _in_range(column: Column, values: pl.Series) -> pl.Expr:
 
 def _in_days(schema: Schema, rows: pl.DataFrame) -> list[pl.Expr]:
     """Whether a row is of a batch's days, or of the same days in each of the weeks before; empty without a time."""
-    first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
-    if not isinstance(first, datetime) or not isinstance(last, datetime):
+    if (times := time_range(rows, schema)) is None:
         return []
+    first, last = times
     weeks = (timedelta(weeks=n) for n in range(WEEKS + 1))
     return [pl.col(schema.time or "").is_between(pl.lit(first - back), pl.lit(last - back)) for back in weeks]

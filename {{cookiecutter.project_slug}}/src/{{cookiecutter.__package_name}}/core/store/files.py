@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -13,31 +12,22 @@ from polars.io.plugins import register_io_source
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import conform, parse
-from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
+from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line, whole
 
 
 class Unreadable(BadInput):
     """The file can't be read, or its table is unclear."""
 
 
-def content_of(path: Path) -> bytes:
-    """A file's bytes.
+def read_file(path: Path) -> tuple[bytes, pl.DataFrame]:
+    """A file's bytes and its rows; all columns of a CSV file are text.
 
     Raises:
-        Unreadable: The file doesn't exist or can't be read.
+        Unreadable: The file can't be read, is neither Parquet nor CSV, or is broken.
     """
     with _reading(path):
-        return path.read_bytes()
-
-
-def read_rows(path: Path, content: bytes) -> pl.DataFrame:
-    """The rows of a file from its content; all columns of a CSV file are text.
-
-    Raises:
-        Unreadable: The file is neither Parquet nor CSV, or is broken.
-    """
-    with _reading(path):
-        return _scan(path, BytesIO(content)).collect()
+        content = path.read_bytes()
+        return content, _scan(path, BytesIO(content)).collect()
 
 
 def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
@@ -70,8 +60,7 @@ def conform_rows(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame
 def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) -> None:
     """Write frames of one schema to a file, one at a time.
 
-    They go to a draft with a name of its own, which replaces the file at the end: an error or a second writer never
-    leaves half a file.
+    An error or a second writer never leaves half a file.
 
     Raises:
         BadInput: The file can't be written. Errors of the frames are raised as they are.
@@ -89,26 +78,14 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
     rows = register_io_source(source, schema=schema)
     sink = rows.sink_csv if path.suffix.lower() == ".csv" else rows.sink_parquet
     try:
-        with _draft(path) as draft, ThreadPoolExecutor(1) as pool:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with whole(path) as draft, ThreadPoolExecutor(1) as pool:
             pool.submit(sink, draft).result()  # Polars defers signals: the main thread stays free to handle them
     except (PolarsError, OSError) as error:
         if failed:
             raise
         raise BadInput(f"{path.as_posix()} can't be written: {_reason(error)}") from error
-
-
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A file beside another with a name of its own; it replaces the other at the end, and is deleted on an error."""
-    if path.is_dir():
-        raise IsADirectoryError(None, "it is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:

@@ -1,4 +1,4 @@
-"""Versioned tables: appended to once a batch, read as of a version or a time.
+"""Versioned tables: appended to once a batch, read as of a version.
 
 Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
 """
@@ -23,7 +23,6 @@ HISTORY = "delta.logRetentionDuration"  # for which commits are kept; where noth
 BRIEF = timedelta(days=7)  # for tables that take a commit every few seconds, and that nobody reads as they were
 ATTEMPTS = 20  # at a commit, when others append at the same moment
 
-Version = int | datetime | None
 T = TypeVar("T")
 
 
@@ -46,21 +45,16 @@ class Lake:
     url: str
     versions: Mapping[str, int] = field(default_factory=dict)
     keep: timedelta = timedelta(days=365)
-    _opened: dict[tuple[int, str], deltalake.DeltaTable] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _appending: dict[str, Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _opened: dict[tuple[int, str], deltalake.DeltaTable] = field(default_factory=dict, init=False, compare=False)
+    _appending: dict[str, Lock] = field(default_factory=dict, init=False, compare=False)
 
-    def append(
-        self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool = False, expected: int | None = None
-    ) -> bool:
+    def append(self, table: str, rows: pl.DataFrame, *, batch: str, expected: int | None = None) -> bool:
         """Append rows once: a batch whose id the table has seen changes nothing.
 
         Args:
             table: Its name.
-            rows: Rows with the table's columns.
+            rows: Rows with the table's columns; the table gains those that it does not have yet.
             batch: Its id.
-            gains: Whether the rows may have columns that the table does not have yet.
             expected: The version of the table that the rows were made from, -1 before the first append; None: any.
 
         Returns:
@@ -71,13 +65,12 @@ class Lake:
             Conflict: The table is not in the expected version any more.
         """
         if table in self.versions:
-            raise BadInput(
-                f"table {table} is read in version {self.versions[table]} and takes no rows: unset ML_TABLES"
-            )
+            pinned = f"table {table} is read in version {self.versions[table]}"
+            raise BadInput(f"{pinned} and takes no rows: unset ML_TABLES")
         with self._appending.setdefault(table, Lock()):
-            return self._append(table, rows, batch=batch, gains=gains, expected=expected)
+            return self._append(table, rows, batch=batch, expected=expected)
 
-    def _append(self, table: str, rows: pl.DataFrame, *, batch: str, gains: bool, expected: int | None) -> bool:
+    def _append(self, table: str, rows: pl.DataFrame, *, batch: str, expected: int | None) -> bool:
         opened = self.open(table)
         for _ in range(ATTEMPTS):
             seen = opened.version() if opened else -1
@@ -91,11 +84,11 @@ class Lake:
                     opened or self.address(table),
                     rows,
                     mode="append" if opened else "error",  # of two that create the table at once, one succeeds
-                    schema_mode="merge" if gains and opened else None,
+                    schema_mode="merge" if opened else None,
                     configuration=None if opened else {HISTORY: days(self.keep)},
                     commit_properties=once,
                 )
-            except (DeltaError, OSError) as error:
+            except Exception as error:  # of a type that can't be cast it raises no class of its own
                 opened = self.open(table)  # others may have committed since it was opened
                 moved = seen != (opened.version() if opened else -1)
                 if not moved and not isinstance(error, CommitFailedError):
@@ -127,8 +120,8 @@ class Lake:
             "try again later"
         )
 
-    def scan(self, schema: Schema, *, version: Version = None) -> pl.LazyFrame:
-        """A contract's table as of a version or a commit time, with each row's arrival, batch and contract.
+    def scan(self, schema: Schema, *, version: int | None = None) -> pl.LazyFrame:
+        """A contract's table as of a version, with each row's arrival, batch and contract.
 
         A column that the contract gained is missing in the rows from before.
         """
@@ -137,15 +130,17 @@ class Lake:
         gained = stored.keys() - set(rows.collect_schema().names())
         return rows.with_columns(pl.lit(None, dtype=stored[name]).alias(name) for name in sorted(gained))
 
-    def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: Version = None) -> pl.LazyFrame:
+    def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: int | None = None) -> pl.LazyFrame:
         """Any table of the lake; with no rows and these columns where it does not exist yet.
 
         Raises:
             BadInput: The table can't be read, or has no such version.
         """
         try:
-            opened = self.open(table) if version is None else self._at(table, version)
-            return pl.LazyFrame(schema=dtypes) if opened is None else _rows(opened)
+            opened = self.open(table)
+            if opened is None or version == -1:  # before the first append
+                return pl.LazyFrame(schema=dtypes)
+            return _rows(opened if version is None else deltalake.DeltaTable(self.address(table), version=version))
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
 
@@ -200,16 +195,6 @@ class Lake:
             return handles.get(mine)
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
-
-    def _at(self, table: str, version: int | datetime) -> deltalake.DeltaTable | None:
-        """The table as of a version or a commit time; none before the first."""
-        newest = self.open(table)
-        if newest is None:
-            return None
-        if isinstance(version, datetime):
-            moment = version.timestamp() * 1000
-            version = max((c["version"] for c in newest.history() if c["timestamp"] <= moment), default=-1)
-        return None if version == -1 else deltalake.DeltaTable(self.address(table), version=version)
 
     def address(self, table: str) -> str:
         """Where a table is."""

@@ -56,17 +56,11 @@ Deployment = tuple[datetime, Predictor]  # since when it serves
 
 def predict_as_deployed(rows: pl.DataFrame, deployments: Sequence[Deployment]) -> NDArray[np.float64]:
     """Predictions of each row by the model that served when it was predicted; the first one also serves before."""
-    began = np.searchsorted(
-        [since.timestamp() for since, _ in deployments], rows[AT].dt.timestamp("us").to_numpy() / 1e6
-    )
-    parts: list[NDArray[np.float64]] = []
-    order: list[int] = []
-    for n, (_, predictor) in enumerate(deployments):
-        mine = np.flatnonzero(np.maximum(began - 1, 0) == n)
-        if len(mine):
-            parts.append(predictor.predict(rows[mine]))
-            order.extend(mine)
-    return np.concatenate(parts)[np.argsort(order)]
+    since = pl.Series([since for since, _ in deployments], dtype=rows.schema[AT])
+    nth = (since.search_sorted(rows[AT], side="left").cast(pl.Int64) - 1).clip(0).to_numpy()
+    served = {n: np.flatnonzero(nth == n) for n in np.unique(nth)}
+    parts = [deployments[n][1].predict(rows[mine]) for n, mine in served.items()]
+    return np.concatenate(parts)[np.argsort(np.concatenate([*served.values()]))]
 
 
 def _answer_type(release: Release) -> pl.Struct:

@@ -98,7 +98,7 @@ class RequestLog:
 
     def _append(self, batch: str, rows: pl.DataFrame, version: int) -> None:
         remaining = erasures.without(self._lake, self._schema, rows)
-        self._lake.append(table.TABLE, remaining, batch=batch, gains=True, expected=version)
+        self._lake.append(table.TABLE, remaining, batch=batch, expected=version)
 
     def _drop_oldest(self) -> None:
         if self._unwritten:
