@@ -156,7 +156,7 @@ def levels(n: int = 400) -> pl.DataFrame:
 
 
 def plan(storage: Path | str, trials: int = 6) -> Plan:
-    return Plan("river-12ab34c", str(storage), trials, folds=4, current=Parameters().model_dump())
+    return Plan("river-12ab34c", str(storage), trials, current=Parameters().model_dump())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,7 @@ from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Search, space_of
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
+FOLDS = 4
 POLL = 0.2  # seconds between looks at the trials of other processes
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life in a database, and without one until a trial has failed
 STARTUP_TRIALS = 6  # sampled at random before the sampler learns from them
@@ -58,14 +59,12 @@ class Plan:
         study: Name of the study: it ends with a hash of everything that the results depend on, which seeds the sampler.
         storage: A journal file, or the URL of a database that other commands may use too.
         trials: Number of trials to finish.
-        folds: Number of folds that each is evaluated on.
         current: The current parameters.
     """
 
     study: str
     storage: str
     trials: int
-    folds: int
     current: dict[str, Any]
 
 
@@ -73,7 +72,7 @@ class _SurplusTrialError(Exception):
     """Other processes started enough trials at the same time."""
 
 
-def folds(problem: Problem, rows: pl.DataFrame, number: int) -> Iterator[Fold]:
+def folds(problem: Problem, rows: pl.DataFrame, number: int = FOLDS) -> Iterator[Fold]:
     """Split rows into pairs of training and holdout rows.
 
     The rows are cut into blocks of equal size. Each block but the first is a holdout for the rows whose labels were
@@ -214,7 +213,7 @@ def _exit_with_parent() -> None:
 
 def _run_trials(problem: Problem, plan: Plan, rows: pl.DataFrame) -> None:
     """Run trials until as many as planned are finished, by this process or by others."""
-    objective = partial(_evaluate, problem=problem, plan=plan, parts=list(folds(problem, rows, plan.folds)))
+    objective = partial(_evaluate, problem=problem, plan=plan, parts=list(folds(problem, rows)))
     with open_study(plan) as study:
         while len(finished_trials(study)) < plan.trials:
             if len(_counting_trials(study)) >= plan.trials:

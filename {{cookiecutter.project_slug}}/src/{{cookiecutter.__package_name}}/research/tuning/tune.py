@@ -22,6 +22,7 @@ from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Spa
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.research.tuning.study import (
+    FOLDS,
     PARALLEL,
     PARAMETERS,
     Plan,
@@ -30,7 +31,6 @@ from {{cookiecutter.__package_name}}.research.tuning.study import (
     search,
 )
 
-FOLDS = 4
 TRIALS = 50
 SHORT = 12  # characters of a hash
 IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases of one process
@@ -154,7 +154,7 @@ def _rows(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
     before, _ = datasets.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
     needed = dict.fromkeys((*problem.schema.names, *problem.features, AT, KNOWN, TARGET))
     selected = before.select(name for name in needed if name in rows.columns)
-    fewest = min(len(part) for fold in folds(problem, selected, FOLDS) for part in fold)
+    fewest = min(len(part) for fold in folds(problem, selected) for part in fold)
     if fewest < window.rows:
         msg = f"{fewest} rows in a fold before the newest window are too few (at least {window.rows})"
         raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")
@@ -174,7 +174,7 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
         url = masked(storage)
         raise BadInput(f"--storage {url} is no URL of a database that processes can share, as sqlite:///tune.db is")
     require_port(storage or "", "--storage")
-    return Plan(study, storage or str(folder / f"{study}.journal"), trials, FOLDS, current)
+    return Plan(study, storage or str(folder / f"{study}.journal"), trials, current)
 
 
 def write(path: Path, values: dict[str, Any], run_id: str) -> None:
