@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from sklearn.impute import SimpleImputer
@@ -818,6 +818,7 @@ MANY = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(MANY, st.randoms(use_true_random=False))
 def test_the_order_of_annotations_does_not_matter_and_twice_is_once(annotations: list[Annotation], random: Any) -> None:
     shuffled = annotations * 2
@@ -825,6 +826,7 @@ def test_the_order_of_annotations_does_not_matter_and_twice_is_once(annotations:
     assert decided(shuffled).select(LABEL).equals(decided(annotations).select(LABEL))
 
 
+@settings(deadline=None)
 @given(MANY)
 def test_a_label_has_more_annotators_than_any_other_answer(annotations: list[Annotation]) -> None:
     for _, counted in decided(annotations).group_by("row"):
