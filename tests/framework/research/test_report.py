@@ -25,7 +25,7 @@ from my_ml_project.core.errors import BadInput
 from my_ml_project.core.models.evaluation import cost, metrics
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
-from my_ml_project.research.views import answers, data, model
+from my_ml_project.research.views import data, model
 from my_ml_project.research.views import report as module_of_report
 from my_ml_project.research.views.report import PROGRAMS, names, report
 from my_ml_project.shared import contract
@@ -124,7 +124,7 @@ def test_a_column_that_is_personal_by_now_is_shown_nowhere(trained: Workspace) -
 
 def test_the_slider_tells_the_cost_of_its_threshold(trained: Workspace) -> None:
     found, decision = model.by_champion(trained), trained.acceptance.decision
-    told = {at: answers.at_threshold(trained, found, at) for at in (0.1, 0.5)}
+    told = {at: model.at_threshold(trained, found, at) for at in (0.1, 0.5)}
     for at, text in told.items():
         assert f"From **{at:.2f}** on, decisions cost **{cost(found.answers, decision, threshold=at):.1f}** per" in text
     assert told[0.1] != told[0.5]
@@ -142,9 +142,9 @@ def test_quality_by_week_is_that_of_its_rows(trained: Workspace) -> None:
     workspace = a_week_on(trained)
     found = model.in_service(workspace)
     chosen = found.rows["carrier"] == "DL"
-    table = model.over_time(workspace, found, "brier", chosen)
+    table = model.over_time(workspace, found, "brier").filter(column="carrier", value="DL")
     assert len(table) > 1
-    for week, rows, value in table.iter_rows():
+    for week, rows, value in table.select("period", "rows", "brier").iter_rows():
         mine = ((found.rows[AT].dt.truncate("1w").dt.date() == week) & chosen).to_numpy()
         figures = metrics(found.answers[mine], workspace.acceptance.decision)
         assert (rows, value) == (mine.sum(), figures["brier"])
@@ -175,11 +175,10 @@ def test_missing_values_are_shown_where_there_are_some(trained: Workspace) -> No
     assert {label.get_text() for label in drawn.axes[0].get_yticklabels()} == {"weather.wind_gust", "weather.pressure"}
 
 
-def test_drift_is_measured_on_every_day_and_warns_only(trained: Workspace) -> None:
-    index = data.stability(trained)
-    assert not isinstance(index, str)
-    assert index.height == 90
-    assert "Drift alone is a warning" in data.moved(trained, index)
+def test_drift_is_measured_on_every_day_of_every_feature(trained: Workspace) -> None:
+    drawn = data.drift(trained)
+    assert not isinstance(drawn, str)
+    assert drawn.axes[0].get_images()[0].get_size() == (len(trained.problem.features), 90)
 
 
 @pytest.mark.parametrize("name", names())

@@ -163,7 +163,7 @@ def test_a_search_by_several_workers_is_refused(repository: Workspace) -> None:
 
 
 def test_a_run_is_named_by_how_its_id_begins(trained: Workspace) -> None:
-    with pytest.raises(BadInput, match="no run of this project begins with 'x'"):
+    with pytest.raises(BadInput, match="no runs of this project begin with 'x'"):
         reproduce(trained, "x")
     tracked(trained)
     with pytest.raises(BadInput, match="2 runs of this project begin with ''"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Personal, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Personal
 from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, keys_of, with_violations
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.store.releases import contributions
@@ -71,7 +71,10 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
         Refused: There is no champion.
     """
     release, schema = champion(workspace), workspace.problem.schema.request
-    rows = _row(workspace, schema, key)
+    wanted, stored = keys_of(schema, (key,)).lazy(), workspace.lake.scan(schema).select(schema.names)
+    rows = stored.join(wanted, on=schema.key, how="semi").collect()
+    if rows.is_empty():
+        raise BadInput(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")
     built = features_for(workspace, rows, now=workspace.now(now))
     answer = release.answers(release.predictor.predict(built))
     return Explained(
@@ -86,19 +89,10 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
     )
 
 
-def _row(workspace: Workspace, schema: Schema, key: str) -> pl.DataFrame:
-    wanted = keys_of(schema, (key,))
-    rows = workspace.lake.scan(schema).select(schema.names).join(wanted.lazy(), on=schema.key, how="semi").collect()
-    if rows.is_empty():
-        raise BadInput(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")
-    return rows
-
-
 def _outcome(workspace: Workspace, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - whatever the target is
-    labels, key = workspace.problem.labels, workspace.problem.schema.key
-    found = workspace.lake.scan(labels).join(rows.lazy().select(key), on=key, how="semi")
-    values = found.select(workspace.problem.target.name).collect().to_series()
-    return values[0] if len(values) else None
+    problem = workspace.problem
+    labels = workspace.lake.scan(problem.labels).join(rows.lazy(), on=problem.schema.key, how="semi").collect()
+    return labels[problem.target.name].first()
 
 
 def _json(frame: pl.DataFrame) -> Row:

@@ -58,18 +58,17 @@ def _filled(page: Path, parts: Mapping[str, str]) -> str:
 
 def _parts(workspace: Workspace, release: Release, candidate: Candidate) -> dict[str, str]:
     """What a page can ask for, by name."""
-    rows, metrics = candidate.holdout, candidate.metrics
+    tables = [name for name in workspace.problem.schemas if name in release.tables]
+    parameters = {name: str(value) for name, value in release.parameters.items()}
     return {
         "details": _details(workspace, release, candidate),
-        "quality": _quality(metrics),
+        "quality": _quality(candidate.metrics),
         "slices": _slices(workspace, candidate),
-        "evidence": _evidence(rows, metrics),
-        "parameters": _table(
-            ("parameter", "value"), ((name, str(value)) for name, value in release.parameters.items())
-        ),
+        "evidence": _evidence(candidate),
+        "parameters": _table(("parameter", "value"), parameters.items()),
         "features": ", ".join(f"`{name}`" for name in release.features),
-        "tables": _tables(workspace, release),
-        "labels": _labels(workspace, rows),
+        "tables": _table(COUNTS, (_counts(workspace, name, release.tables[name]) for name in tables)),
+        "labels": _labels(workspace, candidate.holdout),
     }
 
 
@@ -104,17 +103,13 @@ def _slices(workspace: Workspace, candidate: Candidate) -> str:
     return _table(("slice", "rows", *names), lines)
 
 
-def _evidence(rows: pl.DataFrame, metrics: dict[str, float]) -> str:
-    first, last = rows.select(pl.col(AT).min().alias("first"), pl.col(AT).max().alias("last")).row(0)
+def _evidence(candidate: Candidate) -> str:
+    metrics = candidate.metrics
+    first, last = candidate.holdout.select(first=pl.col(AT).min(), last=pl.col(AT).max()).row(0)
     return (
         f"{metrics['window_rows']:.0f} rows that were predicted from {first:%Y-%m-%d} to {last:%Y-%m-%d}; the "
         f"{metrics['rows']:.0f} rows of training came before. Once it had passed, the model was fitted on all of them."
     )
-
-
-def _tables(workspace: Workspace, release: Release) -> str:
-    names = [name for name in workspace.problem.schemas if name in release.tables]
-    return _table(COUNTS, (_counts(workspace, name, release.tables[name]) for name in names))
 
 
 def _counts(workspace: Workspace, table: str, version: int) -> tuple[object, ...]:
@@ -138,9 +133,7 @@ def _counts(workspace: Workspace, table: str, version: int) -> tuple[object, ...
 def _labels(workspace: Workspace, rows: pl.DataFrame) -> str:
     """How the target is spread and when it becomes known, on the newest window."""
     hours = (rows[KNOWN] - rows[AT]).dt.total_seconds().to_numpy() / 3600
-    came = (
-        f"A label becomes known {np.median(hours):.1f} hours after the prediction (median), {hours.max():.1f} at most."
-    )
+    came = f"A label is known {np.median(hours):.1f} hours after the prediction (median), at most {hours.max():.1f}."
     if workspace.problem.task is Task.REGRESSION:
         values = rows[TARGET].to_numpy()
         return f"{values.mean():.4g} on average, from {values.min():.4g} to {values.max():.4g}. {came}"

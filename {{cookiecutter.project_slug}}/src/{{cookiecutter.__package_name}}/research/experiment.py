@@ -199,6 +199,12 @@ def plot_effects(effects: Mapping[str, Effect], *, title: str, label: str) -> tu
     return figure, axes
 
 
+def effect_table(effects: Mapping[str, Effect], *, name: str, label: str) -> pl.DataFrame:
+    """A row an effect, with its name in the first column."""
+    rows = [(key, each.rows, each.mean, each.lower, each.upper) for key, each in effects.items()]
+    return pl.DataFrame(rows, [name, "rows", label, "at least", "at most"], orient="row")
+
+
 def show(table: pl.DataFrame) -> None:
     """Print a table, in characters that every console has."""
     with pl.Config(

@@ -106,8 +106,7 @@ def _found(workspace: Workspace, run: str | None) -> RunInfo:
     tracked = workspace.registry.runs()
     matching = tracked[:1] if run is None else [found for found in tracked if found.id.startswith(run)]
     if len(matching) != 1:
-        some = "no run of this project begins" if not matching else f"{len(matching)} runs of this project begin"
-        raise BadInput(f"{some} with {run or ''!r}: see runs")
+        raise BadInput(f"{len(matching) or 'no'} runs of this project begin with {run or ''!r}: see runs")
     return matching[0]
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -98,12 +97,10 @@ def simulate(workspace: Workspace, *, start: datetime | None = None, end: dateti
     start, end = _bounds(workspace, start, end)
     own = _workspace(workspace, start)
     rows = training_set(workspace.problem, workspace.lake, as_of=end)
-    with ThreadPoolExecutor(1) as pool:  # what needs no replay keeps the second core busy
-        periodic = pool.submit(_periodic, workspace, rows, start, end)
-        _replay(own, start, end)
+    _replay(own, start, end)
     releases = own.releases.newest(1000)[::-1]
     gated = [(release.released, release.predictor) for release in releases]
-    deployments = {"static": gated[:1], "periodic": periodic.result(), "gated": gated}
+    deployments = {"static": gated[:1], "periodic": _periodic(workspace, rows, start, end), "gated": gated}
     served = rows.filter(pl.col(AT) > start)
     answers = {
         policy: evaluation.answers(own.problem, served, predict_as_deployed(served, models), releases[-1].classes)
@@ -114,11 +111,11 @@ def simulate(workspace: Workspace, *, start: datetime | None = None, end: dateti
 
 
 def _bounds(workspace: Workspace, start: datetime | None, end: datetime | None) -> tuple[datetime, datetime]:
-    labels = nw.from_native(workspace.lake.scan(workspace.problem.labels)).select(workspace.problem.labels.known)
-    known = labels.collect().to_native().to_series().drop_nulls()
-    if known.is_empty():
+    labels = workspace.problem.labels
+    known = nw.from_native(workspace.lake.scan(labels)).select(first=labels.known.min(), last=labels.known.max())
+    oldest, newest = known.collect().row(0)
+    if newest is None:
         raise BadInput("nothing to replay: the lake has no labels; run first")
-    oldest, newest = known.min(), known.max()
     start = start or (oldest + (newest - oldest) / 6).replace(hour=0, minute=0, second=0, microsecond=0)
     end = end or newest
     if end <= start or not oldest < start < newest:
@@ -133,7 +130,6 @@ def _workspace(workspace: Workspace, start: datetime) -> Workspace:
     folder = REPLAYS / f"{start:%Y-%m-%dT%H%M}-{hashlib.sha256(repr(made).encode()).hexdigest()[:8]}"
     places = {name: (folder / name).as_posix() for name in ("lake", "inbox", "archive", "quarantine", "tracking")}
     settings = type(workspace.settings).model_validate(workspace.settings.model_dump() | places)
-
     tables = {name: _history(workspace, schema) for name, schema in workspace.problem.schemas.items()}
 
     def collect(_root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
@@ -188,8 +184,7 @@ def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: da
 
 def _report(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers], path: Path) -> SimulationResult:
     """Compare the policies, and write a plot and the results as JSON."""
-    decision = own.acceptance.decision
-    month = rows[AT].dt.strftime("%Y-%m")
+    decision, month = own.acceptance.decision, rows[AT].dt.strftime("%Y-%m")
     periods = {name: (month == name).to_numpy() for name in month.unique().sort()} | {"all": np.full(len(rows), True)}
     *months, total = (
         Period(name, int(mine.sum()), {policy: metrics(answer[mine], decision) for policy, answer in answers.items()})
@@ -198,22 +193,16 @@ def _report(own: Workspace, rows: pl.DataFrame, answers: dict[str, Answers], pat
     price = {policy: costs(answer, decision) for policy, answer in answers.items()}
     days, rng = evaluation.days(own.problem, rows), np.random.default_rng(0)
     saved = gain(price["gated"], price["static"], days, confidence=own.acceptance.confidence, rng=rng)
+    share = saved.mean / float(price["static"].mean())
     verdicts = decisions.read(own.lake).drop_nulls("trained").select("at", "decision", "verdict").to_dicts()
     promotions = [release.released for release in own.releases.newest(1000)][:-1]
     found = SimulationResult(
-        months=tuple(months),
-        total=total,
-        saved=saved,
-        saved_share=saved.mean / float(price["static"].mean()),
-        challengers=len(verdicts) - 1,
-        promoted=len(promotions),
-        plot=path.as_posix(),
+        tuple(months), total, saved, share, len(verdicts) - 1, len(promotions), plot=path.as_posix()
     )
-    target = own.path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(_plot(found, promotions))
-    text = json.dumps(asdict(found) | {"verdicts": verdicts}, default=str)
-    target.with_suffix(".json").write_text(text, encoding="utf-8", newline="\n")
+    with whole(own.path(path)) as draft:
+        draft.write_bytes(_plot(found, promotions))
+    with whole(own.path(path).with_suffix(".json")) as draft:
+        draft.write_text(json.dumps(asdict(found) | {"verdicts": verdicts}, default=str), encoding="utf-8")
     return found
 
 

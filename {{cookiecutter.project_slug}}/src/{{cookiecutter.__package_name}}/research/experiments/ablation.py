@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.research.experiment import Effect, plot_effects, start
+from {{cookiecutter.__package_name}}.research.experiment import Effect, effect_table, plot_effects, start
 from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 experiment = start(PROBLEM, "ablation")
@@ -48,16 +48,8 @@ def verdict(name: str, effect: Effect) -> str:
 
 ordered = sorted(effects, key=lambda name: -effects[name].mean)
 verdicts = {name: verdict(name, effects[name]) for name in ordered}
-table = pl.DataFrame(
-    {
-        "left out": name,
-        "loss grows by": effects[name].mean,
-        "at least": effects[name].lower,
-        "at most": effects[name].upper,
-        "verdict": verdicts[name],
-    }
-    for name in ordered
-)
+table = effect_table({name: effects[name] for name in ordered}, name="left out", label="loss grows by")
+table = table.with_columns(verdict=pl.Series(verdicts.values()))
 useful = [name for name in ordered if verdicts[name] == "useful"]
 finding = (
     f"{len(useful)} of {len(columns) - len(noise)} are surely worth more than noise: {', '.join(useful) or 'none'}"

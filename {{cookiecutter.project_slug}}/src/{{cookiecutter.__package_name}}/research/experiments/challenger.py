@@ -15,7 +15,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Frame
 from {{cookiecutter.__package_name}}.core.features import windows
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.research.experiment import plot_effects, start
+from {{cookiecutter.__package_name}}.research.experiment import effect_table, plot_effects, start
 from {{cookiecutter.__package_name}}.shared import PROBLEM, features
 
 # %% The idea: where it rained for hours, flights wait
@@ -45,23 +45,16 @@ answers = [
 
 # %% Is it better, or is it luck?
 ours, theirs = ([evaluation.losses(each[name]) for each in answers] for name in ("challenger", "champion"))
-effects = [experiment.effect(new, old, held) for new, old, held in zip(ours, theirs, parts, strict=True)]
+effects = {
+    str(held[AT].dt.date().min()): experiment.effect(new, old, held)
+    for new, old, held in zip(ours, theirs, parts, strict=True)
+}
 better = experiment.effect(np.concatenate(ours), np.concatenate(theirs), pl.concat(parts))
-table = pl.DataFrame(
-    {
-        "window from": str(held[AT].dt.date().min()),
-        "rows": effect.rows,
-        "lowers the loss by": effect.mean,
-        "at least": effect.lower,
-        "at most": effect.upper,
-    }
-    for held, effect in zip(parts, effects, strict=True)
-)
 finding = f"{FEATURE} lowers the loss by {better}: {'better' if better.lower > 0 else 'not proven to be better'}"
 
 # %% A plot
 figure, _ = plot_effects(
-    dict(zip([*table["window from"], "all"], [*effects, better], strict=True)),
+    effects | {"all": better},
     title=f"what {FEATURE} does, window by window",
     label="mean loss lower by",
 )
@@ -74,4 +67,5 @@ metrics = {
     for metric, value in evaluation.metrics(given, decision).items()
 }
 metrics |= {"gain": better.mean, "gain_lower": better.lower}
+table = effect_table(effects, name="window from", label="lowers the loss by")
 experiment.log(finding, metrics, table=table, figure=figure, tags={"feature": FEATURE})

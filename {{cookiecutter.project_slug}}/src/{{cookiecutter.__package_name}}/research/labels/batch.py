@@ -14,7 +14,7 @@ from pathlib import Path
 import narwhals as nw
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, DTYPES, KNOWN, Category
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, DTYPES, KNOWN
 from {{cookiecutter.__package_name}}.core.contracts.validation import (
     RULES,
     ContractViolation,
@@ -39,44 +39,23 @@ class ImportResult:
     Attributes:
         labels: How many rows get a label by it.
         batch: The batch that was written into the inbox, if any.
-        labelled_before: How many rows had their label before.
-        answered_otherwise: Of how many of these the annotators now say something else; the label stays.
-        ties: Of how many rows the annotators tie, so that there is no label.
-        early: How many rows were answered before they are predicted, which no label may be.
-        cancelled: How many annotations were cancelled: the task was skipped.
-        empty: How many have no answer.
-        erased: How many are about rows that were erased.
+        left_out: How many rows or annotations give no label, by the reason.
         annotations: How many were added to the table `annotations`.
     """
 
     labels: int
     batch: str | None
-    labelled_before: int
-    answered_otherwise: int
-    ties: int
-    early: int
-    cancelled: int
-    empty: int
-    erased: int
+    left_out: dict[str, int]
     annotations: int
 
     def __str__(self) -> str:
         """A line for the batch, and one for what is none of it."""
-        others = {
-            "rows had their label before": self.labelled_before,
-            "of them are answered otherwise now, and keep it": self.answered_otherwise,
-            "rows are tied": self.ties,
-            "rows were answered before they are predicted": self.early,
-            "annotations were cancelled": self.cancelled,
-            "have no answer": self.empty,
-            "are about erased rows": self.erased,
-        }
         lines = [
             f"{self.labels} labels -> {self.batch}: run or ingest takes them in" if self.batch else "no new label",
-            ", ".join(f"{number} {what}" for what, number in others.items() if number),
+            ", ".join(f"{number} {reason}" for reason, number in self.left_out.items() if number),
             f"{self.annotations} annotations are new in the table {TABLE}",
         ]
-        return "\n".join(line for line in lines if line)
+        return "\n".join(filter(None, lines))
 
 
 def import_annotations(workspace: Workspace, file: Path) -> ImportResult:
@@ -100,19 +79,19 @@ def import_annotations(workspace: Workspace, file: Path) -> ImportResult:
     rows = _rows(workspace, decided.join(early, on=labels.key, how="anti"))
     stored = _stored(workspace)
     before = rows.join(stored, on=labels.key, suffix=BEFORE)
+    otherwise = before.filter(pl.col(target) != pl.col(f"{target}{BEFORE}"))
     new = rows.join(stored, on=labels.key, how="anti")
-    return ImportResult(
-        labels=len(new),
-        batch=_write(workspace, new) if len(new) else None,
-        labelled_before=len(before),
-        answered_otherwise=len(before.filter(pl.col(target) != pl.col(f"{target}{BEFORE}"))),
-        ties=counted.filter(pl.col("_label").is_null()).n_unique(labels.key),
-        early=len(early),
-        cancelled=sum(one.cancelled for one in exported),
-        empty=sum(one.answer is None and not one.cancelled for one in exported),
-        erased=len(typed) - len(annotations),
-        annotations=_store(workspace, counted),
-    )
+    left_out = {
+        "rows had their label before": len(before),
+        "of them are answered otherwise now, and keep it": len(otherwise),
+        "rows are tied": counted.filter(pl.col("_label").is_null()).n_unique(labels.key),
+        "rows were answered before they are predicted": len(early),
+        "annotations were cancelled": sum(one.cancelled for one in exported),
+        "have no answer": sum(one.answer is None and not one.cancelled for one in exported),
+        "are about erased rows": len(typed) - len(annotations),
+    }
+    batch = _write(workspace, new) if len(new) else None
+    return ImportResult(len(new), batch, left_out, _store(workspace, counted))
 
 
 def decide(annotations: pl.DataFrame, key: Sequence[str], answer: str) -> pl.DataFrame:
@@ -156,7 +135,6 @@ def _typed(workspace: Workspace, file: Path, answered: Sequence[RawAnnotation]) 
         if set(one.key) != set(labels.key):
             msg = f"{file}: task {one.task} has the key {', '.join(one.key)}, not {', '.join(labels.key)}"
             raise BadInput(f"{msg}: it is of another project")
-    _require_classes(workspace, file, answered)
     schema = labels.without([name for name in labels.names if name not in {*labels.key, target.name}])
     text = [{**one.key, target.name: one.answer} for one in answered]
     try:
@@ -173,20 +151,6 @@ def _typed(workspace: Workspace, file: Path, answered: Sequence[RawAnnotation]) 
         pl.Series("_created", [one.created for one in answered], DTYPES[datetime]),
         pl.Series("_id", [one.id for one in answered], pl.String),
     )
-
-
-def _require_classes(workspace: Workspace, file: Path, answered: Sequence[RawAnnotation]) -> None:
-    """Refuse an answer that is no class; where the contract lets classes grow, or knows none, any text is one."""
-    target, classes = workspace.problem.target, table.classes(workspace)
-    category = target.role(Category)
-    if not classes or (category and category.grows):
-        return
-    for one in answered:
-        if one.answer not in classes:
-            name = f"{workspace.problem.labels.name}.{target.name}"
-            msg = f"{file}: task {one.task}: {one.answer!r} is no class of {name} ({', '.join(classes)})"
-            way = "" if target.kind is bool else ", or name it by Category() in shared/contract.py"
-            raise BadInput(f"{msg}: correct it in Label Studio{way}")
 
 
 def _entities(workspace: Workspace, file: Path, annotations: pl.DataFrame) -> pl.DataFrame:

@@ -115,11 +115,9 @@ def read(file: Path) -> list[RawAnnotation]:
         raise BadInput(f"{file} can't be read: {error.strerror or error}") from error
     except ValidationError as error:
         reason = error.errors()[0]
-        number, *where = reason["loc"] or (None,)
-        what = " is no list of tasks: " if number is None else f": task {int(number) + 1} is none of `labels export`: "
-        place = "".join(f"{part}." for part in where)[:-1] + ": " if where else ""
-        msg = f"{file}{what}{place}{reason['msg']}; export it again from Label Studio, as JSON or JSON-MIN"
-        raise BadInput(msg) from error
+        place = ".".join(map(str, reason["loc"])) or "the file"
+        msg = f"{file} is no list of tasks of `labels export`: {place}: {reason['msg']}"
+        raise BadInput(f"{msg}; export it again from Label Studio, as JSON or JSON-MIN") from error
     return [_raw(file, task, made) for task in tasks for made in task.annotations]
 
 
@@ -148,7 +146,7 @@ def _annotator(made: _Annotation) -> str:
     """The annotator's number where there is one, not the address; whose account is deleted is known by the answer."""
     found = made.completed_by
     if isinstance(found, dict):
-        found = found.get("id", found.get("email", ""))
+        found = found.get("id", found.get("email"))
     return f"deleted, of annotation {made.id}" if found in {None, "None"} else str(found)
 
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Category, Column, Personal, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import Category, Personal, Schema
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -21,7 +21,8 @@ def require(problem: Problem) -> Schema:
     if personal := set(subject.key) & set(subject.having(Personal)):
         msg = f"the key of {subject.name} is personal ({', '.join(sorted(personal))}) and must not leave in a task"
         raise BadInput(f"{msg}: give its rows another Key() in shared/contract.py")
-    if missing := [column.name for column in labels.columns if not _filled(problem, column)]:
+    made = {*labels.key, problem.target.name, labels.time, *copied(problem)}
+    if missing := [column.name for column in labels.columns if column.name not in made and not column.optional]:
         msg = f"{labels.name} needs {', '.join(missing)}, which annotations don't have"
         raise BadInput(f"{msg}: let it be missing, `| None`, in shared/contract.py")
     return labels
@@ -32,12 +33,6 @@ def copied(problem: Problem) -> list[str]:
     subject, labels = problem.schema, problem.labels
     made = {*labels.key, problem.target.name, labels.time}
     return [name for name in labels.names if name not in made and subject.dtypes.get(name) == labels.dtypes[name]]
-
-
-def _filled(problem: Problem, column: Column) -> bool:
-    labels = problem.labels
-    made = {*labels.key, problem.target.name, labels.time, *copied(problem)}
-    return column.name in made or column.optional
 
 
 def classes(workspace: Workspace) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -140,16 +139,13 @@ def _tasks(workspace: Workspace, rows: pl.DataFrame) -> list[labelstudio.Row]:
     ]
 
 
-def _predictions(release: Release, output: Floats) -> Iterator[labelstudio.Row]:
+def _predictions(release: Release, output: Floats) -> list[labelstudio.Row]:
     """What the champion predicts for each row."""
-    version = f"{MODEL} {release.version}"
+    version, names = f"{MODEL} {release.version}", release.classes or ("false", "true")
     if release.task is Task.REGRESSION:
-        yield from (labelstudio.prediction(version, float(value)) for value in output)
-        return
-    names = release.classes or ("false", "true")
-    for row in sampling.of_classes(output):
-        likely = int(row.argmax())
-        yield labelstudio.prediction(version, names[likely], float(row[likely]))
+        return [labelstudio.prediction(version, float(value)) for value in output]
+    rows = sampling.of_classes(output)
+    return [labelstudio.prediction(version, names[int(row.argmax())], float(row.max())) for row in rows]
 
 
 def _write(path: Path, text: str) -> None:

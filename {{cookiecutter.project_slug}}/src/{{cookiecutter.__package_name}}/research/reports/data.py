@@ -36,13 +36,11 @@ def missing(workspace):
 
 @app.cell
 def drift(workspace):
-    psi = data.stability(workspace)
     page.section(
         "Drift by day",
         f"Population stability index of each feature: the last {data.RECENT} days against the champion's training "
-        "rows, those before the line.",
-        data.drift(workspace, psi),
-        data.moved(workspace, psi),
+        "rows, those before the line. Drift alone is a warning and starts no training: labelled performance decides.",
+        data.drift(workspace),
     )
     return
 

@@ -8,7 +8,7 @@ app = marimo.App(app_title="Model", width="medium")
 with app.setup:
     import marimo as mo
 
-    from {{cookiecutter.__package_name}}.research.views import answers, model, page
+    from {{cookiecutter.__package_name}}.research.views import model, page
     from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 
@@ -25,28 +25,18 @@ def title(workspace):
 
 
 @app.cell
-def answered(workspace):
+def summary(workspace):
     champion = model.by_champion(workspace)
-    return (champion,)
-
-
-@app.cell
-def summary(champion, workspace):
     page.section("", model.summary(workspace, champion))
-    return
-
-
-@app.cell
-def metrics(champion, workspace):
-    names = model.measures(workspace, champion)
-    metric = mo.ui.dropdown(names, value=names[0], label="metric")
-    return (metric,)
+    return (champion,)
 
 
 @app.cell
 def in_service(workspace):
     served = model.in_service(workspace)
-    return (served,)
+    names = model.measures(workspace, served)
+    metric = mo.ui.dropdown(names, value=names[0], label="metric")
+    return metric, served
 
 
 @app.cell
@@ -62,15 +52,10 @@ def given(champion, workspace):
 
 
 @app.cell
-def shuffled(champion, workspace):
-    importance = answers.importance(workspace, champion)
+def overview(champion, workspace):
+    importance = model.importance(workspace, champion)
+    page.section("Quality of the champion", model.overview(workspace, champion, importance))
     return (importance,)
-
-
-@app.cell
-def overview(champion, importance, workspace):
-    page.section("Quality of the champion", answers.overview(workspace, champion, importance))
-    return
 
 
 @app.cell
@@ -82,25 +67,20 @@ def slider(workspace):
 
 @app.cell
 def cost(champion, threshold, workspace):
-    page.section("Threshold and cost", threshold, answers.at_threshold(workspace, champion, threshold.value))
+    page.section("Threshold and cost", threshold, model.at_threshold(workspace, champion, threshold.value))
     return
 
 
 @app.cell
 def effects(champion, importance):
-    page.section("Effects of features", answers.moves(champion, importance))
+    page.section("Effects of features", model.moves(champion, importance))
     return
 
 
 @app.cell
 def worst(champion, workspace):
-    page.section("Single cases", "Rows with the largest loss:", model.worst(workspace, champion))
-    return
-
-
-@app.cell
-def asked():
     key = mo.ui.text(label="key of a row", placeholder="the largest loss")
+    page.section("Single cases", "Rows with the largest loss:", model.worst(workspace, champion))
     return (key,)
 
 

@@ -1,4 +1,4 @@
-"""The Optuna study behind `tune`: its storage, the evaluation of a trial, and the worker processes.
+"""The Optuna study behind `tune`: its storage, its folds, the evaluation of a trial, and the worker processes.
 
 One trial evaluates the current parameters, the others what the sampler suggests. A failed trial does not count: its
 process was killed, or two processes started the last one at the same time. Workers go on until enough are finished.
@@ -7,17 +7,16 @@ process was killed, or two processes started the last one at the same time. Work
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,23 +28,27 @@ import polars as pl
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
 from optuna.pruners import MedianPruner
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN
+from {{cookiecutter.__package_name}}.core.datasets import identity, share
 from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Search, space_of
 from {{cookiecutter.__package_name}}.core.problem import Problem
-from {{cookiecutter.__package_name}}.research.tuning.cross_validation import Fold, folds
 
+FOLDS = 4
 POLL = 0.2  # seconds between looks at the trials of other processes
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life in a database, and without one until a trial has failed
 STARTUP_TRIALS = 6  # sampled at random before the sampler learns from them
 UNPRUNED_TRIALS = 4  # completed before the pruner compares with their median
 DIGITS = 3  # significant ones of a sampled number, so that people can read it
-CURRENT, PARALLEL, PARAMETERS = "current", "parallel", "parameters"  # attributes of a trial
+PARALLEL, PARAMETERS = "parallel", "parameters"  # attributes of a trial
+
+Fold = tuple[pl.DataFrame, pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,36 @@ class Plan:
         study: Name of the study: it ends with a hash of everything that the results depend on, which seeds the sampler.
         storage: A journal file, or the URL of a database that other commands may use too.
         trials: Number of trials to finish.
-        folds: Number of folds that each is evaluated on.
         current: The current parameters.
     """
 
     study: str
     storage: str
     trials: int
-    folds: int
     current: dict[str, Any]
 
 
 class _SurplusTrialError(Exception):
-    """Another process started the last trial at the same time."""
+    """Other processes started enough trials at the same time."""
+
+
+def folds(problem: Problem, rows: pl.DataFrame, number: int = FOLDS) -> Iterator[Fold]:
+    """Split rows into pairs of training and holdout rows.
+
+    The rows are cut into blocks of equal size. Each block but the first is a holdout for the rows whose labels were
+    known before its first prediction. Where rows have no time, a block is a share of them by hash, which stays the same
+    whatever arrives later, and the holdout for all others.
+    """
+    if not problem.schema.event_time:
+        shares = (share(("fold", *row)) for row in rows.select(identity(problem, rows)).iter_rows())
+        block = pl.Series([int(number * share) for share in shares], dtype=pl.Int64)
+        yield from ((rows.filter(block != n), rows.filter(block == n)) for n in range(number))
+        return
+    times = rows[AT].sort()
+    starts = [times[len(times) * n // (number + 1)] for n in range(1, number + 1)]
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        train = rows.filter(pl.max_horizontal(AT, KNOWN) < start)
+        yield train, rows.filter(pl.col(AT) >= start, True if end is None else pl.col(AT) < end)
 
 
 def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) -> list[FrozenTrial]:
@@ -86,23 +106,21 @@ def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) ->
             for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
                 study.tell(trial.number, state=TrialState.FAIL)
         workers = min(workers, plan.trials - len(finished_trials(study)))
-        with _progress_bar(study, plan.trials) as update:
-            if workers > 1:
-                _run_workers(problem, plan, rows, workers, update)
-            else:
-                _run_trials(study, problem, plan, rows, update)
+        if workers > 1:
+            _run_workers(problem, plan, rows, workers)
+        else:
+            _run_trials(problem, plan, rows)
         return finished_trials(study)
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The completed and pruned trials: first that of the current parameters, then the others by their number."""
-    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
-    return sorted(finished, key=lambda trial: CURRENT not in trial.user_attrs)
+    """The completed and the pruned trials, in the order of their start."""
+    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
 
 
-def losses_of(trials: list[FrozenTrial]) -> dict[int, float]:
-    """The mean loss over the folds of each trial that was not pruned, by its index."""
-    return {n: t.value for n, t in enumerate(trials) if t.state == TrialState.COMPLETE and t.value is not None}
+def loss_of(trial: FrozenTrial) -> float:
+    """The mean loss over the folds; infinite for a pruned trial."""
+    return inf if trial.value is None or trial.state == TrialState.PRUNED else trial.value
 
 
 @contextmanager
@@ -137,16 +155,14 @@ def open_study(plan: Plan) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     pruner = MedianPruner(n_startup_trials=UNPRUNED_TRIALS)
     try:
-        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):  # heartbeats
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             storage = _connect(plan.storage) if "://" in plan.storage else _open_journal(plan.storage)
             yield optuna.create_study(storage=storage, study_name=plan.study, pruner=pruner, load_if_exists=True)
             if isinstance(storage, RDBStorage):
                 storage.remove_session()
                 storage.engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        hint = "; its driver may be missing: uv add --dev 'psycopg[binary]' for PostgreSQL"
-        missing = isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError)
-        raise BadInput(f"the database of --storage can't be used: {first_line(error)}{hint * missing}") from error
+        raise BadInput(f"the database of --storage can't be used: {first_line(error)}") from error
 
 
 def _open_journal(path: str) -> JournalStorage:
@@ -154,36 +170,18 @@ def _open_journal(path: str) -> JournalStorage:
     return JournalStorage(JournalFileBackend(path, lock))  # type: ignore[arg-type] # it needs acquire and release
 
 
-def _connect(url: str, *, attempts: int = 10) -> RDBStorage:
+def _connect(url: str, *, attempts: int = 5) -> RDBStorage:
     options = {"connect_args": {"timeout": GRACE}} if url.startswith("sqlite") else {}
     try:
         return RDBStorage(url, options, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        concurrent = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
-        if attempts == 1 or not concurrent:
+    except sqlalchemy.exc.SQLAlchemyError:
+        if attempts == 1:
             raise
-    time.sleep(POLL)  # another command creates the tables
+    time.sleep(POLL)  # another command may be creating the tables
     return _connect(url, attempts=attempts - 1)
 
 
-@contextmanager
-def _progress_bar(study: optuna.Study, length: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on stderr; the result updates it."""
-
-    def show(loss: float | None) -> str | None:
-        return None if loss is None else f"best {loss:.4f}"
-
-    with click.progressbar(length=length, label="tune", item_show_func=show, file=sys.stderr) as bar:
-
-        def update() -> None:
-            finished = finished_trials(study)
-            bar.update(len(finished) - bar.pos, min(losses_of(finished).values(), default=None))
-
-        yield update
-        update()
-
-
-def _run_workers(problem: Problem, plan: Plan, rows: pl.DataFrame, workers: int, update: Callable[[], None]) -> None:
+def _run_workers(problem: Problem, plan: Plan, rows: pl.DataFrame, workers: int) -> None:
     """Run trials in processes with one thread each."""
     spawn, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with (
@@ -191,12 +189,8 @@ def _run_workers(problem: Problem, plan: Plan, rows: pl.DataFrame, workers: int,
         ProcessPoolExecutor(workers, mp_context=spawn, initializer=_initialize_worker) as pool,
     ):
         try:
-            pending = {pool.submit(_work, problem, plan, rows) for _ in range(workers)}
-            while pending:
-                done, pending = wait(pending, timeout=POLL, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                update()
+            for done in as_completed([pool.submit(_run_trials, problem, plan, rows) for _ in range(workers)]):
+                done.result()
         except BrokenProcessPool as error:
             msg = "a worker process of tune was killed: run the same command to resume, with fewer --workers"
             raise Refused(msg) from error
@@ -217,44 +211,24 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _work(problem: Problem, plan: Plan, rows: pl.DataFrame) -> None:
-    with open_study(plan) as study:
-        _run_trials(study, problem, plan, rows, lambda: None)
-
-
-def _run_trials(
-    study: optuna.Study, problem: Problem, plan: Plan, rows: pl.DataFrame, update: Callable[[], None]
-) -> None:
+def _run_trials(problem: Problem, plan: Plan, rows: pl.DataFrame) -> None:
     """Run trials until as many as planned are finished, by this process or by others."""
-    space = space_of(problem.recipe().parameters)
-    within = {name: plan.current[name] for name, where in space.items() if where.contains(plan.current[name])}
-    objective = partial(_objective, problem=problem, plan=plan, parts=list(folds(problem, rows, plan.folds)))
-    while True:
-        trials = _counting_trials(study)
-        current = [trial for trial in trials if CURRENT in trial.user_attrs]
-        states = [trial.state for trial in trials]
-        if not current:
-            study.enqueue_trial(within, user_attrs={CURRENT: within})
-        elif len(trials) - len(current) < plan.trials - 1 or TrialState.WAITING in states:
-            _run_trial(study, objective)
-        elif sum(state.is_finished() for state in states) >= plan.trials and current[0].state.is_finished():
-            return
-        else:
-            _fail_dead_trials(study)
-            time.sleep(POLL)
-        update()
+    objective = partial(_evaluate, problem=problem, plan=plan, parts=list(folds(problem, rows)))
+    with open_study(plan) as study:
+        while len(finished_trials(study)) < plan.trials:
+            if len(_counting_trials(study)) >= plan.trials:
+                _fail_dead_trials(study)
+                time.sleep(POLL)
+                continue
+            try:
+                study.optimize(objective, n_trials=1, catch=(_SurplusTrialError,), callbacks=[_report])
+            except ValueError as error:
+                if "Cannot tell" not in str(error):  # Optuna's: another process failed this trial as dead
+                    raise
 
 
 def _counting_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
-
-
-def _run_trial(study: optuna.Study, objective: Callable[[Trial], float]) -> None:
-    try:
-        study.optimize(objective, n_trials=1, catch=(_SurplusTrialError,))
-    except ValueError as error:
-        if "Cannot tell" not in str(error):  # Optuna's: another process finished this trial, or failed it as dead
-            raise
 
 
 def _fail_dead_trials(study: optuna.Study) -> None:
@@ -266,42 +240,65 @@ def _fail_dead_trials(study: optuna.Study) -> None:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def _objective(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold]) -> float:
+def _report(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Print the result of a trial."""
+    if trial.state != TrialState.FAIL:
+        result = "pruned" if trial.state == TrialState.PRUNED else f"mean loss {trial.value:.4f}"
+        click.echo(f"trial {len(finished_trials(study))}: {result}", err=True)
+
+
+def _evaluate(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold]) -> float:
     """The mean loss over the folds; a trial that is worse than the median of those before it is pruned.
 
     Raises:
         Refused: The model can't be fitted.
     """
-    model, is_current = problem.recipe().parameters, CURRENT in trial.user_attrs
-    others = [other for other in _counting_trials(trial.study) if other.number != trial.number]
-    earlier = [other for other in others if other.number < trial.number]
-    alike = sum((CURRENT in other.user_attrs) is is_current for other in earlier)
-    if alike >= (1 if is_current else plan.trials - 1):
-        raise _SurplusTrialError
-    parallel = any(other.state == TrialState.RUNNING for other in others)
-    trial.set_user_attr(PARALLEL, parallel)
-    # By position, so that a single worker samples the same after it was killed; trials at the same time share no seed.
-    seed = int(plan.study[-7:], 16) + (16**7 + trial.number if parallel else len(earlier))
-    trial.study.sampler = TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed, constant_liar=True)
-    searched = trial.user_attrs.get(CURRENT, plan.current)
-    sampled = {name: _suggest(trial, name, where) for name, where in space_of(model).items() if name in searched}
-    parameters = plan.current | ({} if is_current else sampled)
-    trial.set_user_attr(PARAMETERS, parameters)
-    losses: list[float] = []
+    values = _sample(trial, problem, plan)
+    is_current = values == plan.current
+    parameters, losses = problem.recipe().parameters.model_validate(values), list[float]()
     for train, holdout in parts:
         try:
-            losses.append(training.loss(problem, model.model_validate(parameters), train, holdout))
+            losses.append(training.loss(problem, parameters, train, holdout))
         except (optuna.TrialPruned, BadInput, Refused):
             raise
         except Exception as error:  # models raise anything
-            values = "the current parameters" if is_current else sampled
+            what = "the current parameters" if is_current else trial.params
             reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
-            raise Refused(f"the model can't be fitted with {values}: {reason}; change shared/model.py") from error
+            raise Refused(f"the model can't be fitted with {what}: {reason}; change shared/model.py") from error
         trial.report(fmean(losses), len(losses))
         worse = not is_current and len(losses) < len(parts) and trial.should_prune()
         if worse or isnan(losses[-1]):
             raise optuna.TrialPruned
     return fmean(losses)
+
+
+def _sample(trial: Trial, problem: Problem, plan: Plan) -> dict[str, Any]:
+    """The parameters of a trial: the current ones, unless an earlier trial evaluates them.
+
+    A seed by position makes a single worker sample the same after it was killed; trials at the same time share none.
+
+    Raises:
+        _SurplusTrialError: Enough trials were started before.
+    """
+    others = [other for other in _counting_trials(trial.study) if other.number != trial.number]
+    earlier = [other for other in others if other.number < trial.number]
+    if len(earlier) >= plan.trials:
+        raise _SurplusTrialError
+    parallel = any(other.state == TrialState.RUNNING for other in others)
+    seed = None if parallel else int(plan.study[-7:], 16) + len(earlier)
+    sampler: BaseSampler = TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed, constant_liar=True)
+    space, current = space_of(problem.recipe().parameters), plan.current
+    # An earlier trial without the attribute has just started, and may evaluate the current parameters.
+    is_current = all(other.user_attrs.get(PARAMETERS, current) != current for other in earlier)
+    if is_current:
+        space = {name: where for name, where in space.items() if where.contains(current[name])}
+        sampler = PartialFixedSampler({name: current[name] for name in space}, sampler)
+    trial.study.sampler = sampler
+    sampled = {name: _suggest(trial, name, where) for name, where in space.items()}
+    parameters = current if is_current else current | sampled
+    trial.set_user_attr(PARALLEL, parallel)
+    trial.set_user_attr(PARAMETERS, parameters)
+    return parameters
 
 
 def _suggest(trial: Trial, name: str, where: Search | Choice) -> Any:  # noqa: ANN401 - as the parameter is

@@ -5,9 +5,9 @@ import inspect
 import json
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,22 @@ from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, maske
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Space, space_of
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.research.tuning.cross_validation import folds
-from {{cookiecutter.__package_name}}.research.tuning.study import PARALLEL, PARAMETERS, Plan, losses_of, search
+from {{cookiecutter.__package_name}}.research.tuning.study import (
+    FOLDS,
+    PARALLEL,
+    PARAMETERS,
+    Plan,
+    folds,
+    loss_of,
+    search,
+)
 
-FOLDS = 4
 TRIALS = 50
 SHORT = 12  # characters of a hash
-IN_MEMORY = re.compile(r"sqlite[^/]*://(/(file:)?(:memory:.*)?)?($|\?)|sqlite.*[?&]mode=memory")  # of one process
+IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases of one process
 PACKAGE = __name__.partition(".")[0]
-MARK = "# Tuned by run {run}, values {digest}: delete this line when you edit them."
-MARKED = re.compile(r"^# Tuned by run (?P<run>\w+), values (?P<digest>\w+).*\n", re.MULTILINE)
+MARK = "# Tuned by run {run}: delete this line when you edit the values."
+MARKED = re.compile(r"^# Tuned by run .*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,6 @@ class TuningResult:
 
     Attributes:
         run_id: ID of the tracked run.
-        study: Name of the Optuna study.
         trials: Number of finished trials.
         pruned: Number of trials among them that ended early.
         loss_before: Mean loss of the current parameters over the folds.
@@ -48,7 +53,6 @@ class TuningResult:
     """
 
     run_id: str
-    study: str
     trials: int
     pruned: int
     loss_before: float
@@ -63,9 +67,8 @@ class TuningResult:
         losses = f"{self.loss_before:.4f}", f"{self.loss:.4f}"
         table = {"": ("before", "best"), "mean loss": losses, **self.changed}
         lines += [f"{name:>24}{before!s:>12}{best!s:>12}" for name, (before, best) in table.items()]
-        lines += [
-            f"config/params.toml has them, by run {self.run_id[:8]}: commit it; train and gate judge a challenger"
-        ]
+        run = self.run_id[:8]
+        lines += [f"config/params.toml has them, by run {run}: commit it; train and gate judge a challenger"]
         return "\n".join(lines)
 
 
@@ -95,11 +98,12 @@ def tune(
     tags = provenance(workspace.root, tables=tables, as_of=as_of)  # before params.toml changes
     workers = min(workers or os.cpu_count() or 1, trials)
     finished = search(problem, plan, rows, workers=workers)
-    losses = losses_of(finished)
-    if 0 not in losses:
+    loss_before = next(loss_of(trial) for trial in finished if trial.user_attrs[PARAMETERS] == plan.current)
+    if loss_before == inf:
         raise Refused("the current parameters have no loss, as their trial ended early: change shared/model.py")
-    best = min(losses, key=lambda n: losses[n])
-    parameters = type(workspace.parameters).model_validate(finished[best].user_attrs[PARAMETERS])
+    best = min(finished, key=loss_of)
+    values = best.user_attrs[PARAMETERS]
+    parameters = type(workspace.parameters).model_validate(values)
     parallel = any(trial.user_attrs[PARALLEL] for trial in finished)
     command = ["-m", PACKAGE, "tune", "--trials", str(len(finished)), "--workers", str(workers if parallel else 1)]
     tags |= {
@@ -109,14 +113,13 @@ def tune(
         "parameters": parameters.model_dump_json(),
         "study": plan.study,
     }
-    counts = {"trials": len(finished), "pruned": len(finished) - len(losses)}
+    loss, pruned = loss_of(best), sum(loss_of(trial) == inf for trial in finished)
     with workspace.registry.run("tune", parameters.model_dump(), tags) as run:
-        run.log({"loss": losses[best], "loss_before": losses[0]} | counts)
-    values = finished[best].user_attrs[PARAMETERS]
+        run.log({"loss": loss, "loss_before": loss_before, "trials": len(finished), "pruned": pruned})
     changed = {name: (value, values[name]) for name, value in plan.current.items() if values[name] != value}
     if changed:
         write(workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run.id)
-    return TuningResult(run.id, plan.study, **counts, loss_before=losses[0], loss=losses[best], changed=changed)
+    return TuningResult(run.id, len(finished), pruned, loss_before, loss, changed)
 
 
 def _space(workspace: Workspace) -> Space:
@@ -151,10 +154,10 @@ def _rows(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
     before, _ = datasets.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
     needed = dict.fromkeys((*problem.schema.names, *problem.features, AT, KNOWN, TARGET))
     selected = before.select(name for name in needed if name in rows.columns)
-    for n, parts in enumerate(folds(problem, selected, FOLDS), start=1):
-        if (fewest := min(map(len, parts))) < window.rows:
-            msg = f"{fewest} rows in fold {n} of {FOLDS} before the newest window are too few (at least {window.rows})"
-            raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")
+    fewest = min(len(part) for fold in folds(problem, selected) for part in fold)
+    if fewest < window.rows:
+        msg = f"{fewest} rows in a fold before the newest window are too few (at least {window.rows})"
+        raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")
     return selected
 
 
@@ -167,46 +170,18 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     tracking = workspace.settings.tracking
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
     storage = storage or os.environ.get("OPTUNA_STORAGE")  # where Optuna's own tools look for it
-    if storage is not None and ("://" not in storage or IN_MEMORY.match(storage)):
+    if storage and ("://" not in storage or storage.partition("?")[0] in IN_MEMORY):
         url = masked(storage)
         raise BadInput(f"--storage {url} is no URL of a database that processes can share, as sqlite:///tune.db is")
     require_port(storage or "", "--storage")
-    return Plan(study, storage or str(folder / f"{study}.journal"), trials, FOLDS, current)
+    return Plan(study, storage or str(folder / f"{study}.journal"), trials, current)
 
 
 def write(path: Path, values: dict[str, Any], run_id: str) -> None:
     """Write values into a TOML file, with a line that names their run; the rest of the file stays."""
     document = tomlkit.parse(MARKED.sub("", path.read_text(encoding="utf-8")))
     document.update(values)
-    text = tomlkit.dumps(document)
-    start = re.match(r"(#.*\n)*", text)
-    at = start.end() if start else 0
-    mark = MARK.format(run=run_id, digest=_digest(text))
+    mark = MARK.format(run=run_id)  # below the comment at the top
+    text = re.sub(r"\A(#.*\n)*", lambda comment: f"{comment[0]}{mark}\n", tomlkit.dumps(document), count=1)
     with whole(path) as draft:
-        draft.write_text(f"{text[:at]}{mark}\n{text[at:]}", encoding="utf-8", newline="\n")
-
-
-def _digest(text: str) -> str:
-    values = json.dumps(tomllib.loads(text), sort_keys=True, default=str)
-    return hashlib.sha256(values.encode()).hexdigest()[:SHORT]
-
-
-def tuned_by(workspace: Workspace) -> str | None:
-    """The run that `config/params.toml` names, if any.
-
-    Raises:
-        BadInput: The parameters are not those that the run found.
-    """
-    path = workspace.root / "config" / "params.toml"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if (mark := MARKED.search(text)) is None:
-        return None
-    line = f"delete the line {mark[0].strip()!r} of {path}"
-    if mark["digest"] != _digest(text):
-        raise BadInput(f"the parameters were edited since run {mark['run']} found them: {line}")
-    found = {run.id: run.tags.get("parameters", "") for run in workspace.registry.runs()}
-    if (parameters := found.get(mark["run"])) and json.loads(parameters) != workspace.parameters.model_dump(
-        mode="json"
-    ):
-        raise BadInput(f"run {mark['run']} found other parameters: {line}")
-    return mark["run"]
+        draft.write_text(text, encoding="utf-8", newline="\n")

@@ -1,8 +1,8 @@
 """The data by day: how many rows, what is missing, and how far features are from what the champion was trained on."""
 
-from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 
+import numpy as np
 import polars as pl
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
@@ -55,57 +55,33 @@ def every_day(workspace: Workspace, schema: Schema, *wanted: pl.Expr) -> pl.Data
     return days.upsample(ON, every="1d") if len(days) else days
 
 
-def stability(workspace: Workspace) -> pl.DataFrame | str:
-    """Each feature's index of the days up to each day, against the champion's training rows; or why there is none."""
+def drift(workspace: Workspace) -> Figure | str:
+    """Each feature's stability index by day: the days up to it against the champion's training rows.
+
+    The features that have moved furthest are on top; the line is the end of training.
+    """
     champion, problem = workspace.releases.champion(), workspace.problem
     if champion is None or not problem.schema.event_time:
         return "Drift doesn't apply: " + ("rows have no event time." if champion else "there is no champion yet.")
     rows = datasets.training_set(problem, workspace.lake, as_of=workspace.now())
-    names = [name for name in champion.features if name in rows.columns]
     before = rows.filter(pl.col(KNOWN) <= champion.trained_until)
     number = rows[AT].dt.epoch("d")
     day = (number - number.min()).to_numpy()
-    found = {name: trailing(before[name], rows[name], day, days=RECENT) for name in names}
-    first = rows[AT].dt.date().min()
-    assert isinstance(first, date)  # noqa: S101 - for the type: a training set has rows
-    return pl.DataFrame({ON: [first + timedelta(days=n) for n in range(int(day.max()) + 1)]} | found)
-
-
-def drift(workspace: Workspace, index: pl.DataFrame | str) -> Figure | str:
-    """The indices by day, the features that have moved furthest on top; the line is the end of training."""
-    if isinstance(index, str):
-        return index
-    names = _by_newest(index)
-    limit = workspace.acceptance.monitor.drift
-    drawn = heat(index[ON], names, index.select(names).to_numpy().T, most=2 * limit, label="stability index")
-    champion = workspace.releases.champion()
-    if champion:
-        drawn.axes[0].axvline(float(date2num(champion.trained_until)), color="black")
+    names = [name for name in champion.features if name in rows.columns]
+    index = {name: trailing(before[name], rows[name], day, days=RECENT) for name in names}
+    names.sort(key=lambda name: -np.nan_to_num(index[name][-1]))
+    values, most = np.stack([index[name] for name in names]), 2 * workspace.acceptance.monitor.drift
+    drawn = heat(rows[AT].dt.date(), names, values, most=most, label="stability index")
+    drawn.axes[0].axvline(float(date2num(champion.trained_until)), color="black")
     return drawn
 
 
-def moved(workspace: Workspace, index: pl.DataFrame | str) -> str:
-    """Which features have moved by now."""
-    if isinstance(index, str):
-        return ""
-    limit = workspace.acceptance.monitor.drift
-    found = [(name, index[name][-1]) for name in _by_newest(index)]
-    far = [f"`{name}` {value:.2f}" for name, value in found if value > limit]
-    said = f"Above {limit:g} in the newest {RECENT} days: {', '.join(far)}." if far else f"None is above {limit:g}."
-    return f"{said} Drift alone is a warning and starts no training: labelled performance decides."
-
-
-def _by_newest(index: pl.DataFrame) -> list[str]:
-    names = [name for name in index.columns if name != ON]
-    return sorted(names, key=lambda name: -index[name].fill_nan(0)[-1])
-
-
-def heat(days: Sequence[date] | pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
-    """Shades of values, shape (names, days), from none to most."""
+def heat(days: pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
+    """Shades of values, shape (names, days), from none to most; of the days, the first and the last count."""
     drawn = figure(11, 1.2 + 0.25 * len(names))
     axes = drawn.subplots()
-    edges = date2num([*days, days[-1] + timedelta(days=1)])
-    extent = (edges[0], edges[-1], len(names) - 0.5, -0.5)
+    first, last = date2num([days[0], days[-1] + timedelta(days=1)])
+    extent = (first, last, len(names) - 0.5, -0.5)
     image = axes.imshow(values, aspect="auto", extent=extent, vmin=0, vmax=most, cmap="YlOrRd", interpolation="nearest")
     axes.xaxis_date()
     axes.set_yticks(range(len(names)), names)

@@ -1,4 +1,4 @@
-"""The model on rows whose labels are known: quality over time, what its answers were worth, and single rows."""
+"""The model on rows whose labels are known: quality over time, effects of features, and single rows."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core import datasets, plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import AT, TARGET, Personal, Task
 from {{cookiecutter.__package_name}}.core.contracts.validation import keys_of
 from {{cookiecutter.__package_name}}.core.errors import BadInput
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, losses, metrics
-from {{cookiecutter.__package_name}}.core.plots import figure
+from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, by_slice, cost, losses, metrics
+from {{cookiecutter.__package_name}}.core.models.importance import partial_dependence, permutation_importance
 from {{cookiecutter.__package_name}}.core.store import predictions
 from {{cookiecutter.__package_name}}.core.store.releases import Release, contributions
 from {{cookiecutter.__package_name}}.core.store.request_log import logged_requests
@@ -24,8 +24,11 @@ from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 MOST = 1000  # releases that are read
 RECENT = timedelta(days=28)
+LONG = timedelta(days=200)  # from which months are shown in place of weeks
+ALL = "_all"  # a column with one value, so that all rows are a slice
 SLICES = 8  # of a column, the largest, that have a line
-LONG = 200  # days, from which months are shown in place of weeks
+SHOWN = 4  # features whose effect has a panel
+SOME = 1500  # rows on which features are shuffled: a page is waited for
 
 
 @dataclass(frozen=True)
@@ -87,38 +90,38 @@ def measures(workspace: Workspace, found: Answered) -> list[str]:
 
 
 def quality(workspace: Workspace, found: Answered, measure: str) -> Figure:
-    """A metric by week, or by month of long lives: of all rows, and of each slice that has enough."""
-    rows, ask = found.rows, workspace.acceptance
-    shown = {name: _most(rows[name]) for name in ask.slices.columns if name in rows.columns} or {"": pl.Series()}
-    drawn = figure(11, 3.2 * len(shown))
-    panels = drawn.subplots(len(shown), squeeze=False)[:, 0]
-    for axes, (column, values) in zip(panels, shown.items(), strict=True):
-        for value in values:
-            part = over_time(workspace, found, measure, (rows[column] == value).fill_null(value=False))
+    """A metric over time: of all rows, and of the largest slices of each column."""
+    table = over_time(workspace, found, measure)
+    everything = table.filter(pl.col("column") == ALL)
+    columns = table["column"].unique(maintain_order=True).to_list()[1:] or [ALL]
+    drawn = plots.figure(11, 3.2 * len(columns))
+    panels = drawn.subplots(len(columns), squeeze=False)[:, 0]
+    for axes, column in zip(panels, columns, strict=True):
+        parts = table.filter(pl.col("column") == column, pl.col("column") != ALL)
+        largest = parts.group_by("value").agg(pl.col("rows").sum()).sort("rows", "value", descending=True)
+        for value in largest["value"].head(SLICES):
+            part = parts.filter(pl.col("value") == value)
             axes.plot(part["period"], part[measure], marker=".", linewidth=1, label=f"{column} {value}")
-        everything = over_time(workspace, found, measure, pl.Series([True]).new_from_index(0, len(rows)))
         axes.plot(everything["period"], everything[measure], color="black", marker="o", linewidth=2, label="all rows")
         axes.set(ylabel=measure, xlabel="when predicted")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
 
 
-def _most(column: pl.Series) -> pl.Series:
-    """The values that most rows have."""
-    return column.drop_nulls().value_counts(sort=True)[column.name].head(SLICES)
-
-
-def over_time(workspace: Workspace, found: Answered, measure: str, chosen: pl.Series) -> pl.DataFrame:
-    """A metric of some rows by period; periods with few rows are left out."""
-    at, ask = found.rows[AT], workspace.acceptance
-    days = np.ptp(at.dt.epoch("d").to_numpy())
-    periods = at.dt.truncate("1mo" if days > LONG else "1w").dt.date()
-    table = []
-    for period in periods.filter(chosen).unique().sort():
-        mine = ((periods == period) & chosen).to_numpy()
-        value = metrics(found.answers[mine], ask.decision).get(measure) if mine.sum() >= ask.window.rows else None
-        table.append({"period": period, "rows": int(mine.sum()), measure: value})
-    return pl.DataFrame(table, schema={"period": pl.Date, "rows": pl.Int64, measure: pl.Float64}).drop_nulls()
+def over_time(workspace: Workspace, found: Answered, measure: str) -> pl.DataFrame:
+    """A metric by week, or by month of long lives, of all rows and of slices; without those that have few rows."""
+    rows, ask = found.rows.with_columns(pl.lit("rows").alias(ALL)), workspace.acceptance
+    slices = [ALL, *(name for name in ask.slices.columns if name in rows.columns)]
+    at = rows[AT]
+    periods = at.dt.truncate("1mo" if at[-1] - at[0] > LONG else "1w").dt.date()
+    table: list[tuple[object, ...]] = []
+    for period in periods.unique().sort():
+        mine = periods == period
+        answers, some = found.answers[mine.to_numpy()], rows.filter(mine)
+        parts = by_slice(answers, some, slices, ask.decision, at_least=ask.window.rows)
+        table += [(period, part.column, part.value, part.rows, part.metrics.get(measure)) for part in parts]
+    columns = ["period", "column", "value", "rows", measure]
+    return pl.DataFrame(table, columns, orient="row").drop_nulls()
 
 
 def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
@@ -139,6 +142,50 @@ def given(workspace: Workspace, found: Answered) -> pl.DataFrame | str:
     if not table:
         return f"No label has come in the last {RECENT.days} days for an answer that version {champion.version} gave."
     return pl.DataFrame(table, infer_schema_length=None)
+
+
+def importance(workspace: Workspace, found: Answered) -> dict[str, float]:
+    """By how much the loss grows when a feature is shuffled, the largest first."""
+    champion, some = found.champion, found.rows.sample(min(SOME, len(found.rows)), seed=0)
+    return permutation_importance(workspace.problem, champion.predictor, some, champion.classes)
+
+
+def overview(workspace: Workspace, found: Answered, importance: dict[str, float]) -> Figure:
+    """The champion on one page, as `run` draws its challengers."""
+    return plots.overview(importance, {"model": found.answers}, workspace.acceptance.decision)
+
+
+def at_threshold(workspace: Workspace, found: Answered, threshold: float) -> str:
+    """What decisions from a threshold on would have cost and caught, beside the threshold in use."""
+    answers, decision = found.answers, workspace.acceptance.decision
+    if answers.task is not Task.BINARY:
+        return f"Only decisions between yes and no have a threshold: it doesn't apply to a {answers.task}."
+    alert, happened = answers.prediction >= threshold, answers.target == 1
+    right = int((alert & happened).sum())
+    return (
+        f"From **{threshold:.2f}** on, decisions cost **{cost(answers, decision, threshold=threshold):.1f}** per 100 "
+        f"rows: {alert.mean():.0%} of rows alert, {right / max(int(alert.sum()), 1):.0%} of the alerts are right, and "
+        f"{right / max(int(happened.sum()), 1):.0%} of what happens is caught. "
+        f"In use is {decision.threshold:.2f}, which costs {cost(answers, decision):.1f}."
+    )
+
+
+def moves(found: Answered, importance: dict[str, float]) -> Figure:
+    """Where the features that matter most move the mean prediction, of the likeliest class where there are many."""
+    champion = found.champion
+    effect = {name: partial_dependence(champion.predictor, found.rows, name) for name in list(importance)[:SHOWN]}
+    drawn = plots.figure(11, 3.2)
+    panels = drawn.subplots(1, len(effect), sharey=True, squeeze=False)[0]
+    for axes, (name, (at, predicted)) in zip(panels, effect.items(), strict=True):
+        lines = predicted.reshape(len(at), -1).T
+        for label, line in zip(champion.classes or [""], lines, strict=True):
+            axes.plot(at, line, "o" if champion.features[name] else "-", label=label)
+        axes.set(title=name)
+        axes.tick_params(axis="x", rotation=45 if champion.features[name] else 0)
+    panels[0].set_ylabel("mean prediction")
+    if champion.classes:
+        panels[0].legend()
+    return drawn
 
 
 def worst(workspace: Workspace, found: Answered, *, most: int = 10) -> pl.DataFrame:

@@ -35,16 +35,7 @@ class ExportedReports:
         return "\n".join(self.files)
 
 
-@dataclass(frozen=True)
-class ServerStopped:
-    """The reports were served until a signal."""
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return "reports closed"
-
-
-def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) -> ExportedReports | ServerStopped:
+def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) -> ExportedReports | str:
     """Serve the reports until a signal (SIGTERM, Ctrl-C), or write each as an HTML file.
 
     Args:
@@ -96,7 +87,7 @@ def _failure(workspace: Workspace, name: str) -> str:
     return ""
 
 
-def _serve(workspace: Workspace, port: int) -> ServerStopped:
+def _serve(workspace: Workspace, port: int) -> str:
     try:
         with socket.create_server((HOST, port)) as free:
             port = free.getsockname()[1]
@@ -113,7 +104,7 @@ def _serve(workspace: Workspace, port: int) -> ServerStopped:
             status = server.wait()
         except KeyboardInterrupt:
             server.terminate()
-            return ServerStopped()
+            return "reports closed"
     raise BadInput(f"marimo run ended with exit status {status}")
 
 
