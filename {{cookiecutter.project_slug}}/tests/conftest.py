@@ -57,8 +57,9 @@ def arrivals() -> Arrivals:
     short = [name for name, rows in tables.items() if len(rows) < PARTS]
     assert not short, f"sample rows of {short} break their rules: give the fields `examples` that keep them"
     known = {name: _known(name, rows) for name, rows in tables.items()}
-    moments = [known[PROBLEM.labels.name].quantile(part / PARTS, "nearest") for part in range(1, PARTS)]
-    moments.append(max(times.max() for times in known.values()))
+    labelled = sorted(known[PROBLEM.labels.name])
+    moments: list[datetime] = [labelled[len(labelled) * part // PARTS - 1] for part in range(1, PARTS)]
+    moments.append(max(time for times in known.values() for time in times))
     edges = zip([datetime.min.replace(tzinfo=UTC), *moments], moments, strict=False)
     return [
         (
@@ -73,7 +74,8 @@ def _known(name: str, rows: pl.DataFrame) -> pl.Series:
     """When each row of a table became known; the rows of a table without a time arrive day by day."""
     schema = PROBLEM.schemas[name]
     if schema.time:
-        return nw.from_native(rows).select(known=schema.known)["known"].to_native()
+        known: pl.Series = nw.from_native(rows).select(known=schema.known)["known"].to_native()
+        return known
     part = pl.int_range(len(rows), eager=True) * PARTS // len(rows)
     return pl.select(BEGINNING + part * pl.lit(DAY)).to_series()
 
