@@ -163,7 +163,16 @@ def test_a_project_keeps_its_tests_whatever_its_contract(problem: tuple[str, str
     (tmp_path / "config" / "params.toml").write_text("depth = 3\n", encoding="utf-8")
     for name in ("shared", "research"):
         shutil.rmtree(tmp_path / "tests" / name)
-    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_lifecycle.py",
+        "tests/production",
+    ]
     env = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "PYTHONUTF8": "1"}
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout

@@ -12,7 +12,9 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core.contracts.schema import (
     Category,
     Column,
+    EventTime,
     Key,
+    Known,
     Nulls,
     Schema,
     Table,
@@ -30,7 +32,8 @@ def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
     """Made-up rows that keep the contract: for tests and examples, where real rows must not go.
 
     A field's `examples` are taken in turn, those of several fields together, so that they can keep rules across
-    columns; other values are drawn within their limits. Rows that break a rule all the same are left out.
+    columns; other values are drawn within their limits. Rows that break a rule all the same, or repeat a key, are left
+    out.
     """
     schema = schema_of(table)
     return _valid(_draw(schema, n, HOUR, np.random.default_rng(seed)), schema)
@@ -62,8 +65,9 @@ def _draw(schema: Schema, n: int, step: timedelta, rng: np.random.Generator) -> 
 
 
 def _valid(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """The rows that break no rule, of a time span that one batch may have."""
+    """The rows that break no rule and repeat no key, of a time span that one batch may have."""
     rows = with_violations(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
+    rows = rows.unique(schema.key, keep="first", maintain_order=True) if schema.key else rows
     span, time = schema.model.span, schema.time
     return rows.filter(pl.col(time) >= pl.col(time).max() - span) if span and time else rows
 
@@ -77,8 +81,7 @@ def _beside(rows: pl.DataFrame, asked: Schema, schema: Schema, rng: np.random.Ge
         before = pl.int_range(pl.len()) % 6 * pl.lit(HOUR / 2) + asked.lead
         known = rows.select(pl.col(asked.event_time) - (timedelta(0) if schema.target else before)).to_series()
         drawn = drawn.with_columns(known.alias(schema.time))
-    valid = _valid(drawn, schema)
-    return valid.unique(schema.key, keep="first", maintain_order=True) if schema.key else valid
+    return _valid(drawn, schema)
 
 
 def _with_gaps(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
@@ -88,8 +91,8 @@ def _with_gaps(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def _may_have_gaps(column: Column) -> bool:
-    nulls = column.role(Nulls)
-    return not column.role(Key) and not column.role(Target) and (nulls is None or nulls.at_most * GAP >= 1)
+    nulls, given = column.role(Nulls), any(column.role(role) for role in (Key, EventTime, Known, Target))
+    return not given and (nulls is None or nulls.at_most * GAP >= 1)
 
 
 def _values(column: Column, n: int, step: timedelta, rng: np.random.Generator) -> list[Any]:
