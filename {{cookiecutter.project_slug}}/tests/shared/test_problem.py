@@ -324,7 +324,7 @@ def planted(year: Tables, now: datetime) -> dict[str, pl.DataFrame]:
 
 
 def test_no_feature_changes_when_the_future_is_planted(sample: pl.DataFrame, year: Tables, fast: pl.DataFrame) -> None:
-    for flight in sample.gather_every(50).iter_slices(1):
+    for flight in sample.gather_every(100).iter_slices(1):
         now = flight["scheduled"][0] - 2 * HOUR
         found = built(flight, planted(year, now))
         assert found.equals(fast.filter(pl.col("leg") == flight["leg"][0])), f"leg {flight['leg'][0]}"
