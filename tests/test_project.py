@@ -48,13 +48,6 @@ def test_by_uv_a_project_runs_and_passes_its_own_checks(mine: Project) -> None:
     assert mine.git("status", "--porcelain") == ""
 
 
-@pytest.mark.slow
-def test_the_slow_tests_of_a_project_pass(mine: Project) -> None:
-    run("uv", "sync", "--locked", cwd=mine.root, env=OWN)
-    run("uv", "run", "pytest", "-m", "slow", "--numprocesses=auto", cwd=mine.root, env=OWN)
-    assert mine.git("status", "--porcelain") == ""
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the documented commands are those of a Unix shell")
 def test_by_pip_a_project_runs_as_its_guide_says(mine: Project) -> None:
     *install, tests = commands(mine.read("CONTRIBUTING.md"))

@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".yaml": yaml.safe_load,
     ".yml": yaml.safe_load,
 }
-MOST_LINES, LONGEST_PATH = 7_850, 150
+MOST_LINES, MOST_TEST_LINES, LONGEST_PATH = 7_850, 1_500, 150
 NASTY = "He said \"hi\" \\ 'x' $(exit 1) `exit 1` %PATH% <b>&amp; ${HOME} äöü 🚀\n# second line = [1]\t'''\"\"\""
 
 
@@ -125,6 +125,13 @@ def test_code_is_counted_without_blank_lines_comments_and_docstrings() -> None:
 def test_a_project_stays_small(project: Project) -> None:
     size = measure(project.root)
     assert size.total <= MOST_LINES, table(size)
+
+
+def test_the_tests_that_a_project_keeps_are_few(project: Project) -> None:
+    lines = {name: text.count("\n") for name, text in project.texts.items() if name.startswith("tests/")}
+    assert sum(lines.values()) <= MOST_TEST_LINES, lines
+    assert lines["tests/shared/test_problem.py"] <= 400
+    assert lines["tests/research/test_experiments.py"] <= 150
 
 
 def test_the_page_on_decisions_states_the_size(project: Project) -> None:

@@ -208,7 +208,6 @@ def test_a_project_that_nobody_edited_passes_its_own_tests_after_an_update(
     by_session(project, NOW)
     source = {"PYTHONPATH": str(project.root / "src"), "OMP_NUM_THREADS": "1"}
     run(environment / "pytest", "--numprocesses=auto", cwd=project.root, env=source)
-    run(environment / "pytest", "-m", "slow", "tests/test_docs.py", cwd=project.root, env=source)
 
 
 def test_a_shallow_clone_is_updated_like_another(history: History, tmp_path: Path) -> None:

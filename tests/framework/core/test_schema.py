@@ -366,3 +366,58 @@ def test_every_table_of_the_projects_contract_has_sample_rows() -> None:
         rows = sample_data.sample(table, 20)
         assert len(rows) > 1
         assert list(rows.columns) == schema_of(table).names
+
+
+class Trip(Table):
+    table: ClassVar = "trips"
+    span: ClassVar = timedelta(days=3)
+
+    id: Annotated[int, Field(ge=0), Key()]
+    leaves: Annotated[datetime, EventTime(lead=timedelta(hours=1))]
+    town: str
+    bags: int | None
+    seat: Annotated[int | None, Nulls(at_most=0.01)]
+
+
+class Arrival(Table):
+    table: ClassVar = "arrivals"
+
+    id: Annotated[int, Field(ge=0), Key()]
+    known: Annotated[datetime, Known()]
+    late: Annotated[bool, Target()]
+
+
+class Rain(Table):
+    table: ClassVar = "rain"
+
+    hour: Annotated[datetime, Key(), Known()]
+    town: str
+    fell: float
+
+
+def test_sample_rows_of_several_tables_belong_together() -> None:
+    tables = sample_data.sample_tables(Trip, (Rain, Trip, Arrival), 100)
+    trips, arrivals, rain = tables["trips"], tables["arrivals"], tables["rain"]
+    assert {name: dict(rows.schema) for name, rows in tables.items()} == {
+        table.table: schema_of(table).dtypes for table in (Trip, Arrival, Rain)
+    }
+    assert 50 < len(trips) < 100, "those within the span"
+    assert trips["bags"].null_count() == pytest.approx(len(trips) / 10, abs=1)
+    assert trips["seat"].null_count() == 0, "a tenth is more than may be missing"
+    joined = trips.join(arrivals, on="id")
+    assert len(joined) == len(trips) == len(arrivals)
+    assert (joined["known"] == joined["leaves"]).all()
+    assert set(rain["town"]) <= set(trips["town"])
+    assert rain["hour"].is_unique().all()
+    ahead = rain.join(trips, on="town").select(pl.col("leaves") - pl.col("hour")).to_series()
+    assert ahead.is_between(timedelta(hours=1), timedelta(hours=3.5)).all()
+    assert tables["rain"].equals(sample_data.sample_tables(Trip, (Rain, Trip, Arrival), 100)["rain"])
+
+
+def test_sample_classes_are_three_where_the_contract_names_none() -> None:
+    class Guess(Table):
+        table: ClassVar = "guesses"
+
+        answer: Annotated[str, Target()]
+
+    assert sample_data.sample(Guess, 30)["answer"].n_unique() == 3

@@ -33,7 +33,7 @@ ROC:254 RSW:1080 SAV:722 SBN:651 SDF:659 SRQ:1047 STL:888 SYR:198 TPA:1010 TVC:6
 """.split()
     )
 }
-WINTER, SUMMER = datetime(2013, 1, 15, 15, 30, tzinfo=UTC), datetime(2013, 7, 15, 22, 0, tzinfo=UTC)
+SCHEDULED = [datetime(2013, 1, 14 + day, 14 + 2 * day, 30, tzinfo=UTC) for day in range(5)]  # of sample rows
 
 
 def known_distance() -> nw.Expr:
@@ -63,11 +63,16 @@ class Flight(Table):
     leg: Annotated[int, Field(gt=0, description="identifies the flight"), Key()]
     scheduled: Annotated[
         datetime,
-        Field(description="scheduled departure, UTC", examples=[WINTER, SUMMER]),
+        Field(description="scheduled departure, UTC", examples=SCHEDULED),
         EventTime(lead=timedelta(hours=2)),
     ]
-    local_date: Annotated[date, Field(description="its day in New York", examples=[WINTER.date(), SUMMER.date()])]
-    local_minute: Annotated[int, Field(ge=0, lt=1440, description="its minute of that day", examples=[630, 1080])]
+    local_date: Annotated[
+        date, Field(description="its day in New York", examples=[moment.date() for moment in SCHEDULED])
+    ]
+    local_minute: Annotated[
+        int,
+        Field(ge=0, lt=1440, description="its minute of that day", examples=[570, 690, 810, 930, 1050]),
+    ]
     carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, grows=True)]
     number: Annotated[int, Field(gt=0, lt=10000, description="flight number")]
     destination: Annotated[

@@ -1,7 +1,7 @@
 """Sample rows: made-up rows that meet a contract."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,26 +12,90 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core.contracts.schema import (
     Category,
     Column,
+    EventTime,
+    Key,
+    Known,
+    Nulls,
+    Schema,
     Table,
+    Target,
     schema_of,
 )
 from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, with_violations
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
+HOUR, SPREAD = timedelta(hours=1), timedelta(days=5)
+GAP = 10  # of so many optional values, one is missing
 
 
 def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
     """Made-up rows that keep the contract: for tests and examples, where real rows must not go.
 
     A field's `examples` are taken in turn, those of several fields together, so that they can keep rules across
-    columns; other values are drawn within their limits. Rows that break a rule all the same are left out.
+    columns; other values are drawn within their limits. Rows that break a rule all the same, or repeat a key, are left
+    out.
     """
-    schema, rng = schema_of(table), np.random.default_rng(seed)
-    rows = pl.DataFrame({column.name: _values(column, n, rng) for column in schema.columns}, schema=schema.dtypes)
-    return with_violations(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
+    schema = schema_of(table)
+    return _valid(_draw(schema, n, HOUR, np.random.default_rng(seed)), schema)
 
 
-def _values(column: Column, n: int, rng: np.random.Generator) -> list[Any]:
+def sample_tables(
+    subject: type[Table], tables: Sequence[type[Table]], n: int, *, seed: int = 0
+) -> dict[str, pl.DataFrame]:
+    """Made-up rows of tables that belong together, by the table's name: at most n of each, over five days.
+
+    The other tables share the subject's values in columns of the same name and type. A label becomes known with the
+    event of its row, other rows in the hours before its prediction. A tenth of the optional values is missing.
+
+    Args:
+        subject: The table whose rows are predicted.
+        tables: All tables, the subject among them.
+        n: Rows that are drawn; those that break a rule are left out.
+        seed: Of what is random.
+    """
+    asked, rng = schema_of(subject), np.random.default_rng(seed)
+    rows = _valid(_with_gaps(_draw(asked, n, SPREAD / n, rng), asked), asked)
+    others = [schema_of(table) for table in tables if table is not subject]
+    beside = {schema.name: _beside(rows, asked, schema, rng) for schema in others}
+    return {asked.name: rows} | beside
+
+
+def _draw(schema: Schema, n: int, step: timedelta, rng: np.random.Generator) -> pl.DataFrame:
+    return pl.DataFrame({column.name: _values(column, n, step, rng) for column in schema.columns}, schema=schema.dtypes)
+
+
+def _valid(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """The rows that break no rule and repeat no key, of a time span that one batch may have."""
+    rows = with_violations(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
+    rows = rows.unique(schema.key, keep="first", maintain_order=True) if schema.key else rows
+    span, time = schema.model.span, schema.time
+    return rows.filter(pl.col(time) >= pl.col(time).max() - span) if span and time else rows
+
+
+def _beside(rows: pl.DataFrame, asked: Schema, schema: Schema, rng: np.random.Generator) -> pl.DataFrame:
+    """Rows of another table that belong to the subject's rows."""
+    drawn = _with_gaps(_draw(schema, len(rows), SPREAD / max(1, len(rows)), rng), schema)
+    shared = [name for name, dtype in schema.dtypes.items() if asked.dtypes.get(name) == dtype]
+    drawn = drawn.with_columns(rows.select(shared))
+    if asked.event_time and schema.time:
+        before = pl.int_range(pl.len()) % 6 * pl.lit(HOUR / 2) + asked.lead
+        known = rows.select(pl.col(asked.event_time) - (timedelta(0) if schema.target else before)).to_series()
+        drawn = drawn.with_columns(known.alias(schema.time))
+    return _valid(drawn, schema)
+
+
+def _with_gaps(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Rows of which a tenth lacks the values that may be missing."""
+    optional = [column.name for column in schema.columns if column.optional and _may_have_gaps(column)]
+    return rows.with_columns(pl.when(pl.int_range(pl.len()) % GAP > 0).then(name) for name in optional)
+
+
+def _may_have_gaps(column: Column) -> bool:
+    nulls, given = column.role(Nulls), any(column.role(role) for role in (Key, EventTime, Known, Target))
+    return not given and (nulls is None or nulls.at_most * GAP >= 1)
+
+
+def _values(column: Column, n: int, step: timedelta, rng: np.random.Generator) -> list[Any]:
     category = column.role(Category)
     if given := column.field.examples or (category.values if category else None):
         return [given[i % len(given)] for i in range(n)]
@@ -40,9 +104,9 @@ def _values(column: Column, n: int, rng: np.random.Generator) -> list[Any]:
         bool: lambda _: bool(rng.integers(0, 2)),
         int: lambda i: int(low) + 1 + i % max(1, int(high - low) - 1),
         float: lambda _: float(rng.uniform(low, high)),
-        str: lambda i: f"{column.name} {i}",
+        str: lambda i: f"{column.name} {i % 3 if column.role(Target) else i}",
         date: lambda i: EPOCH.date() + timedelta(days=i),
-        datetime: lambda i: EPOCH + timedelta(hours=i),
+        datetime: lambda i: EPOCH + i * step,
     }
     return [made[column.kind](i) for i in range(n)]
 

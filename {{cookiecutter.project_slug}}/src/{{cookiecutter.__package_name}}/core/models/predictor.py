@@ -12,7 +12,9 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Task
 from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
-TOLERANCE = 1e-5  # of a difference: absolute for probabilities, relative to the spread of the values for a regression
+TOLERANCE = (
+    1e-5  # of a difference: absolute for probabilities, for a regression relative to the values' spread, or size
+)
 
 
 def text_features(problem: Problem, rows: pl.DataFrame) -> dict[str, bool]:
@@ -82,5 +84,5 @@ def predicted(task: Task, estimator: Any, inputs: pl.DataFrame) -> NDArray[np.fl
 
 def difference(task: Task, expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
     """The largest difference between two models' predictions, to compare with `TOLERANCE`; NaN if one is NaN."""
-    scale = float(np.ptp(expected)) or 1.0 if task is Task.REGRESSION else 1.0
-    return float(np.abs(expected - found).max()) / scale
+    spread = float(np.ptp(expected)) or float(np.abs(expected).max()) if task is Task.REGRESSION else 1.0
+    return float(np.abs(expected - found).max()) / (spread or 1.0)
