@@ -129,7 +129,8 @@ def test_an_updates_render_has_the_same_files(
         for folder in folders:
             (again.root / EDITOR_FILES / editor).mkdir(parents=True, exist_ok=True)
             (again.root / folder).rename(again.root / EDITOR_FILES / editor / folder)
-    main({"project_slug": mine.slug, "ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root)
+    answers = {"project_slug": mine.slug, "ide": "both", "ci": "github", "profile": "standard", "owner": ""}
+    main({**answers, "_commit": "0" * 40}, again.root)
     assert written(again.root) == written(project.root)
     assert capfd.readouterr() == ("", "")
 

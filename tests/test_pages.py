@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baking import Project, run
+from baking import Bake, Project, run
 
 ASK = """
 import click, json
@@ -27,6 +27,12 @@ print(json.dumps({{
     ],
 }}))
 """
+
+
+@pytest.fixture(scope="module")
+def project(bake: Bake) -> Project:
+    """A project with everything that the pages speak of."""
+    return bake(profile="full")
 
 
 @pytest.fixture(scope="module")
