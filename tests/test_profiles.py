@@ -52,7 +52,7 @@ def test_a_path_of_the_table_is_there_from_its_profile_on(bake: Bake, profile: s
 def test_editors_start_what_there_is(bake: Bake, profile: str) -> None:
     project = bake(profile=profile)
     launch = json.loads(project.read(".vscode/launch.json"))
-    parts = {"serve": "production/service", "report": "research/report.py"}
+    parts = {"serve": "production/service", "report": "research/views"}
     there = {name for name, path in parts.items() if (project.root / "src" / project.package / path).exists()}
     assert {row["name"] for row in launch["configurations"]} & set(parts) == there
     assert {name for name in parts if f".run/{name}.run.xml" in project.files} == there
@@ -91,7 +91,11 @@ def edited(project: Project) -> dict[str, bytes]:
     (package / "research" / "experiments" / "ours.py").write_text("# %% Ours\n", encoding="utf-8")
     (project.root / "docs" / "runbook.md").unlink()
     own = '    {\n      "name": "ours",\n      "type": "node"\n    },\n'
-    change(project.root / ".vscode" / "launch.json", '    {\n      "name": "attach"', f'{own}    {{\n      "name": "attach"')
+    change(
+        project.root / ".vscode" / "launch.json",
+        '    {\n      "name": "attach"',
+        f'{own}    {{\n      "name": "attach"',
+    )
     publish(project.root, "Ours")
     return contents(project)
 
