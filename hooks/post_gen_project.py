@@ -41,6 +41,7 @@ PROFILES: dict[str, list[str]] = {
         "PACKAGE/research/reports",
         "PACKAGE/research/tuning",
         "PACKAGE/research/views",
+        "tests/production",
     ],
     "full": [
         ".template-editors/vscode/.devcontainer",
