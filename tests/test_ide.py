@@ -269,7 +269,6 @@ FAULTS = [
     ),
     (".idea/my-ml-project.iml", "/src", "/source", "there is no folder source"),
     (".idea/my-ml-project.iml", "inheritedJdk", "jdk", "the module has no interpreter"),
-    (".idea/.name", "my-ml-project", "another", "the project should be called my-ml-project"),
     (".idea/vcs.xml", 'directory=""', 'directory="/work"', "vcs.xml: /work is a path"),
     (".idea/vcs.xml", "</project>", "", "vcs.xml: no XML"),
     (RUN, '<module name="my-ml-project"', '<module name="my_ml_project"', "its module is ['my_ml_project']"),

@@ -29,7 +29,7 @@ print(json.dumps({{
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def project(bake: Bake) -> Project:
     """A project with everything that the pages speak of."""
     return bake(profile="full")
