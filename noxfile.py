@@ -29,9 +29,10 @@ def uv(session: nox.Session, *arguments: str) -> None:
     session.run("uv", "run", *arguments)
 
 
-def bake(session: nox.Session, folder: Path) -> Path:
-    """Make a project with the default answers in a folder."""
-    uv(session, "cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir", str(folder))
+def bake(session: nox.Session, folder: Path, profile: str = "full") -> Path:
+    """Make a project of a profile, and otherwise with the default answers, in a folder."""
+    line = ["cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir", str(folder)]
+    uv(session, *line, f"profile={profile}")
     return folder / SLUG
 
 
@@ -55,7 +56,7 @@ def framework_project(session: nox.Session) -> Path:
 def demo(session: nox.Session) -> None:
     """Make a project in demo/, install it, let it do what is due, and say where to look."""
     shutil.rmtree(HERE / "demo", ignore_errors=True)
-    session.chdir(bake(session, HERE / "demo"))
+    session.chdir(bake(session, HERE / "demo", "standard"))
     session.run("uv", "sync", "--quiet")
     session.run("uv", "run", SLUG, "run")
     session.log(f"Look around in demo/{SLUG}: README.md is the first hour with it, reports/ has what it drew.")
@@ -101,9 +102,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def size(session: nox.Session) -> None:
-    """Count a project's files and lines of code; docs/explanation/decisions.md states them."""
+    """Count files and lines of code of a project of each profile; docs/explanation/decisions.md states them."""
     with tempfile.TemporaryDirectory() as folder:
-        uv(session, "python", "tools/size.py", str(bake(session, Path(folder))))
+        projects = [bake(session, Path(folder, profile), profile) for profile in ("minimal", "standard", "full")]
+        uv(session, "python", "tools/size.py", *map(str, projects))
 
 
 @nox.session(default=False)

@@ -25,6 +25,36 @@ OPTIONAL: dict[str, dict[str, list[str]]] = {
         "gitlab": [".gitlab-ci.yml"],
     },
 }
+# Profile -> the paths that only it and larger profiles keep; PACKAGE stands for the package's folder.
+PROFILES: dict[str, list[str]] = {
+    "minimal": [],
+    "standard": [
+        ".dockerignore",
+        ".template-editors/pycharm/.run/report.run.xml",
+        ".template-editors/pycharm/.run/serve.run.xml",
+        "Dockerfile",
+        "docs/parts/reports.md",
+        "docs/parts/service.md",
+        "docs/parts/tuning.md",
+        "PACKAGE/app.py",
+        "PACKAGE/production/service",
+        "PACKAGE/research/reports",
+        "PACKAGE/research/tuning",
+        "PACKAGE/research/views",
+        "tests/production",
+    ],
+    "full": [
+        ".template-editors/vscode/.devcontainer",
+        "docs/parts/erase.md",
+        "docs/parts/labels.md",
+        "docs/parts/simulate.md",
+        "PACKAGE/production/erasure",
+        "PACKAGE/production/simulation",
+        "PACKAGE/research/experiments/ablation.py",
+        "PACKAGE/research/experiments/feature_cost.py",
+        "PACKAGE/research/labels",
+    ],
+}
 # Where the template has the settings of editors, by the answer: Cookiecutter overwrites, and a user's settings stay.
 EDITORS = {"both": ("vscode", "pycharm"), "vscode": ("vscode",), "pycharm": ("pycharm",), "none": ()}
 EDITOR_FILES = ".template-editors"
@@ -43,7 +73,7 @@ def is_rerender(answers: Mapping[str, str], root: Path) -> bool:
 
 
 def unwanted(answers: Mapping[str, str]) -> list[str]:
-    """List the paths of options that are off."""
+    """List the paths of options that are off, and of larger profiles."""
     paths = [
         path
         for question, kept_by in OPTIONAL.items()
@@ -51,6 +81,9 @@ def unwanted(answers: Mapping[str, str]) -> list[str]:
         if answers[question] not in {answer, "both"}
         for path in paths
     ]
+    larger = list(PROFILES.values())[list(PROFILES).index(answers["profile"]) + 1 :]
+    package = f"src/{answers['project_slug'].replace('-', '_')}"
+    paths += [path.replace("PACKAGE", package) for profile in larger for path in profile]
     return [*paths, *([] if answers["owner"] else ["CODEOWNERS"])]
 
 

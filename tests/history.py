@@ -39,7 +39,7 @@ def next_release(root: Path) -> None:
     change(settings, '  "git.branchProtection"', '  "editor.rulers": [120],\n  "git.branchProtection"')
     change(project / EDITOR_FILES / "pycharm" / ".run" / "run.run.xml", 'value="run"', 'value="run --json"')
     (package / RENAMED[0]).rename(package / RENAMED[1])
-    (project / "tests" / "production" / "test_gate.py").unlink()
+    (project / "tests" / "test_architecture.py").unlink()
     windows, pipeline = package / "core" / "features" / "windows.py", project / ".github" / "workflows" / "ci.yml"
     for path in (package / "cli.py", windows, pipeline):
         prepend(path, "# The next release was here.\n")

@@ -270,8 +270,6 @@ def module_problems(root: Path, trees: Mapping[str, ET.Element]) -> Iterator[str
     listed = [node.attrib["filepath"] for node in trees[".idea/modules.xml"].iter("module")]
     if listed != [f"$PROJECT_DIR$/{expected}"]:
         yield f".idea/modules.xml: lists {listed}, and should list {expected}"
-    if (root / ".idea" / ".name").read_text(encoding="utf-8").strip() != root.name:
-        yield f".idea/.name: the project should be called {root.name}"
 
 
 def run_problems(root: Path, node: ET.Element, sessions: Collection[str]) -> Iterator[str]:

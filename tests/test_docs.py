@@ -36,6 +36,7 @@ ELSEWHERE = {
     "uvx nox -s tests -- -m slow -k updates": "it takes minutes",
     "uv run nox -s update": "test_updates.py does what the session does",
     "uv run nox -s update -- --to v1.2.3": "test_updates.py does what the session does",
+    "uv run nox -s update -- --profile full": "test_profiles.py does what the session does",
     "git diff HEAD": "it only shows",
     'git commit --all --message "Update from the template"': "it is plain Git",
     "uvx cruft@2.16.0 link https://github.com/org/ml-template": "test_record.py; the address is the reader's",
@@ -106,8 +107,9 @@ def test_the_questions_page_has_every_question_and_the_commands_page_every_comma
     questions = (TEMPLATE / "docs" / "reference" / "questions.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(\w+)`", questions, re.MULTILINE)) == set(QUESTIONS)
     page = (TEMPLATE / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-    readme = project.read("README.md").partition("\n## Commands\n")[2].partition("\n## ")[0]  # see test_pages.py
-    commands = set(re.findall(r"^\| `([a-z]+(?: [a-z]+)?)", readme, re.MULTILINE))
+    readme = project.read("README.md").partition("\n## Commands\n")[2].partition("\n## What is where\n")[0]
+    rows = re.findall(r"^\|(.*`.*)\|$", readme, re.MULTILINE)  # of commands and of parts: see test_pages.py
+    commands = {name for row in rows for name in re.findall(r"`([a-z]+(?: [a-z]+)?)(?: [A-Z\[][^`]*)?`", row)}
     assert len(commands) > 10
     assert set(re.findall(r"^\| `([a-z]+(?: [a-z]+)?)", page, re.MULTILINE)) == commands
 
@@ -134,7 +136,7 @@ def test_a_file_that_is_yours_says_so_in_its_first_line_and_no_other_does(projec
 
 
 def test_the_page_on_ownership_covers_every_file_and_no_other(bake: Bake) -> None:
-    projects = [bake(ci="github", owner="some-team"), bake(ci="gitlab")]
+    projects = [bake(ci="github", owner="some-team", profile="full"), bake(ci="gitlab")]
     files = {name.replace(project.package, "PACKAGE") for project in projects for name in project.files}
     patterns = [path for section in ("Yours", "The template's", "Shared") for path in paths_of(section)]
     assert {name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)} == set()

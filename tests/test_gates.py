@@ -19,7 +19,7 @@ GATES = {
     "mypy": "mypy",
     "import-linter": "lint-imports --no-cache",
     "deptry": "deptry --no-ansi src",
-    "mdformat": "mdformat --check --compact-tables README.md AGENTS.md CONTRIBUTING.md",
+    "mdformat": "mdformat --check --compact-tables README.md AGENTS.md CONTRIBUTING.md docs",
     "codespell": "codespell",
     "validate-pyproject": "validate-pyproject pyproject.toml",
     "zizmor": "zizmor --offline --persona=auditor .github",
@@ -38,10 +38,27 @@ def gate(name: str, project: Project, environment: Path, *, check: bool = True) 
     return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("slug", [SHORTEST, "my-ml-project", LONGEST])
+PROFILES = [(SHORTEST, "minimal"), ("my-ml-project", "standard"), (LONGEST, "full")]
+
+
+@pytest.mark.parametrize(("slug", "profile"), PROFILES)
 @pytest.mark.parametrize("name", GATES)
-def test_a_new_project_is_green(bake: Bake, environment: Path, slug: str, name: str) -> None:
-    gate(name, bake(project_slug=slug), environment)
+def test_a_new_project_is_green(bake: Bake, environment: Path, slug: str, profile: str, name: str) -> None:
+    gate(name, bake(project_slug=slug, profile=profile), environment)
+
+
+@pytest.mark.parametrize(("slug", "profile"), PROFILES)
+def test_the_command_line_has_the_commands_of_its_profile(
+    bake: Bake, environment: Path, slug: str, profile: str
+) -> None:
+    project = bake(project_slug=slug, profile=profile)
+    source = {"PYTHONPATH": str(project.root / "src")}
+    ask = f"from {project.package}.cli import cli; print(*dict(cli.walk()), sep='\\n')"
+    commands = set(run(environment / "python", "-c", ask, cwd=project.root, env=source).stdout.splitlines())
+    standard, full = {"serve", "report", "tune"}, {"labels export", "labels import", "data erase", "simulate"}
+    parts = {"minimal": set[str](), "standard": standard, "full": standard | full}
+    assert commands & (standard | full) == parts[profile]
+    assert {"run", "train", "gate", "promote", "rollback", "predict", "explain", "reproduce"} < commands
 
 
 ODD = {

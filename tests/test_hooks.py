@@ -136,10 +136,10 @@ def test_a_name_that_cannot_work_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_question_has_a_prompt_and_there_are_at_most_eight() -> None:
+def test_every_question_has_a_prompt_and_there_are_at_most_nine() -> None:
     prompts = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["__prompts__"]
     assert list(prompts) == list(QUESTIONS)
-    assert len(QUESTIONS) <= 8
+    assert len(QUESTIONS) <= 9
 
 
 def created(root: Path) -> Path:

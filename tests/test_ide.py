@@ -25,11 +25,18 @@ def sessions(root: Path) -> set[str]:
     return set(re.findall(r"^[*-] ([\w-]+)", run("nox", "--list", cwd=root).stdout, re.MULTILINE))
 
 
-def commands(project: Project) -> set[str]:
-    """The commands of a project, by its source."""
-    source = project.read(f"src/{project.package}/cli.py")
-    found = re.findall(r'^@(\w+)\.command\((?:"(\w+)", )?.*?^def (\w+)', source, re.DOTALL | re.MULTILINE)
-    return {f"{group} {name or function}".removeprefix("cli ") for group, name, function in found}
+@pytest.fixture(scope="session")
+def project(bake: Bake) -> Project:
+    """A project with everything that an editor can start."""
+    return bake(profile="full")
+
+
+@pytest.fixture(scope="module")
+def commands(project: Project, environment: Path) -> set[str]:
+    """The commands of a project, as its command line knows them."""
+    ask = f"from {project.package}.cli import cli; print(*dict(cli.walk()), sep='\\n')"
+    source = {"PYTHONPATH": str(project.root / "src")}
+    return set(run(environment / "python", "-c", ask, cwd=project.root, env=source).stdout.splitlines())
 
 
 def written(root: Path) -> dict[str, bytes]:
@@ -56,26 +63,28 @@ def mine(project: Project, tmp_path: Path) -> Project:
 
 @pytest.mark.parametrize("ide", ["both", "vscode", "pycharm", "none"])
 def test_the_answer_decides_which_editors_are_served(bake: Bake, ide: str) -> None:
-    made = bake(ide=ide)
+    made = bake(ide=ide, profile="full")
     wanted = {folder for editor, folders in FOLDERS.items() if ide in {editor, "both"} for folder in folders}
     assert {name.split("/")[0] for name in written(made.root)} == wanted
     assert {".editorconfig", "AGENTS.md"} <= set(made.files)
     assert not (made.root / EDITOR_FILES).exists()
-    assert written(made.root).items() <= written(bake().root).items()
+    assert written(made.root).items() <= written(bake(profile="full").root).items()
 
 
-@pytest.mark.parametrize("slug", [SHORTEST, "my-ml-project", LONGEST])
-def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str) -> None:
-    root = bake(project_slug=slug).root
+@pytest.mark.parametrize(("slug", "profile"), [(SHORTEST, "minimal"), ("my-ml-project", "standard"), (LONGEST, "full")])
+def test_nothing_is_wrong_in_a_new_project(bake: Bake, slug: str, profile: str) -> None:
+    root = bake(project_slug=slug, profile=profile).root
     assert problems(root, sessions(root)) == []
 
 
-def test_each_command_is_an_entry_or_in_the_list_unless_it_can_not_be_undone(project: Project) -> None:
+def test_each_command_is_an_entry_or_in_the_list_unless_it_can_not_be_undone(
+    project: Project, commands: set[str]
+) -> None:
     launch = json.loads(project.read(".vscode/launch.json"))
     others = {"command", "current file", "current test file", "tests of the Test Explorer", "attach"}
     assert {row["name"] for row in launch["configurations"]} == ENTRIES | others
     (listed,) = [row["options"] for row in launch["inputs"] if row["id"] == "command"]
-    assert sorted(listed) == sorted(commands(project) - ENTRIES - TERMINAL_ONLY)
+    assert sorted(listed) == sorted(commands - ENTRIES - TERMINAL_ONLY)
 
 
 def test_both_editors_start_the_same(project: Project) -> None:
@@ -87,9 +96,9 @@ def test_both_editors_start_the_same(project: Project) -> None:
         assert f'name="PARAMETERS" value="{name}"' in project.read(f".run/{name}.run.xml")
 
 
-def test_agents_are_told_of_every_command_and_session(project: Project) -> None:
+def test_agents_are_told_of_every_command_and_session(project: Project, commands: set[str]) -> None:
     page = project.read("AGENTS.md")
-    assert {name for name in commands(project) | sessions(project.root) if f"`{name}`" not in page} == set()
+    assert {name for name in commands | sessions(project.root) if f"`{name}`" not in page} == set()
 
 
 def test_files_end_with_keys_that_stay_so_that_an_update_and_a_user_do_not_meet(project: Project) -> None:
@@ -114,7 +123,7 @@ def test_both_editors_leave_out_what_is_written(project: Project) -> None:
 
 def test_twice_gives_the_bytes_of_once(mine: Project) -> None:
     before = written(mine.root)
-    again = make(TEMPLATE, mine.root.parent, {}, over=True)
+    again = make(TEMPLATE, mine.root.parent, {"profile": "full"}, over=True)
     assert again.root == mine.root
     assert written(mine.root) == before
     assert not (mine.root / EDITOR_FILES).exists()
@@ -129,7 +138,8 @@ def test_an_updates_render_has_the_same_files(
         for folder in folders:
             (again.root / EDITOR_FILES / editor).mkdir(parents=True, exist_ok=True)
             (again.root / folder).rename(again.root / EDITOR_FILES / editor / folder)
-    main({"project_slug": mine.slug, "ide": "both", "ci": "github", "owner": "", "_commit": "0" * 40}, again.root)
+    answers = {"project_slug": mine.slug, "ide": "both", "ci": "github", "profile": "full", "owner": ""}
+    main({**answers, "_commit": "0" * 40}, again.root)
     assert written(again.root) == written(project.root)
     assert capfd.readouterr() == ("", "")
 
@@ -259,7 +269,6 @@ FAULTS = [
     ),
     (".idea/my-ml-project.iml", "/src", "/source", "there is no folder source"),
     (".idea/my-ml-project.iml", "inheritedJdk", "jdk", "the module has no interpreter"),
-    (".idea/.name", "my-ml-project", "another", "the project should be called my-ml-project"),
     (".idea/vcs.xml", 'directory=""', 'directory="/work"', "vcs.xml: /work is a path"),
     (".idea/vcs.xml", "</project>", "", "vcs.xml: no XML"),
     (RUN, '<module name="my-ml-project"', '<module name="my_ml_project"', "its module is ['my_ml_project']"),

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baking import Project, copied, keep_a_quarter, publish, run
+from baking import Bake, Project, copied, keep_a_quarter, publish, run
 from dap import first_stop
 from filelock import FileLock
 
 OWN = {"UV_PROJECT_ENVIRONMENT": "", "VIRTUAL_ENV": ""}  # the project's own environment, none around the tests
 TEST = "tests/shared/test_problem.py"
+
+
+@pytest.fixture(scope="session")
+def project(bake: Bake) -> Project:
+    """A project with everything that an editor can start."""
+    return bake(profile="full")
 
 
 @pytest.fixture(scope="session")

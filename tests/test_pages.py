@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baking import Project, run
+from baking import Bake, Project, run
 
 ASK = """
 import click, json
@@ -29,6 +29,12 @@ print(json.dumps({{
 """
 
 
+@pytest.fixture(scope="session")
+def project(bake: Bake) -> Project:
+    """A project with everything that the pages speak of."""
+    return bake(profile="full")
+
+
 @pytest.fixture(scope="module")
 def code(project: Project, environment: Path) -> dict[str, Any]:
     """What the project's code has: each command's usage and help, and the settings."""
@@ -38,9 +44,22 @@ def code(project: Project, environment: Path) -> dict[str, Any]:
     return answer
 
 
-def test_the_readme_has_a_row_for_every_command_with_its_usage_and_help(project: Project, code: dict[str, Any]) -> None:
+def part_commands(project: Project) -> set[str]:
+    """The commands in the table of parts."""
+    section = project.read("README.md").partition("\n## Parts\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| .+ \| (?:standard|full) \| (.+) \| `(\w+\.md)` \|$", section, re.MULTILINE)
+    assert {f"docs/parts/{page}" for _, page in cells} == {name for name in project.files if "docs/parts/" in name}
+    return {name for cell, _ in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_the_readme_has_a_row_for_every_command_and_names_those_of_parts(
+    project: Project, code: dict[str, Any]
+) -> None:
     section = project.read("README.md").partition("\n## Commands\n")[2].partition("\n## ")[0]
-    assert dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)) == code["commands"]
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE))
+    assert rows.items() <= code["commands"].items()
+    others = {re.sub(r" [A-Z\[].*", "", usage) for usage in code["commands"].keys() - rows}
+    assert others == part_commands(project)
 
 
 def test_the_readme_has_a_row_for_every_setting_with_its_default(project: Project, code: dict[str, Any]) -> None:

@@ -227,10 +227,10 @@ def test_a_second_update_merges_what_the_first_merged_also_in_a_fresh_clone(hist
 
 def test_a_deletion_that_the_users_edit_prevents_is_listed(history: History, tmp_path: Path) -> None:
     project = copy(history.at(NOW), tmp_path)
-    edited = project.root / "tests" / "production" / "test_gate.py"
+    edited = project.root / "tests" / "test_architecture.py"
     edited.write_text(edited.read_text(encoding="utf-8") + "\n\nOURS = 1\n", encoding="utf-8")
     publish(project.root, "Ours")
-    assert "  tests/production/test_gate.py" in refusal(project, "--to", NEXT, status=1).splitlines()
+    assert "  tests/test_architecture.py" in refusal(project, "--to", NEXT, status=1).splitlines()
     assert edited.read_text(encoding="utf-8").endswith("OURS = 1\n")
 
 

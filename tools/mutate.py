@@ -81,9 +81,9 @@ def flipped(node: ast.AST) -> ast.AST | None:
 
 
 def make_project(folder: Path) -> Path:
-    """Make a project with the default answers and its environment."""
+    """Make a full project, otherwise with the default answers, and its environment."""
     command = ["cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir", str(folder)]
-    subprocess.run(command, check=True)
+    subprocess.run([*command, "profile=full"], check=True)
     subprocess.run(["uv", "sync", "--quiet"], cwd=folder / SLUG, check=True)
     return folder / SLUG
 

@@ -1,4 +1,4 @@
-"""Count a generated project's files and lines of code: `uvx nox -s size`, or `python tools/size.py FOLDER`.
+"""Count generated projects' files and lines of code: `uvx nox -s size`, or `python tools/size.py FOLDER...`.
 
 Files are all that Git tracks outside `data/`. Lines are those of all Python outside `tests/`, without blank lines,
 comments and docstrings. Nothing is subtracted.
@@ -11,6 +11,7 @@ import sys
 import tokenize
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 
@@ -55,14 +56,19 @@ def measure(project: Path) -> Size:
     return Size(len(files), {name: code_lines((project / name).read_text(encoding="utf-8")) for name in python})
 
 
-def table(size: Size) -> str:
-    """Show the totals, and the lines of each folder."""
-    folders: Counter[str] = Counter()
-    for name, lines in size.lines.items():
-        folders[str(Path(name).parent.as_posix())] += lines
-    rows = [f"{lines:>7,}  {folder}" for folder, lines in sorted(folders.items())]
-    return "\n".join([f"{size.files:,} files, {size.total:,} lines of code", *rows])
+def table(*sizes: Size) -> str:
+    """Show the totals, and the lines of each folder, in a column for each project."""
+    folders = [Counter[str]() for _ in sizes]
+    for size, counted in zip(sizes, folders, strict=True):
+        for name, lines in size.lines.items():
+            counted[Path(name).parent.as_posix()] += lines
+    rows = [
+        ("files", [size.files for size in sizes]),
+        ("lines of code", [size.total for size in sizes]),
+        *((name, [counted[name] for counted in folders]) for name in sorted({*chain(*folders)})),
+    ]
+    return "\n".join("".join(f"{number:>7,}" for number in numbers) + f"  {name}" for name, numbers in rows)
 
 
 if __name__ == "__main__":
-    print(table(measure(Path(sys.argv[1]))))
+    print(table(*(measure(Path(folder)) for folder in sys.argv[1:])))

@@ -45,7 +45,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def update(session: nox.Session) -> None:
-    """Merge the template's newest release, renew the lock and run the tests; `-- --to v1.2.3` takes that release."""
+    """Merge the template's newest release and run the tests; `-- --to v1.2.3` or `-- --profile full` says to what."""
     session.run("uv", "run", "--frozen", "python", "tools/update.py", *session.posargs)
     if session.run("git", "status", "--porcelain", silent=True):
         session.run("uv", "run", "pytest", "--numprocesses=auto")

@@ -28,6 +28,7 @@ import my_ml_project
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts import validation
 from my_ml_project.core.contracts.schema import Frame
+from my_ml_project.core.errors import Refused
 from my_ml_project.core.models import training
 from my_ml_project.core.settings import Settings
 from my_ml_project.core.store.lake import Lake
@@ -344,10 +345,11 @@ def test_the_features_leak_nothing_and_one_that_knows_the_outcome_is_named(rows:
         return features.build(flights, history).join(outcomes, on="leg", how="left")
 
     history = datasets.known(PROBLEM, january, as_of=at(2, 2))
-    assert datasets.leaks(PROBLEM, rows, history) == []
+    datasets.require_no_leak(PROBLEM, rows, history)
     spoilt = replace(PROBLEM, build=leaking, features=(*PROBLEM.features, "was_late"))
     leaked = datasets.training_set(spoilt, january, as_of=at(2, 2))
-    assert datasets.leaks(spoilt, leaked, history) == ["was_late"]
+    with pytest.raises(Refused, match="not known yet: was_late change"):
+        datasets.require_no_leak(spoilt, leaked, history)
 
 
 # --- model

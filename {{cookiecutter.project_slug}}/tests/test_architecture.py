@@ -18,7 +18,7 @@ from {{cookiecutter.__package_name}}.shared import PROBLEM
 PACKAGE = PROBLEM.build.__module__.partition(".")[0]
 PROJECT = Path(__file__).parents[1]
 HEAVY = {"sklearn", "onnx", "skl2onnx", "mlflow", "matplotlib"}
-SERVING = ("explain", "ingest", "monitoring.monitor", "predict", "promote", "status")
+SERVING = ("explain", "ingest", "monitor", "predict", "promote", "status")
 
 
 def python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ import sys
 from pathlib import Path
 sys.modules |= dict.fromkeys({missing})
 from {package}.core.workspace import open_workspace
-from {package}.production.monitoring.monitor import monitor
+from {package}.production.monitor import monitor
 from {package}.production.predict import predict
 from {package}.production.promote import rollback
 from {package}.production.status import status

@@ -1,4 +1,4 @@
-"""Merge the template's newest release into the project: `uv run nox -s update`.
+"""Merge the template's newest release into the project, or move it to a larger profile: `uv run nox -s update`.
 
 Nothing is committed. Exit status 0: merged and locked again, or nothing is newer. 1: a person must look at what is
 listed. 2: it could not start, and says why in one line.
@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 TOOLS = ("uv", "run", "--quiet", "--frozen", "--isolated", "--only-group", "update")
 GIT = ("git", "-c", "core.quotePath=false")
 RELEASE = re.compile(r"v\d+\.\d+\.\d+")
+PROFILES = ("minimal", "standard", "full")  # each has everything of those before it
 
 
 class Refused(Exception):
@@ -93,22 +95,32 @@ def is_newer(template: Path, target: str, record: dict[str, Any]) -> bool:
     return run(*question, cwd=template, check=False).returncode != 0
 
 
-def preload(template: Path, record: dict[str, Any], folder: Path) -> None:
+def render(template: Path, record: dict[str, Any], folder: Path, **other: str) -> dict[str, Path]:
+    """Render the recorded commit by the recorded answers, of which some may be others: each file by its path."""
+    commit, made = folder / "commit", folder / "-".join(["made", *other.values()])
+    if not commit.exists():
+        run("git", "worktree", "add", "--quiet", "--detach", commit, record["commit"], cwd=template)
+    answers = record["context"]["cookiecutter"] | other
+    pairs = [f"{name}={value}" for name, value in answers.items() if not name.startswith("_")]
+    place = commit / (record.get("directory") or "")
+    run(*TOOLS, "cookiecutter", place, "--no-input", "--output-dir", made, *pairs)
+    (root,) = made.iterdir()
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    return {name: path for name, path in files.items() if name != ".cruft.json" and not name.startswith(".git/")}
+
+
+def preload(template: Path, record: dict[str, Any], folder: Path) -> dict[str, Path]:
     """Give Git the files that the recorded commit made: by them it merges three ways, in any clone of the project."""
-    run("git", "clone", "--quiet", template, folder / "before")
-    run("git", "checkout", "--quiet", record["commit"], cwd=folder / "before")
-    answers = {name: value for name, value in record["context"]["cookiecutter"].items() if not name.startswith("_")}
-    pairs = [f"{name}={value}" for name, value in answers.items()]
-    place = folder / "before" / (record.get("directory") or "")
-    run(*TOOLS, "cookiecutter", place, "--no-input", "--output-dir", folder / "made", *pairs)
-    files = [path for path in (folder / "made").rglob("*") if path.is_file() and ".git" not in path.parts]
-    run("git", "hash-object", "-w", "--no-filters", "--stdin-paths", stdin="".join(f"{path}\n" for path in files))
+    files = render(template, record, folder)
+    paths = "".join(f"{path}\n" for path in files.values())
+    run("git", "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=paths)
+    return files
 
 
-def merge(template: Path, target: str) -> list[str]:
+def merge(template: Path, target: str, *options: str) -> list[str]:
     """Let cruft merge; list the files that a person must look at, since cruft itself says that all is well."""
     checkout = () if target == "HEAD" else ("--checkout", target)
-    said = run(*TOOLS, "cruft", "update", "--skip-apply-ask", "--template-path", template, *checkout).stderr
+    said = run(*TOOLS, "cruft", "update", "--skip-apply-ask", "--template-path", template, *checkout, *options).stderr
     refused = re.findall(r"^error: (?:patch failed: )?(.+?):", said, re.MULTILINE)
     unmerged = run(*GIT, "diff", "--relative", "--name-only", "--diff-filter=U").stdout.splitlines()
     rejected = run(*GIT, "ls-files", "--others", "--", "*.rej", ":!.venv").stdout.splitlines()
@@ -117,10 +129,31 @@ def merge(template: Path, target: str) -> list[str]:
     return sorted({*refused, *unmerged, *rejected, *marked})
 
 
-def update(wanted: str | None, folder: Path) -> list[str] | None:
+def move_up(template: Path, record: dict[str, Any], profile: str, folder: Path) -> list[str]:
+    """Merge what a larger profile has more, and list what a person must look at."""
+    answers = record["context"]["cookiecutter"]
+    now = answers.get("profile", "full")
+    if PROFILES.index(profile) <= PROFILES.index(now):
+        raise Refused(f"the project's profile is {now}, and only a larger one can follow")
+    before, after = preload(template, record, folder), render(template, record, folder, profile=profile)
+    conflicts = merge(template, record["commit"], "--variables-to-update", json.dumps({"profile": profile}))
+    added = [name for name in after if name not in before and not (ROOT / name).exists()]
+    for name in added:  # what is the user's from now on, which cruft leaves out
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(after[name], ROOT / name)
+    answers["profile"] = profile  # as cruft does, which forgets the branch that the project follows
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    (ROOT / ".cruft.json").write_text(text, encoding="utf-8", newline="\n")
+    run("git", "add", "--", ".cruft.json", *added)
+    return conflicts
+
+
+def update(wanted: str | None, profile: str | None, folder: Path) -> list[str] | None:
     """Update the project, with a folder to work in; list what a person must look at, or None if nothing is newer."""
     record, template = read_record(), folder / "template"
     clone(record, template)
+    if profile:
+        return move_up(template, record, profile, folder)
     target = choose(template, record, wanted)
     if not is_newer(template, target, record):
         if wanted and commit_of(template, target) != record["commit"]:
@@ -158,7 +191,9 @@ def propose(branch: str, files: list[str]) -> None:
 def main() -> int:
     """Read the command line, update, and say what to do next."""
     parser = argparse.ArgumentParser(description="Merge the template's newest release into the project.")
-    parser.add_argument("--to", metavar="RELEASE", help="a release, tag or commit, in place of the newest release")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--to", metavar="RELEASE", help="a release, tag or commit, in place of the newest release")
+    target.add_argument("--profile", choices=PROFILES, help="stay at the release, and move to a larger profile")
     parser.add_argument("--push", metavar="BRANCH", help="push the result on this branch, unless someone works on it")
     asked = parser.parse_args()
     if asked.push and is_taken(asked.push):
@@ -168,7 +203,7 @@ def main() -> int:
         settings = Path(temporary, "settings.json")  # the user's own answers to other templates stay out
         settings.write_text(json.dumps({"replay_dir": temporary}), encoding="utf-8")
         os.environ.update(COOKIECUTTER_CONFIG=str(settings), PYTHONUTF8="1")
-        files = update(asked.to, Path(temporary))
+        files = update(asked.to, asked.profile, Path(temporary))
     if files is None:
         print("Nothing is newer than what the project has.")
         return 0
