@@ -167,7 +167,6 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "invalid"}),
         (("predict", "missing.csv"), 2, {"error"}),
         (("explain", "1000", "--now", "2024-04-01"), 0, {"raw", "features", "contributions"}),
-        (("report", "--html", "pages"), 0, {"files"}),
         (("run", "--now", "2024-04-01"), 0, {"as_of", "ingested", "next_due"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

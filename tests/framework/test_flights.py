@@ -52,6 +52,13 @@ def test_the_console_script_is_on_the_projects_own_problem(flights: Workspace) -
     assert "contract of flights" in {finding["name"] for finding in json.loads(done.stdout)["findings"]}
 
 
+def test_reports_are_written_on_the_projects_own_problem(flights: Workspace) -> None:
+    done = CliRunner().invoke(cli.cli, ["report", "--html", "pages", "--json"])
+    assert done.exit_code == 0, done.output
+    (line,) = done.stdout.splitlines()
+    assert len(json.loads(line)["files"]) == len(list((flights.root / "pages").glob("*.html"))) == 3
+
+
 def test_the_data_dictionary_that_ships_is_that_of_the_contract(flights_empty: Workspace) -> None:
     page = flights_empty.root / "docs" / "data-dictionary.md"
     before = page.read_bytes()
@@ -114,7 +121,7 @@ def test_the_year_ends(flights_empty: Workspace) -> None:
     )
     assert [file.name for file in files] == [f"2013-12-until-{END:%Y%m%dT%H%M%S}.parquet"]
     assert pl.read_parquet(files[0])["leg"].to_list() == [1]
-    assert collect(flights_empty.root, END, later, inbox) == []
+    assert collect(flights_empty.root, END, END + timedelta(days=400), flights_empty.root / "inbox") == []
 
 
 # --- the gate on spoiled training data, while the newest window is sound

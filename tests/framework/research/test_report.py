@@ -20,7 +20,6 @@ import pytest
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from my_ml_project import shared
 from my_ml_project.core.contracts.schema import AT, Key, Personal
 from my_ml_project.core.errors import BadInput
 from my_ml_project.core.models.evaluation import cost, metrics
@@ -32,12 +31,6 @@ from my_ml_project.research.views import answers, data, model
 from problems import PROBLEM, START, Parcel
 
 PACKAGE = module_of_report.__name__.partition(".")[0]
-
-
-@pytest.fixture(autouse=True)
-def _of_the_tiny_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let reports find the tiny problem where the project's own is."""
-    monkeypatch.setattr(shared, "PROBLEM", PROBLEM)
 
 
 def a_week_on(workspace: Workspace) -> Workspace:
@@ -60,13 +53,13 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_report_is_exported_with_its_figures_and_tables_and_without_its_code(
-    trained: Workspace, programs: Path
+    flights: Workspace, programs: Path
 ) -> None:
-    written = report(trained, html=Path("pages"))
+    written = report(flights, html=Path("pages"))
     assert str(written) == "pages/lifecycle.html"
     page = Path("pages/lifecycle.html").read_text(encoding="utf-8")
     text = unescape(page.encode().decode("unicode_escape"))
-    assert f"Table versions: {versions(trained)}" in text
+    assert f"Table versions: {versions(flights)}" in text
     assert text.count("data:image/png;base64,") == 1
     assert text.count("<marimo-table ") == 3
     assert "lifecycle.timeline(" not in text, "code"
@@ -77,13 +70,13 @@ def versions(workspace: Workspace) -> str:
     return ", ".join(f"{name} {workspace.lake.version(name)}" for name in workspace.problem.schemas)
 
 
-def test_a_cell_that_fails_is_named_and_no_page_is_written(trained: Workspace, programs: Path) -> None:
+def test_a_cell_that_fails_is_named_and_no_page_is_written(flights: Workspace, programs: Path) -> None:
     source = (programs / "lifecycle.py").read_text(encoding="utf-8")
     broken = source.replace("lifecycle.ages(workspace)", 'int("no number\\nat all")')
     assert broken != source
     (programs / "staleness.py").write_text(broken, encoding="utf-8")
     with pytest.raises(BadInput, match=r"^report staleness: cell ages fails: invalid literal for int[^\n]*$"):
-        report(trained, html=Path("pages"))
+        report(flights, html=Path("pages"))
     assert not Path("pages").exists()
 
 
