@@ -104,7 +104,7 @@ def test_windows_follow_each_other_back_in_time_and_know_nothing_later(begun: Ex
 
 def test_too_few_rows_are_refused(begun: Experiment) -> None:
     with pytest.raises(
-        Refused, match=r"0 labelled rows before the newest window and 40 in it are too few \(at least 50"
+        Refused, match=r"0 labelled rows before the newest window and 40 in it are too few \(at least 30"
     ):
         begun.split(begun.rows().tail(40))
 
