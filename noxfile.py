@@ -75,7 +75,7 @@ def types(session: nox.Session) -> None:
     project = framework_project(session)
     line = ["uv", "run", "--no-sync", "mypy", "--config-file", "pyproject.toml", str(FRAMEWORK)]
     session.chdir(project)
-    session.run(*line, env=OWN | {"MYPYPATH": str(HERE)})
+    session.run(*line, env=OWN | {"MYPYPATH": str(FRAMEWORK)})
 
 
 @nox.session

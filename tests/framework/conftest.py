@@ -1,5 +1,10 @@
-"""What the tests share: a small project of the example's first months with a champion, made once and copied."""
+"""What the tests share: projects with a champion, made once and copied, of the tiny problem and of the example.
 
+`empty` and `trained` are of the tiny problem, in `problems`; `flights_empty` and `flights` are of the example, for what
+is about real data or the project's own files.
+"""
+
+import contextlib
 import os
 import re
 import runpy
@@ -31,12 +36,13 @@ from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.production.service import smoke_test
 from my_ml_project.research.views import report
-from my_ml_project.shared import PROBLEM
+from my_ml_project.shared import PROBLEM as FLIGHTS
+from problems import PROBLEM, START, write_project
 
 PROJECT = Path(my_ml_project.__file__).parents[2]
-PACKAGE = lifecycle.__name__.partition(".")[0]
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the small project's champion was promoted
-END = datetime(2013, 6, 1, tzinfo=UTC)  # of the rows that the small project can collect
+FOLDER = Path(__file__).parent  # of the modules that processes of tests import
+TAKEN_OFF = datetime(2013, 4, 1, tzinfo=UTC)  # when the champion of `flights` was promoted
+LANDED = datetime(2013, 6, 1, tzinfo=UTC)  # the end of the flights that can be collected
 TIME = {"flights": "scheduled", "departures": "departed", "outcomes": "known", "weather": "observed"}
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -128,42 +134,51 @@ def _no_smoke_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def empty(tmp_path: Path, no_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A project with the example's first months to collect, in which nothing has run."""
-    folder = _fresh(tmp_path / "project")
+    """A project in which nothing has run."""
+    folder = write_project(tmp_path / "project")
     shutil.copytree(no_runs, folder / "mlruns")
-    return _entered(folder, monkeypatch)
+    return _entered(PROBLEM, folder, monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def trained_folder(once: Callable[..., Path], no_runs: Path) -> Path:
     """A project in which `run` promoted a champion."""
-
-    def train(folder: Path) -> None:
-        here = Path.cwd()
-        os.chdir(_fresh(folder))
-        shutil.copytree(no_runs, folder / "mlruns")
-        done = lifecycle.run(open_workspace(PROBLEM, root=folder), now=START)
-        os.chdir(here)
-        assert done.champion == 1, str(done)
-
-    return once("trained", train)
+    return once("trained", lambda folder: _train(PROBLEM, write_project(folder), no_runs, START))
 
 
 @pytest.fixture
 def trained(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A project with a champion, version 1, promoted at `START`; a copy that a test may change."""
-    folder = tmp_path / "project"
-    shutil.copytree(trained_folder, folder)
-    return _entered(folder, monkeypatch)
+    return _entered(PROBLEM, shutil.copytree(trained_folder, tmp_path / "project"), monkeypatch)
+
+
+@pytest.fixture
+def flights_empty(tmp_path: Path, no_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A project with the example's first months to collect, in which nothing has run."""
+    folder = _write_flights(tmp_path / "project")
+    shutil.copytree(no_runs, folder / "mlruns")
+    return _entered(FLIGHTS, folder, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def flights_folder(once: Callable[..., Path], no_runs: Path) -> Path:
+    """A project with the example's first months, in which `run` promoted a champion."""
+    return once("flights", lambda folder: _train(FLIGHTS, _write_flights(folder), no_runs, TAKEN_OFF))
+
+
+@pytest.fixture
+def flights(flights_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The example with a champion, version 1, promoted in April 2013; a copy that a test may change."""
+    return _entered(FLIGHTS, shutil.copytree(flights_folder, tmp_path / "project"), monkeypatch)
 
 
 @pytest.fixture
 def command() -> Command:
-    """The console script, in a process of its own: `command("run", "--json", env={...})` in the current folder."""
+    """The console script on the tiny problem, in a process of its own: `command("run", "--json", env={...})`."""
 
     def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", PACKAGE, *arguments]
-        return subprocess.run(line, capture_output=True, encoding="utf-8", env=os.environ | (env or {}), check=False)
+        line, around = [sys.executable, "-m", "console", *arguments], os.environ | {"PYTHONPATH": str(FOLDER)}
+        return subprocess.run(line, capture_output=True, encoding="utf-8", env=around | (env or {}), check=False)
 
     return run
 
@@ -191,18 +206,25 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Workspace], str]:
     return show
 
 
-def _fresh(folder: Path) -> Path:
+def _write_flights(folder: Path) -> Path:
     for name in ("config", "docs"):
         shutil.copytree(PROJECT / name, folder / name)
     (folder / "data" / "example").mkdir(parents=True)
     for table, time in TIME.items():
-        rows = pl.scan_parquet(PROJECT / "data" / "example" / f"{table}.parquet").filter(pl.col(time) < END)
+        rows = pl.scan_parquet(PROJECT / "data" / "example" / f"{table}.parquet").filter(pl.col(time) < LANDED)
         rows.sink_parquet(folder / "data" / "example" / f"{table}.parquet")
     return folder
 
 
-def _entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def _train(problem: Problem, folder: Path, no_runs: Path, now: datetime) -> None:
+    shutil.copytree(no_runs, folder / "mlruns")
+    with contextlib.chdir(folder):
+        done = lifecycle.run(open_workspace(problem, root=folder), now=now)
+    assert done.champion == 1, str(done)
+
+
+def _entered(problem: Problem, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(folder)
     if mlflow := sys.modules.get("mlflow.tracking._tracking_service.utils"):
         mlflow._artifact_repos_cache.clear()  # it remembers where a run's files are, and copies have them elsewhere
-    return open_workspace(PROBLEM, root=folder)
+    return open_workspace(problem, root=folder)

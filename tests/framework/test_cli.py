@@ -20,17 +20,26 @@ import pytest
 from click.testing import CliRunner, Result
 from polars.exceptions import PanicException, PolarsError
 
+import problems
 from my_ml_project import cli as cli_module
+from my_ml_project import shared
 from my_ml_project.cli import NAME, PACKAGE, cli
+from my_ml_project.core.contracts.data_dictionary import data_dictionary
 from my_ml_project.core.errors import BadInput, Refused
 from my_ml_project.core.store.registry import CHALLENGER
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import gate, ingest, lifecycle
+from problems import AHEAD, PROBLEM, START, arrived
 
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
-FLIGHTS = "data/example/flights.parquet"
+PARCELS = "parcels.parquet"
 COMMANDS = dict(cli.walk())
 WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
+
+
+@pytest.fixture(autouse=True)
+def _of_the_tiny_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands find the tiny problem where the project's own is."""
+    monkeypatch.setattr(shared, "PROBLEM", PROBLEM)
 
 
 def asked(*arguments: str) -> Result:
@@ -137,7 +146,7 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
     result = asked()
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert result.stderr.startswith("predicts   outcomes.late (binary)\nchampion   version 1, ")
+    assert result.stderr.startswith("predicts   arrivals.late (binary)\nchampion   version 1, ")
     assert result.stderr == asked("status").stderr
     assert trained.lake.version("releases") == 0
 
@@ -149,17 +158,16 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("check", "march.parquet"), 0, {"table", "accepted", "rejected"}),
         (("check", "some.csv"), 1, {"table", "accepted", "rejected"}),
         (("ingest", "march.parquet"), 0, {"batches"}),
-        (("labels", "export", "--n", "2", "--now", "2013-04-01"), 0, {"tasks", "unlabelled", "interface"}),
+        (("labels", "export", "--n", "2", "--now", "2024-04-01"), 0, {"tasks", "unlabelled", "interface"}),
         (("labels", "import", "missing.json"), 2, {"error"}),
         (("gate",), 1, {"version", "checks"}),
-        (("promote", "--now", "2013-04-01"), 1, {"verdict", "release"}),
+        (("promote", "--now", "2024-04-01"), 1, {"verdict", "release"}),
         (("rollback",), 1, {"error"}),
-        (("predict", FLIGHTS, "--now", "2013-04-01"), 0, {"rows", "out", "version"}),
+        (("predict", PARCELS, "--now", "2024-04-01"), 0, {"rows", "out", "version"}),
         (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "invalid"}),
         (("predict", "missing.csv"), 2, {"error"}),
-        (("explain", "20000", "--now", "2013-04-01"), 0, {"raw", "features", "contributions"}),
-        (("report", "--html", "pages"), 0, {"files"}),
-        (("run", "--now", "2013-04-01"), 0, {"as_of", "ingested", "next_due"}),
+        (("explain", "1000", "--now", "2024-04-01"), 0, {"raw", "features", "contributions"}),
+        (("run", "--now", "2024-04-01"), 0, {"as_of", "ingested", "next_due"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -168,10 +176,11 @@ def test_json_is_one_object_on_stdout(
 ) -> None:
     if arguments[0] == "promote":
         (trained.root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 0.99\n")
-    march = pl.read_parquet(FLIGHTS).filter(pl.col("scheduled").dt.month() == 3)
+    march = arrived("parcels", START - AHEAD)
+    march.write_parquet(PARCELS)
     march.write_parquet("march.parquet")
     bent = march.with_row_index().head(200)
-    bent = bent.with_columns(pl.col("leg") + 1_000_000, distance=pl.when(index=7).then(1).otherwise("distance"))
+    bent = bent.with_columns(pl.col("parcel") + 1_000_000, distance=pl.when(index=7).then(1).otherwise("distance"))
     bent.drop("index").write_csv("some.csv")
     result = asked(*arguments, "--json")
     assert result.exit_code == status, result.output
@@ -204,7 +213,7 @@ def test_the_answer_decides_on_the_exit_status(
     monkeypatch.setattr(
         lifecycle, "run", lambda _, **options: answer if options == {"now": START, "dirty": False} else None
     )
-    result = asked("run", "--now", "2013-04-01")
+    result = asked("run", "--now", "2024-04-01")
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{answer}\n")
 
 
@@ -264,9 +273,9 @@ def test_a_table_whose_files_are_gone_is_one_line(
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
-        ("2013-04-01", START),
-        ("2013-04-01T12:30", datetime(2013, 4, 1, 12, 30, tzinfo=UTC)),
-        ("2013-04-01T12:30:15", datetime(2013, 4, 1, 12, 30, 15, tzinfo=UTC)),
+        ("2024-04-01", START),
+        ("2024-04-01T12:30", datetime(2024, 4, 1, 12, 30, tzinfo=UTC)),
+        ("2024-04-01T12:30:15", datetime(2024, 4, 1, 12, 30, 15, tzinfo=UTC)),
     ],
 )
 def test_times_are_utc(empty: Workspace, monkeypatch: pytest.MonkeyPatch, text: str, moment: datetime) -> None:
@@ -310,36 +319,41 @@ def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("explain", "99999999"), "flights has no row with leg 99999999"),
-        (("explain", "1/2"), "flights has no row with such a key: column leg has 1 values that are no int, as '1/2'"),
+        (("explain", "99999999"), "parcels has no row with parcel 99999999"),
+        (
+            ("explain", "1/2"),
+            "parcels has no row with such a key: column parcel has 1 values that are no int, as '1/2'",
+        ),
         (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),
         (("check", "README"), "README ends in '': batches are .parquet or .csv"),
         (
-            ("check", FLIGHTS, "--table", "trains"),
-            "there is no table 'trains': tables are flights, departures, outcomes, weather",
+            ("check", PARCELS, "--table", "trains"),
+            "there is no table 'trains': tables are parcels, traffic, arrivals",
         ),
         (("gate", "--version", "9"), "there is no version 9"),
         (("promote", "--version", "0"), "there is no version 0"),
     ],
 )
 def test_bad_input_is_one_line(trained: Workspace, arguments: tuple[str, ...], line: str) -> None:
-    before = trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max()
+    before = trained.lake.version("collections"), trained.lake.read("parcels", {}).collect()["parcel"].max()
     Path("README").write_text("words")
+    arrived("parcels", START).write_parquet(PARCELS)
     assert complaint(asked(*arguments)) == line
-    assert before == (trained.lake.version("collections"), trained.lake.read("flights", {}).collect()["leg"].max())
+    assert before == (trained.lake.version("collections"), trained.lake.read("parcels", {}).collect()["parcel"].max())
 
 
 @pytest.mark.parametrize("command", ["run", "status", "explain", "predict"])
 def test_an_unreadable_lake_is_one_line(trained: Workspace, command: str) -> None:
     for log in (trained.root / "data" / "lake" / "releases" / "_delta_log").glob("*.json"):
         log.write_text("{broken")
-    for log in (trained.root / "data" / "lake" / "outcomes" / "_delta_log").glob("*.json"):
+    for log in (trained.root / "data" / "lake" / "arrivals" / "_delta_log").glob("*.json"):
         log.write_text("{broken")
-    words = {"explain": ["20000"], "predict": [FLIGHTS]}.get(command, [])
+    arrived("parcels", START).write_parquet(PARCELS)
+    words = {"explain": ["1000"], "predict": [PARCELS]}.get(command, [])
     told = complaint(asked(command, *words))
-    assert told.startswith(("table outcomes in the lake ", "table releases in the lake "))
+    assert told.startswith(("table arrivals in the lake ", "table releases in the lake "))
     assert f"{trained.root / 'data' / 'lake'} can't be used: " in told
 
 
@@ -391,11 +405,11 @@ def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypat
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     before = trained.lake.version("releases")
     for command in ("run", "gate", "promote"):
-        options = [] if command == "gate" else ["--now", "2013-04-01"]
+        options = [] if command == "gate" else ["--now", "2024-04-01"]
         told = complaint(asked(command, *options))
         assert told.startswith(f"MLflow at {address} does not do it: ")
         assert told.endswith("; see the setting ML_TRACKING")
-    assert asked("explain", "20000").exit_code == 0
+    assert asked("explain", "1000").exit_code == 0
     assert trained.lake.version("releases") == before
 
 
@@ -404,13 +418,13 @@ def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
 ) -> None:
     (trained.root / "config" / "params.toml").write_text("seed = 3\n")
     monkeypatch.setenv("PATH", str(trained.root / "nothing"))
-    result = asked("train", "--as-of", "2013-04-01", "--json")
+    result = asked("train", "--as-of", "2024-04-01", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["version"] == 2
     assert tracked.tags(trained.registry, told["run_id"])["commit"] == ""
     assert tracked.tags(trained.registry, told["run_id"])["as_of"] == START.isoformat()
-    assert asked("run", "--now", "2013-04-01").exit_code == 0
+    assert asked("run", "--now", "2024-04-01").exit_code == 0
     judged = trained.registry.version_by_alias(CHALLENGER)
     assert judged is not None
     assert tracked.version_tags(trained.registry, judged).get("verdict") == "refused"
@@ -452,11 +466,11 @@ def test_what_is_stopped_says_how_to_go_on(
 def test_progress_goes_to_stderr_and_the_answer_to_stdout(
     trained: Workspace, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    done = command("run", "--now", "2013-04-01", "--json")
+    done = command("run", "--now", "2024-04-01", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["champion"] == 1
     assert done.stderr.splitlines() == [
-        "collect   since 2013-04-01 00:00",
+        "collect   since 2024-04-01 00:00",
         "ingest    0 batches, 0 rows",
         "decide    not due, 0 days after the last",
         "predict   0 rows whose outcome is to come",
@@ -466,8 +480,9 @@ def test_progress_goes_to_stderr_and_the_answer_to_stdout(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empty: Workspace) -> None:
-    line = [sys.executable, "-m", PACKAGE, "run", "--now", "2013-04-01"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+    line = [sys.executable, "-m", "console", "run", "--now", "2024-04-01"]
+    around = os.environ | {"PYTHONPATH": str(Path(problems.__file__).parent)}
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=around) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "collect   since the beginning\n"
         process.send_signal(signal.SIGINT)
@@ -477,8 +492,8 @@ def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empt
     assert told.splitlines()[-1] == f"{NAME}: stopped; run again to go on"
     assert answer == ""
     assert lifecycle.bring_in(empty, START).ok
-    weather = pl.read_parquet("data/example/weather.parquet").filter(pl.col("observed") <= START)
-    assert sorted(empty.lake.read("weather", {}).collect()["observed"]) == sorted(weather["observed"])
+    observed = empty.lake.read("traffic", {}).collect()["observed"]
+    assert sorted(observed) == sorted(arrived("traffic", START)["observed"])
     with empty.alone():
         pass
 
@@ -511,8 +526,6 @@ def test_a_command_finds_secrets_of_dotenv_in_the_environment(
 
 def test_the_data_dictionary_is_written_beside_the_pages(empty: Workspace) -> None:
     page = empty.root / "docs" / "data-dictionary.md"
-    before = page.read_bytes()
-    page.unlink()
     told = json.loads(asked("data", "dictionary", "--json").stdout)
-    assert told == {"file": str(page), "tables": ["flights", "departures", "outcomes", "weather"]}
-    assert page.read_bytes() == before
+    assert told == {"file": str(page), "tables": ["parcels", "traffic", "arrivals"]}
+    assert page.read_text(encoding="utf-8").endswith(data_dictionary(empty.problem.tables))

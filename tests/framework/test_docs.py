@@ -139,10 +139,10 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_every_command_of_the_readme_does_what_it_says(
-    empty: Workspace, here: Callable[[str], tuple[int, str]]
+    flights_empty: Workspace, here: Callable[[str], tuple[int, str]]
 ) -> None:
     for table, time in TIME.items():
-        file = empty.root / "data" / "example" / f"{table}.parquet"
+        file = flights_empty.root / "data" / "example" / f"{table}.parquet"
         rows = pl.read_parquet(file).filter(pl.col(time) < datetime(2013, 4, 1, tzinfo=UTC))  # a quarter is enough
         rows.write_parquet(file)
     said = follow(README, here, no=frozenset(ANSWERS_NO))
@@ -150,7 +150,7 @@ def test_every_command_of_the_readme_does_what_it_says(
     dots = {"...": r"(?:.*\n)*"}  # any number of lines
     expected = "".join(dots.get(line, rf"{re.escape(line)}\n") for line in shapes(shown))
     assert re.fullmatch(expected, "\n".join([*shapes(said[f"uv run {SCRIPT} run"]), ""]))
-    made = {path.name for path in (empty.root / "reports").iterdir()}
+    made = {path.name for path in (flights_empty.root / "reports").iterdir()}
     pages = {"model-card.md", "data-sheet.md"}
     drawn = {f"{name}.{kind}" for name in ("first-look", "baseline-fast") for kind in ("csv", "png")}
     assert made == {"version-1.png", "flights-predicted.parquet", *drawn, *pages}
@@ -159,14 +159,14 @@ def test_every_command_of_the_readme_does_what_it_says(
 
 
 def test_every_command_of_the_runbook_works_where_there_is_a_champion(
-    trained: Workspace, here: Callable[[str], tuple[int, str]]
+    flights: Workspace, here: Callable[[str], tuple[int, str]]
 ) -> None:
     gate, rollback = f"uv run {SCRIPT} gate", f"uv run {SCRIPT} rollback"
     said = follow(DOCS / "runbook.md", here, no=frozenset({gate, rollback}))
     assert "champion   version 1" in said[f"uv run {SCRIPT} status"]
     assert "labels are newer than the champion: too few to compare" in said[gate]
     assert "there is no version before" in said[rollback]
-    assert [release.version for release in trained.releases.newest(9)] == [1]
+    assert [release.version for release in flights.releases.newest(9)] == [1]
 
 
 @pytest.mark.parametrize("page", [page for page in PARTS if commands(page)], ids=lambda page: page.stem)

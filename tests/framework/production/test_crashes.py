@@ -10,23 +10,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
+import problems
 from my_ml_project.core.store.predictions import PREDICTIONS
 from my_ml_project.core.store.releases import COLUMNS
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production import lifecycle
-from my_ml_project.shared import PROBLEM
-from my_ml_project.shared.collect import TIME
+from problems import PROBLEM, START
 
+FOLDER = Path(problems.__file__).parent
 PACKAGE = lifecycle.__name__.partition(".")[0]
-START = datetime(2013, 3, 12, tzinfo=UTC)  # when a model is much better than a linear one
-FEW, MANY = (28, 14, 7, 5), 20  # writes to be killed in, of what is left of a run; and how many by chance
+FEW, MANY = (20, 10, 5, 3), 20  # writes to be killed in, of what is left of a run; and how many by chance
 
 # The n-th write is begun and not ended: a table's or the registry's in a thread of its own, a file by half. What it was
 # killed in is kept, with whether the write was under way.
@@ -108,7 +106,7 @@ for name in ("create_run", "create_model_version", "set_registered_model_alias",
 counted(mlflow.MlflowClient, "log_artifact", copied)
 
 from PACKAGE.production import lifecycle
-from PACKAGE.shared import PROBLEM
+from problems import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 
 workspace = open_workspace(PROBLEM)
@@ -120,8 +118,8 @@ print(count)
 
 def child(folder: Path, nth: int) -> subprocess.CompletedProcess[str]:
     """`run` in a process of its own, which dies in its n-th write."""
-    line = [sys.executable, "-c", CHILD, str(nth), START.isoformat()]
-    return subprocess.run(line, cwd=folder, capture_output=True, encoding="utf-8", check=False)
+    line, around = [sys.executable, "-c", CHILD, str(nth), START.isoformat()], os.environ | {"PYTHONPATH": str(FOLDER)}
+    return subprocess.run(line, cwd=folder, env=around, capture_output=True, encoding="utf-8", check=False)
 
 
 def state(workspace: Workspace) -> dict[str, Any]:
@@ -148,16 +146,6 @@ def state(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def small(empty: Workspace) -> Workspace:
-    """A project of ten weeks' data in which nothing has run."""
-    for table, time in TIME.items():
-        file = empty.path("data/example") / f"{table}.parquet"
-        pl.read_parquet(file).filter(pl.col(time) < datetime(2013, 4, 1, tzinfo=UTC)).write_parquet(file)
-    (empty.root / "config" / "acceptance.toml").write_text("[decision]\nmiss = 4\n[canary]\non = false\n")
-    return empty
-
-
 def killed_in(workspace: Workspace, nth: int) -> str:
     """Kill a run in its n-th write; return what it was."""
     killed = child(workspace.root, nth)
@@ -182,9 +170,9 @@ def copied(workspace: Workspace, folder: Path) -> Workspace:
     return open_workspace(PROBLEM, root=folder)
 
 
-def unkilled(small: Workspace, folder: Path) -> dict[str, Any]:
+def unkilled(empty: Workspace, folder: Path) -> dict[str, Any]:
     """What a run leaves that nobody kills."""
-    whole = copied(small, folder)
+    whole = copied(empty, folder)
     lifecycle.run(whole, now=START)
     return state(whole)
 
@@ -194,21 +182,21 @@ def inside(killed: list[str]) -> int:
     return sum(what.startswith("inside ") for what in killed)
 
 
-def test_four_killed_runs_are_mended_by_the_next(small: Workspace, tmp_path: Path) -> None:
-    expected = unkilled(small, tmp_path / "whole")
-    workspace = copied(small, tmp_path / "killed")
+def test_four_killed_runs_are_mended_by_the_next(empty: Workspace, tmp_path: Path) -> None:
+    expected = unkilled(empty, tmp_path / "whole")
+    workspace = copied(empty, tmp_path / "killed")
     killed = [killed_in(workspace, nth) for nth in FEW]
     mended(workspace, expected)
     assert inside(killed) > len(FEW) / 2, killed
 
 
 @pytest.mark.slow
-def test_twenty_killed_runs_are_mended(small: Workspace, tmp_path: Path) -> None:
-    writes = int(child(copied(small, tmp_path / "counted").root, 0).stdout)
+def test_twenty_killed_runs_are_mended(empty: Workspace, tmp_path: Path) -> None:
+    writes = int(child(copied(empty, tmp_path / "counted").root, 0).stdout)
     points = random.Random(0).sample(range(1, writes + 1), MANY)  # noqa: S311 - a sample, no secret
-    expected, killed = unkilled(small, tmp_path / "whole"), []
+    expected, killed = unkilled(empty, tmp_path / "whole"), []
     for nth in points:
-        workspace = copied(small, tmp_path / str(nth))
+        workspace = copied(empty, tmp_path / str(nth))
         killed.append(killed_in(workspace, nth))
         mended(workspace, expected)
     assert inside(killed) > MANY / 2, killed

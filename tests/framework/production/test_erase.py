@@ -16,7 +16,7 @@ from my_ml_project.production import ingest, lifecycle, promote
 from my_ml_project.production.erasure import deletion
 from my_ml_project.production.erasure import erase as erasing
 from my_ml_project.research.reproduce import reproduce
-from my_ml_project.shared import PROBLEM
+from problems import PROBLEM
 
 
 def champion(workspace: Workspace) -> Release:
@@ -131,7 +131,7 @@ def test_no_byte_of_it_is_left_below_the_lake_and_others_go_on(tmp_path: Path) -
 
 
 def test_replays_and_drafts_are_gone_too(trained: Workspace, examples: pl.DataFrame) -> None:
-    replay = trained.path("data/simulations/2013-03-01T0000-abc/archive/weather")
+    replay = trained.path("data/simulations/2024-03-01T0000-abc/archive/traffic")
     replay.mkdir(parents=True)
     draft = trained.path(trained.settings.reports) / "predicted.part"
     examples.write_parquet(draft)
@@ -231,7 +231,7 @@ def test_files_are_written_anew_and_one_that_cannot_be_read_is_named(
 
 @pytest.mark.parametrize("key", ["no number", "1/2", "/"])
 def test_a_key_that_none_can_be_is_bad_input_and_nothing_is_recorded(trained: Workspace, key: str) -> None:
-    with pytest.raises(BadInput, match=r"^flights has no row with such a key: |^the key of flights is leg, not "):
+    with pytest.raises(BadInput, match=r"^parcels has no row with such a key: |^the key of parcels is parcel, not "):
         erasing.erase(trained, (key,))
     assert trained.lake.version("erasures") == -1
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,8 +24,8 @@ from my_ml_project.production import lifecycle
 from my_ml_project.production import train as train_module
 from my_ml_project.production.gate import Verdict, gate
 from my_ml_project.production.train import train
+from problems import START
 
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 LATER = timedelta(days=60)
 
 
@@ -97,7 +97,7 @@ def test_a_convincing_challenger_passes_and_every_question_is_answered(
         "better than champion, version 1",
     ]
     parts = [check for check in verdict.checks if check.part]
-    assert {check.name.split()[0].strip(":") for check in parts} == {"carrier"}
+    assert {check.name.split()[0].strip(":") for check in parts} == {"courier"}
     assert tracked.version_tags(trained.registry, version).get("verdict") == "passed"
     assert gate(trained) == verdict, "asked again, it answers the same"
     assert gate(trained, version=2) == verdict
@@ -224,35 +224,36 @@ def test_the_champion_is_compared_on_newer_labels_alone(
     trained: Workspace, rows: pl.DataFrame, *, good_on_newer: bool
 ) -> None:
     ask(trained, "")
-    newer = pl.int_range(pl.len()) >= pl.len() - 1500
+    newer = pl.int_range(pl.len()) >= pl.len() - 150
     good = newer if good_on_newer else ~newer
     bad = with_champions(trained, rows)["_model"] * 0.5 + 0.25  # a little worse than the champion
-    mixed = rows.with_columns(fresh(1500).cast(rows.schema[KNOWN]), bad.alias("_bad"))
+    mixed = rows.with_columns(fresh(150).cast(rows.schema[KNOWN]), bad.alias("_bad"))
     mixed = mixed.with_columns(_model=pl.when(good).then("_model").otherwise("_bad")).drop("_bad")
     challenge(trained, mixed)
     assert answer(gate(trained), CHAMPIONS).passed is good_on_newer
 
 
 def test_a_feature_of_the_champion_that_is_no_longer_built_is_named(trained: Workspace, rows: pl.DataFrame) -> None:
-    challenge(trained, rows.drop("visibility"))
+    challenge(trained, rows.drop("rain"))
     verdict = gate(trained)
     assert refusals(verdict) == [CHAMPIONS]
-    assert answer(verdict, CHAMPIONS).detail == "features.build no longer gives it visibility: keep them"
+    assert answer(verdict, CHAMPIONS).detail == "features.build no longer gives it rain: keep them"
 
 
 @pytest.mark.parametrize(("more", "passed"), [(0, False), (1, True)])
 def test_quality_holds_on_every_slice_that_is_large_enough(
     trained: Workspace, rows: pl.DataFrame, more: int, *, passed: bool
 ) -> None:
-    (n,) = rows.filter(carrier="UA").select(pl.len()).row(0)
-    ask(trained, f'[slices]\ncolumns = ["carrier"]\nrows = {n + more}\nat_least.auc = 0.55\nat_most.log_loss = 1.0\n')
+    (n,) = rows.filter(courier="truck").select(pl.len()).row(0)
+    limits = "at_least.auc = 0.55\nat_most.log_loss = 1.0"
+    ask(trained, f'confidence = 0.5\n[slices]\ncolumns = ["courier"]\nrows = {n + more}\n{limits}\n')
     truth = pl.col(TARGET).cast(pl.Float64)
-    wrong = rows.with_columns(_model=pl.when(carrier="UA").then(0.9 - 0.8 * truth).otherwise("_model"))
+    wrong = rows.with_columns(_model=pl.when(courier="truck").then(0.65 - 0.3 * truth).otherwise("_model"))
     challenge(trained, wrong)
     verdict = gate(trained)
-    expected = [f"carrier UA ({n} rows), auc at least 0.55", f"carrier UA ({n} rows), log_loss at most 1.0"]
+    expected = [f"courier truck ({n} rows), auc at least 0.55", f"courier truck ({n} rows), log_loss at most 1.0"]
     assert refusals(verdict) == ([] if passed else expected)
-    assert all(check.part == check.name.startswith("carrier ") for check in verdict.checks)
+    assert all(check.part == check.name.startswith("courier ") for check in verdict.checks)
 
 
 def test_a_slice_of_a_column_that_there_is_not_is_bad_input(trained: Workspace, rows: pl.DataFrame) -> None:
@@ -305,13 +306,13 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def april(trained: Workspace) -> Workspace:
     """The project with the labels of another month, and another seed."""
-    lifecycle.bring_in(trained, datetime(2013, 5, 1, tzinfo=UTC))
+    lifecycle.bring_in(trained, datetime(2024, 5, 1, tzinfo=UTC))
     (trained.root / "config" / "params.toml").write_text("seed = 3\n")
     return trained
 
 
 def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(tracked, april: Workspace) -> None:
-    as_of = datetime(2013, 4, 20, tzinfo=UTC)
+    as_of = datetime(2024, 4, 20, tzinfo=UTC)
     made = train(april, as_of=as_of)
     registry = april.registry
     version = registry.version_by_alias(CHALLENGER)
@@ -326,8 +327,8 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(trac
     kept = evidence_of(april, version)
     rows, window = made.metrics["rows"], made.metrics["window_rows"]
     assert rows + window == len(whole)
-    assert window == len(kept) == whole.filter(pl.col(KNOWN) > as_of - timedelta(days=14)).height
-    assert kept.drop("_model", "_linear", "_dummy").equals(whole.tail(len(whole)).join(kept, on="leg", how="semi"))
+    assert window == len(kept) == whole.filter(pl.col(KNOWN) > as_of - timedelta(days=7)).height
+    assert kept.drop("_model", "_linear", "_dummy").equals(whole.tail(len(whole)).join(kept, on="parcel", how="semi"))
     assert kept["_dummy"].n_unique() == 1
     assert kept["_linear"].n_unique() > kept["_dummy"].n_unique()
 
@@ -357,7 +358,7 @@ def test_a_challenger_leaves_evidence_and_all_that_is_needed_to_do_it_again(trac
     assert all(f"linear.{name}" in logged for name in names)
 
     shown = str(made).splitlines()
-    assert shown[0].startswith(f"version 2, trained on {rows} rows as of 2013-04-20 00:00; on the {window} ")
+    assert shown[0].startswith(f"version 2, trained on {rows} rows as of 2024-04-20 00:00; on the {window} ")
     assert shown[1].split() == ["model", "dummy", "linear"]
     assert {line.split()[0] for line in shown[2:]} == set(names)
 
@@ -378,14 +379,14 @@ def test_too_few_rows_are_refused_on_either_side_of_the_window(trained: Workspac
     before, held = datasets.split(trained.problem, whole, trained.acceptance.window, as_of=START)
     sizes = f"{len(before)} labelled rows before the newest window and {len(held)} in it"
     for need, refusal in ((len(held), Fitted), (len(held) + 1, Refused)):
-        ask(trained, f"[window]\nrows = {need}\n")
+        ask(trained, f"[window]\ndays = 7\nrows = {need}\n")
         with pytest.raises(refusal) as refused:
             train(trained, as_of=START)
         assert refusal is Fitted or sizes in str(refused.value)
-    early = whole.select(pl.col(KNOWN).min()).item() + timedelta(days=14, hours=3)
+    early = whole.select(pl.col(KNOWN).min()).item() + timedelta(days=8)
     few, _ = datasets.split(trained.problem, whole, trained.acceptance.window, as_of=early)
     for need, refusal in ((len(few), Fitted), (len(few) + 1, Refused)):
-        ask(trained, f"[window]\nrows = {need}\n")
+        ask(trained, f"[window]\ndays = 7\nrows = {need}\n")
         with pytest.raises(refusal):
             train(trained, as_of=early)
 
@@ -395,8 +396,8 @@ def test_a_planted_leak_is_refused_before_anything_is_fitted(trained: Workspace)
     honest = trained.problem.build
 
     def leaking(rows: Frame, history: Mapping[str, Frame]) -> Frame:
-        late = history["outcomes"].select("leg", leaked="late")
-        return honest(rows, history).join(late, on="leg", how="left").with_columns(distance="leaked").drop("leaked")
+        late = history["arrivals"].select("parcel", leaked="late")
+        return honest(rows, history).join(late, on="parcel", how="left").with_columns(distance="leaked").drop("leaked")
 
     problem = dataclasses.replace(trained.problem, build=leaking)
     with pytest.raises(Refused, match="features know what was not known yet: distance change without the future"):
@@ -435,21 +436,21 @@ class _Like:
 def test_a_group_that_is_served_much_worse_is_a_reason_to_refuse(
     trained: Workspace, rows: pl.DataFrame, gap: float, *, passed: bool
 ) -> None:
-    unlucky = (pl.col("carrier") == "DL") & (pl.int_range(pl.len()) % 20 == 0)
+    unlucky = (pl.col("courier") == "van") & (pl.int_range(pl.len()).over("courier") % 20 == 0)
     worse = rows.with_columns(_model=pl.when(unlucky).then(1 - pl.col("_model")).otherwise("_model"))
-    ask(trained, f'[groups]\ncolumns = ["carrier"]\nrows = 250\n[groups.gap]\nbrier = {gap}\n')
+    ask(trained, f'[groups]\ncolumns = ["courier"]\nrows = 50\n[groups.gap]\nbrier = {gap}\n')
     challenge(trained, worse)
     verdict = gate(trained)
-    (check,) = [check for check in verdict.checks if check.name.startswith("carrier:")]
-    assert (check.name, check.passed, check.part) == (f"carrier: brier differs by at most {gap}", passed, True)
+    (check,) = [check for check in verdict.checks if check.name.startswith("courier:")]
+    assert (check.name, check.passed, check.part) == (f"courier: brier differs by at most {gap}", passed, True)
     difference, low, high = (float(n) for n in re.findall(r"\d\.\d{4}", check.detail))
     assert difference == pytest.approx(high - low, abs=1e-4)
     assert low == pytest.approx(0.01, abs=1e-4)
-    assert check.detail.endswith("(DL)")
+    assert check.detail.endswith("(van)")
 
 
 def test_one_group_alone_differs_from_none(trained: Workspace, rows: pl.DataFrame) -> None:
-    ask(trained, '[groups]\ncolumns = ["carrier"]\nrows = 100000\ngap = { brier = 0.0 }\n')
+    ask(trained, '[groups]\ncolumns = ["courier"]\nrows = 100000\ngap = { brier = 0.0 }\n')
     challenge(trained, rows)
     assert refusals(gate(trained)) == []
 
@@ -468,47 +469,12 @@ def test_of_several_lengths_the_one_that_does_best_before_the_window_is_taken(ap
     ask(april, "[retrain]\ntrain_days = [1, 0]\n")
     trained = train(april, as_of=START)
     assert trained.candidate.training_window_days == 0
-    ask(april, "[retrain]\ntrain_days = [21]\n")
+    ask(april, "[retrain]\ntrain_days = [10]\n")
     short = train(april, as_of=START)
-    assert short.candidate.training_window_days == 21
+    assert short.candidate.training_window_days == 10
     assert short.metrics["rows"] < trained.metrics["rows"]
     everything = datasets.training_set(april.problem, april.lake, as_of=START)
     before, _ = datasets.split(april.problem, everything, april.acceptance.window, as_of=START)
     newest = before[KNOWN].max()
     assert isinstance(newest, datetime)
-    assert short.metrics["rows"] == len(before.filter(pl.col(KNOWN) > newest - timedelta(days=21)))
-
-
-# --- spoiled training data, while the newest window is sound
-
-SPOILED: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
-    "shuffled labels": lambda rows: rows.with_columns(pl.col(TARGET).shuffle(seed=0)),
-    "a few days only": lambda rows: datasets.within(rows, 3),
-    "ten times as many alerts": lambda rows: rows.with_columns(pl.col(TARGET) | (pl.int_range(pl.len()) % 4 > 0)),
-    "another unit": lambda rows: rows.with_columns(
-        (pl.col("temperature") - 32) / 1.8, pl.col("delay_mean") * 60, pl.col("carrier_delay_mean") * 60
-    ),
-}
-
-
-def judged(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, moment: datetime) -> Verdict:
-    """The gate's verdict on a challenger whose training data are spoiled, and its newest window is not."""
-    split = datasets.split
-
-    def spoilt(*arguments: Any, **options: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
-        before, held = split(*arguments, **options)
-        return SPOILED[name](before), held
-
-    with monkeypatch.context() as patch:
-        patch.setattr(datasets, "split", spoilt)
-        lifecycle.bring_in(workspace, moment)
-        return gate(workspace, version=train(workspace, as_of=moment).version)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SPOILED)
-@pytest.mark.parametrize("weeks", [2, 4, 6])
-def test_a_challenger_of_spoiled_data_is_refused(
-    trained: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, weeks: int
-) -> None:
-    assert not judged(trained, monkeypatch, name, START + timedelta(weeks=weeks)).ok
+    assert short.metrics["rows"] == len(before.filter(pl.col(KNOWN) > newest - timedelta(days=10)))

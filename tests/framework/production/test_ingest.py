@@ -27,7 +27,6 @@ from my_ml_project.core.store.batch_context import read_context
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production.ingest import Batch, IngestReport, check, ingest, ingest_inbox
-from my_ml_project.shared import PROBLEM
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -185,22 +184,6 @@ def test_a_clean_file_goes_in_whole_and_moves_to_the_archive(shop: Workspace) ->
     assert inbox(shop) == []
     assert archive(shop) == {f"orders/may-{identity(content)[:8]}.parquet": content}
     assert not shop.path("data/quarantine").exists()
-
-
-FEBRUARY = datetime(2013, 2, 1, tzinfo=UTC)
-
-
-def test_a_month_of_the_example_goes_in_whole(empty: Workspace) -> None:
-    for table in PROBLEM.schemas:
-        time = PROBLEM.schemas[table].time
-        assert time
-        january = pl.read_parquet(empty.root / "data" / "example" / f"{table}.parquet").filter(pl.col(time) < FEBRUARY)
-        example = empty.root / f"{table}.parquet"
-        january.write_parquet(example)
-        batch = only(ingest(empty, example, now=NOON))
-        assert batch.ok, str(batch)
-        assert (batch.table, batch.accepted) == (table, len(january))
-        assert len(stored(empty, table)) == batch.accepted
 
 
 def test_without_a_time_rows_arrive_now(shop: Workspace, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From the inbox to predictions, on the example's real batches: run, predict, explain, status, and where they live."""
+"""From the inbox to predictions: run, predict, explain, status, and where they live."""
 
 import dataclasses
 import json
@@ -44,18 +44,16 @@ from my_ml_project.production.predict import (
     predict_rows,
 )
 from my_ml_project.production.status import status
-from my_ml_project.shared.collect import END, KNOWN, TIME, collect
+from problems import AHEAD, KNOWN, START, arrived, source
 
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 DUE = START + timedelta(days=28)
 INSTANT = timedelta(microseconds=1)
-FEBRUARY = datetime(2013, 2, 1, tzinfo=UTC)
+FEBRUARY = datetime(2024, 2, 1, tzinfo=UTC)
 
 
-def example(root: Path, table: str, month: str = "2013") -> pl.DataFrame:
-    """Bundled rows of a month."""
-    rows = pl.read_parquet(root / "data" / "example" / f"{table}.parquet")
-    return rows.filter(pl.col(TIME[table]).dt.strftime("%Y-%m").str.starts_with(month))
+def march() -> pl.DataFrame:
+    """Parcels of March."""
+    return arrived("parcels", START - AHEAD)
 
 
 def tables(workspace: Workspace) -> dict[str, int]:
@@ -76,16 +74,12 @@ def test_a_first_run_goes_from_the_inbox_to_a_champion_that_predicts(trained: Wo
     assert trained.registry.version_by_alias(CHAMPION) == trained.registry.version_by_alias(CHALLENGER)
     assert release.metrics["auc"] > 0.65
     assert (trained.root / "reports" / "version-1.png").read_bytes().startswith(b"\x89PNG")
-    for table, known in KNOWN.items():
-        arrived = example(trained.root, table).filter(known <= START)
-        assert len(rows_of(trained, table)) == len(arrived) > 0
-    flights = example(trained.root, "flights")
-    ahead = flights.filter(pl.col("scheduled").is_between(START, START + timedelta(days=1), closed="right"))
-    outcomes = example(trained.root, "outcomes").filter(pl.col("known") <= START)
-    ahead = ahead.join(outcomes, on="leg", how="anti")
+    for table in KNOWN:
+        assert len(rows_of(trained, table)) == len(arrived(table, START)) > 0
+    ahead = source()["parcels"].filter(pl.col("due").is_between(START, START + AHEAD, closed="right"))
     predicted = rows_of(trained, "predictions")
-    assert predicted.columns == ["leg", "scheduled", "probability", "decision", "version", "made"]
-    assert predicted["leg"].to_list() == ahead.sort("scheduled", "leg")["leg"].to_list()
+    assert predicted.columns == ["parcel", "due", "probability", "decision", "version", "made"]
+    assert predicted["parcel"].to_list() == ahead.sort("due", "parcel")["parcel"].to_list()
     assert set(predicted["version"]) == {1}
     assert set(predicted["made"]) == {START}
     assert not [path for path in (trained.root / "data" / "inbox").rglob("*") if path.is_file()]
@@ -104,7 +98,7 @@ def test_a_second_run_changes_nothing(trained: Workspace) -> None:
         "challenger: not due, 0 days after the last",
         "predicted 0 rows whose outcome is to come, in the table predictions",
         "champion: version 1",
-        "next challenger: from 2013-04-29",
+        "next challenger: from 2024-04-29",
     ]
 
 
@@ -116,13 +110,13 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
 
     monkeypatch.setattr(lifecycle, "repair", refuse)
     shutil.rmtree(empty.root / "mlruns")
-    first = example(empty.root, "outcomes")["known"].min()
+    first = source()["arrivals"]["known"].min()
     assert isinstance(first, datetime)
     done = lifecycle.run(empty, now=first - INSTANT)
     assert done.ok
     assert (done.as_of, done.trained, done.champion, done.next_due, done.predicted) == (None, None, None, None, 0)
     assert str(done).splitlines()[-2:] == ["champion: none", "next challenger: with the next labels"]
-    assert len(rows_of(empty, "flights")) > 0
+    assert len(rows_of(empty, "parcels")) > 0
     assert not (empty.root / "mlruns").exists()
     with pytest.raises(LookupError):
         lifecycle.run(empty, now=first)
@@ -131,18 +125,16 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
 def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
     later = START + timedelta(hours=6)
     done = lifecycle.run(trained, now=later)
-    for table, known in KNOWN.items():
-        assert len(rows_of(trained, table)) == len(example(trained.root, table).filter(known <= later))
-    rows = sum(
-        len(example(trained.root, table).filter(known > START, known <= later)) for table, known in KNOWN.items()
-    )
+    for table in KNOWN:
+        assert len(rows_of(trained, table)) == len(arrived(table, later))
+    rows = sum(len(arrived(table, later, since=START)) for table in KNOWN)
     assert sum(batch.accepted for batch in done.ingested.batches) == rows > 0
     assert str(done).startswith(
         f"ingested {len(done.ingested.batches)} batches, {rows} rows\nchallenger: not due, 0 days after the last\n"
     )
     predicted = rows_of(trained, "predictions")
     assert len(predicted.filter(made=later)) == done.predicted > 0
-    assert predicted["leg"].is_unique().all()
+    assert predicted["parcel"].is_unique().all()
     before = trained.lake.version("collections")
     lifecycle.run(trained, now=later - INSTANT)
     assert trained.lake.version("collections") == before
@@ -167,13 +159,13 @@ def test_a_run_builds_the_training_set_once_and_reads_no_challenger_back(
 
 
 def test_a_broken_batch_goes_to_quarantine_and_the_rest_of_the_run_is_done(trained: Workspace) -> None:
-    inbox = trained.root / "data" / "inbox" / "weather"
+    inbox = trained.root / "data" / "inbox" / "traffic"
     inbox.mkdir(parents=True, exist_ok=True)
     (inbox / "broken.parquet").write_bytes(b"no parquet")
     done = lifecycle.run(trained, now=START)
     assert not done.ok
     assert (done.champion, done.as_of) == (1, START)
-    assert "\n  weather/broken.parquet breaks the contract: " in str(done)
+    assert "\n  traffic/broken.parquet breaks the contract: " in str(done)
     assert len([line for line in str(done).splitlines() if line.startswith("  ")]) == 1
     assert not lifecycle.run(trained, now=START).ok, "it still lies in quarantine"
     shutil.rmtree(trained.root / "data" / "quarantine")
@@ -181,12 +173,12 @@ def test_a_broken_batch_goes_to_quarantine_and_the_rest_of_the_run_is_done(train
 
 
 def test_a_run_shows_the_notes_of_what_it_took(trained: Workspace) -> None:
-    inbox = trained.root / "data" / "inbox" / "outcomes"
+    inbox = trained.root / "data" / "inbox" / "arrivals"
     inbox.mkdir(parents=True, exist_ok=True)
     known = START - timedelta(hours=1)
-    pl.DataFrame({"leg": [90_000_001], "known": [known], "late": [True]}).write_parquet(inbox / "own.parquet")
+    pl.DataFrame({"parcel": [90_000_001], "known": [known], "late": [True]}).write_parquet(inbox / "own.parquet")
     done = lifecycle.run(trained, now=START)
-    assert "\n  outcomes/own.parquet: 1 rows; 1 of 1 keys are of no row in flights\n" in str(done)
+    assert "\n  arrivals/own.parquet: 1 rows; 1 of 1 keys are of no row in parcels\n" in str(done)
     assert done.ok
 
 
@@ -211,7 +203,7 @@ def test_where_no_challenger_can_be_trained_the_champion_goes_on_predicting(
 
 
 def test_there_is_nothing_to_predict_or_explain_by_without_a_champion(empty: Workspace) -> None:
-    file = empty.root / "data" / "example" / "flights.parquet"
+    file = empty.root / "parcels.parquet"
     for work in (lambda: predict(empty, file), lambda: explain(empty, "1"), lambda: champion(empty)):
         with pytest.raises(Refused, match="there is no champion yet: run"):
             work()
@@ -232,34 +224,34 @@ def test_rows_are_predicted_ahead_once_for_each_version(trained: Workspace) -> N
 
 
 def test_as_many_other_rows_at_the_same_time_are_predicted_too(trained: Workspace) -> None:
-    april = example(trained.root, "flights", "2013-04").filter(pl.col("scheduled") > START + timedelta(days=2))
+    april = source()["parcels"].filter(pl.col("due") > START + timedelta(days=2))
     for part in (april[:5], april[5:10]):  # two schedules come at the same time by the clock of the data
         trained.lake.append(
-            "flights",
+            "parcels",
             part.with_columns(
                 pl.lit(START).alias(ARRIVED), pl.lit("b").alias(BATCH), pl.lit(1, dtype=pl.Int64).alias(CONTRACT)
             ),
-            batch=str(part["leg"][0]),
+            batch=str(part["parcel"][0]),
         )
         assert predict_ahead(trained, now=START) == 5
-    legs = set(rows_of(trained, "predictions")["leg"])
-    assert set(april[:10]["leg"]) <= legs
+    legs = set(rows_of(trained, "predictions")["parcel"])
+    assert set(april[:10]["parcel"]) <= legs
     assert predict_ahead(trained, now=START) == 0
 
 
 def test_only_rows_after_now_without_an_outcome_are_predicted_ahead(trained: Workspace) -> None:
     before = rows_of(trained, "predictions")
     trained.releases.append(champion(trained).model_copy(update={"number": 2, "version": 2}))
-    now, known = before["scheduled"][20], before["leg"][-1]
+    now, known = before["due"][20], before["parcel"][-1]
     outcome = pl.DataFrame(
-        {"leg": [known], "known": [START], "late": [True], ARRIVED: [START], BATCH: ["x"], CONTRACT: [1]},
-        schema=rows_of(trained, "outcomes").schema,
+        {"parcel": [known], "known": [START], "late": [True], ARRIVED: [START], BATCH: ["x"], CONTRACT: [1]},
+        schema=rows_of(trained, "arrivals").schema,
     )
-    trained.lake.append("outcomes", outcome, batch="x")
-    expected = before.filter(pl.col("scheduled") > now, pl.col("leg") != known)["leg"].to_list()
+    trained.lake.append("arrivals", outcome, batch="x")
+    expected = before.filter(pl.col("due") > now, pl.col("parcel") != known)["parcel"].to_list()
     assert predict_ahead(trained, now=now) == len(expected)
     assert 0 < len(expected) < len(before) - 20
-    assert rows_of(trained, "predictions").filter(version=2)["leg"].to_list() == expected
+    assert rows_of(trained, "predictions").filter(version=2)["parcel"].to_list() == expected
 
 
 def test_a_champion_whose_feature_is_no_longer_given_says_which(trained: Workspace) -> None:
@@ -269,21 +261,22 @@ def test_a_champion_whose_feature_is_no_longer_given_says_which(trained: Workspa
         features=tuple(name for name in trained.problem.features if name != "weekday"),
         build=lambda rows, history: honest(rows, history).drop("weekday"),
     )
-    file = trained.root / "data" / "example" / "flights.parquet"
+    file = trained.root / "parcels.parquet"
+    march().write_parquet(file)
     with pytest.raises(BadInput, match=r"^features\.build no longer gives weekday, which version 1 takes: keep them"):
         predict(dataclasses.replace(trained, problem=problem), file)
 
 
 def test_a_row_predicted_before_its_time_knows_what_is_known_now_and_no_more(trained: Workspace) -> None:
-    early = datetime(2013, 1, 20, 12, tzinfo=UTC)
+    early = datetime(2024, 3, 20, 12, tzinfo=UTC)
     state = {name: Path("earlier", name) for name in ("inbox", "archive", "quarantine")}
     settings = trained.settings.model_copy(update={"lake": "earlier/lake", **state})
     earlier = dataclasses.replace(trained, settings=settings)
     lifecycle.bring_in(earlier, early)
-    flights = example(trained.root, "flights", "2013-01")
-    near = flights.filter(pl.col("scheduled").is_between(early - timedelta(hours=2), early + timedelta(hours=8)))
+    parcels = source()["parcels"]
+    near = parcels.filter(pl.col("due").is_between(early - timedelta(hours=2), early + timedelta(hours=8)))
     built = features_for(trained, near, now=early)
-    ready = near["scheduled"] - timedelta(hours=2)
+    ready = near["due"] - timedelta(hours=2)
     assert built[AT].to_list() == [min(at, early) for at in ready]
     assert 0 < (ready < early).sum() < len(near)
     assert built.equals(features_for(earlier, near, now=early))
@@ -294,7 +287,7 @@ def test_predictions_are_those_of_the_training_path_row_by_row(trained: Workspac
     release, problem = champion(trained), trained.problem
     known = datasets.training_set(problem, trained.lake, as_of=START)
     some = known.sample(150, seed=3, shuffle=True)
-    requests = some.select(problem.schema.request.names)
+    requests = some.select(problem.schema.public.names)
     answers = predict_rows(trained, release, requests, now=START)
     features = features_for(trained, requests, now=START).select(problem.features)
     assert features.equals(some.select(problem.features))
@@ -307,7 +300,7 @@ def test_predictions_are_those_of_the_training_path_row_by_row(trained: Workspac
 
 
 def test_parquet_and_csv_give_equal_answers_in_the_order_of_their_rows(trained: Workspace) -> None:
-    rows = example(trained.root, "flights", "2013-03").sample(40, seed=1, shuffle=True)
+    rows = march().sample(40, seed=1, shuffle=True)
     rows.write_parquet("some.parquet")
     rows.write_csv("some.csv")
     first = predict(trained, Path("some.parquet"), now=START)
@@ -319,13 +312,13 @@ def test_parquet_and_csv_give_equal_answers_in_the_order_of_their_rows(trained: 
     assert third.out == (default / "some-predicted.csv").as_posix()
     assert str(second) == "40 rows predicted by version 1 -> new/folder/answers.parquet"
     answers = pl.read_parquet(first.out)
-    assert answers["leg"].to_list() == rows["leg"].to_list()
-    assert answers.columns == [*rows.columns, "error", "probability", "decision", "version"]
+    assert answers["parcel"].to_list() == rows["parcel"].to_list()
+    assert answers.columns == [*rows.drop("sender").columns, "error", "probability", "decision", "version"]
     assert answers["error"].null_count() == 40
     assert answers["probability"].null_count() == 0
     assert answers.equals(pl.read_parquet(second.out))
     written = pl.read_csv(third.out)
-    assert written["leg"].to_list() == rows["leg"].to_list()
+    assert written["parcel"].to_list() == rows["parcel"].to_list()
     assert written["probability"].to_list() == pytest.approx(answers["probability"].to_list(), abs=1e-6)
     expected = predict_rows(trained, champion(trained), rows, now=START)
     assert answers["probability"].to_list() == expected["probability"].to_list()
@@ -333,15 +326,15 @@ def test_parquet_and_csv_give_equal_answers_in_the_order_of_their_rows(trained: 
 
 
 def test_the_ending_says_the_format_in_capitals_too(trained: Workspace) -> None:
-    rows = example(trained.root, "flights", "2013-03").head(3)
+    rows = march().head(3)
     rows.write_csv("some.CSV")
     done = predict(trained, Path("some.CSV"), now=START)
     assert done.out.endswith("/some-predicted.CSV")
-    assert pl.read_csv(done.out)["leg"].to_list() == rows["leg"].to_list()
+    assert pl.read_csv(done.out)["parcel"].to_list() == rows["parcel"].to_list()
 
 
 def test_rows_that_break_the_contract_get_their_reasons_and_no_answer(trained: Workspace) -> None:
-    rows = example(trained.root, "flights", "2013-03").head(6).with_row_index()
+    rows = march().head(6).with_row_index()
     bent = rows.with_columns(
         distance=pl.when(pl.col("index") == 1).then(1).when(pl.col("index") == 4).then(7000).otherwise("distance"),
     ).drop("index")
@@ -350,12 +343,12 @@ def test_rows_that_break_the_contract_get_their_reasons_and_no_answer(trained: W
     assert (done.rows, done.invalid, done.ok) == (4, 2, False)
     assert str(done).endswith("-> out.parquet; 2 rows break the contract and have a reason instead")
     answers = pl.read_parquet("out.parquet")
-    assert answers["leg"].to_list() == rows["leg"].to_list()
+    assert answers["parcel"].to_list() == rows["parcel"].to_list()
     reasons = answers["error"].to_list()
     assert [reason is None for reason in reasons] == [True, False, True, True, False, True]
-    assert reasons[1] == "distance belongs to destination"
+    assert reasons[1] == "distance belongs to city"
     assert len(reasons[4].split("; ")) == 2
-    assert "distance belongs to destination" in reasons[4].split("; ")
+    assert "distance belongs to city" in reasons[4].split("; ")
     for column in ("probability", "decision", "version"):
         assert [value is None for value in answers[column]] == [False, True, False, False, True, False]
     clean = predict_rows(trained, champion(trained), rows.drop("index"), now=START)["probability"]
@@ -363,12 +356,12 @@ def test_rows_that_break_the_contract_get_their_reasons_and_no_answer(trained: W
 
 
 def test_a_file_of_broken_rows_alone_has_reasons_alone(trained: Workspace) -> None:
-    rows = example(trained.root, "flights", "2013-03").head(2).with_columns(distance=pl.lit(1, pl.Int16))
+    rows = march().head(2).with_columns(distance=pl.lit(1, pl.Int16))
     rows.write_parquet("bent.parquet")
     done = predict(trained, Path("bent.parquet"), out=Path("out.csv"), now=START)
     assert (done.rows, done.invalid, done.ok) == (0, 2, False)
     answers = pl.read_csv("out.csv")
-    assert answers.columns == [*rows.columns, "error", "probability", "decision", "version"]
+    assert answers.columns == [*rows.drop("sender").columns, "error", "probability", "decision", "version"]
     assert answers["error"].null_count() == 0
     assert answers["probability"].null_count() == len(rows)
 
@@ -376,7 +369,7 @@ def test_a_file_of_broken_rows_alone_has_reasons_alone(trained: Workspace) -> No
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda rows: rows.drop("carrier"), "column carrier is missing"),
+        (lambda rows: rows.drop("courier"), "column courier is missing"),
         (lambda rows: rows.with_columns(late=True), "column late is unknown"),
         (lambda rows: rows.with_columns(distance=pl.lit("far")), "column distance "),
         (lambda rows: rows.head(0), "it has no rows"),
@@ -385,10 +378,10 @@ def test_a_file_of_broken_rows_alone_has_reasons_alone(trained: Workspace) -> No
 )
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_a_file_with_other_columns_is_bad_input(trained: Workspace, change: Any, reason: str, ending: str) -> None:
-    rows = change(example(trained.root, "flights", "2013-03").head(3))
+    rows = change(march().head(3))
     file = Path(f"other.{ending}")
     rows.write_parquet(file) if ending == "parquet" else rows.write_csv(file)
-    with pytest.raises(BadInput, match=f"^other.{ending} breaks the contract of flights: {reason}"):
+    with pytest.raises(BadInput, match=f"^other.{ending} breaks the contract of parcels: {reason}"):
         predict(trained, file, out=Path("out.parquet"), now=START)
     assert not Path("out.parquet").exists()
 
@@ -396,7 +389,7 @@ def test_a_file_with_other_columns_is_bad_input(trained: Workspace, change: Any,
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_answers_that_can_not_be_written_are_bad_input_and_leave_nothing(trained: Workspace, ending: str) -> None:
     file = Path("some.parquet")
-    example(trained.root, "flights", "2013-03").head(3).write_parquet(file)
+    march().head(3).write_parquet(file)
     Path("taken").write_text("a file")
     Path(f"folder.{ending}").mkdir()
     before = sorted(Path.cwd().rglob("*"))
@@ -418,11 +411,11 @@ def test_a_file_that_is_not_there_is_bad_input(trained: Workspace) -> None:
 def test_a_row_is_taken_through_every_stage(trained: Workspace) -> None:
     known = datasets.training_set(trained.problem, trained.lake, as_of=START)
     row = known.row(-5, named=True)
-    told = explain(trained, str(row["leg"]), now=START)
-    flight = example(trained.root, "flights").filter(leg=row["leg"])
-    assert told.raw == json.loads(flight.write_json())[0]
+    told = explain(trained, str(row["parcel"]), now=START)
+    parcel = source()["parcels"].filter(parcel=row["parcel"]).drop("sender")
+    assert told.raw == json.loads(parcel.write_json())[0]
     assert (told.broken, told.version) == ((), 1)
-    assert told.predicted_at == (flight["scheduled"].item() - timedelta(hours=2)).isoformat()
+    assert told.predicted_at == (parcel["due"].item() - timedelta(hours=2)).isoformat()
     assert told.features == json.loads(known.select(trained.problem.features).write_json())[-5]
     probability = champion(trained).predictor.predict(known[-5])[0]
     assert told.answer == {"probability": pytest.approx(probability), "decision": bool(probability >= 0.2)}
@@ -449,10 +442,10 @@ def test_a_row_is_taken_through_every_stage(trained: Workspace) -> None:
 
 
 def test_outcomes_are_told_where_they_are_known(trained: Workspace) -> None:
-    known = rows_of(trained, "outcomes")
+    known = rows_of(trained, "arrivals")
     for late in (True, False):
-        assert explain(trained, str(known.filter(late=late)["leg"][-1]), now=START).outcome is late
-    ahead = explain(trained, str(rows_of(trained, "predictions")["leg"][-1]), now=START)
+        assert explain(trained, str(known.filter(late=late)["parcel"][-1]), now=START).outcome is late
+    ahead = explain(trained, str(rows_of(trained, "predictions")["parcel"][-1]), now=START)
     assert ahead.outcome is None
     assert ahead.predicted_at == START.isoformat()
     assert str(ahead).endswith("outcome       not known yet")
@@ -484,9 +477,9 @@ def test_of_many_classes_a_contribution_is_to_the_likeliest() -> None:
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("99999999", "flights has no row with leg 99999999$"),
-        ("-1", "flights has no row with leg -1$"),
-        ("none", "flights has no row with such a key: column leg has 1 values that are no int, as 'none'$"),
+        ("99999999", "parcels has no row with parcel 99999999$"),
+        ("-1", "parcels has no row with parcel -1$"),
+        ("none", "parcels has no row with such a key: column parcel has 1 values that are no int, as 'none'$"),
     ],
 )
 def test_a_key_that_no_row_has_is_bad_input(trained: Workspace, key: str, reason: str) -> None:
@@ -619,10 +612,10 @@ def test_rows_without_a_key_are_neither_explained_nor_predicted_ahead(
     with pytest.raises(BadInput, match=r"^rows of scraps have no key: mark a column of shared/contract\.py as Key\(\)"):
         explain(scraps, "1")
     assert predict_ahead(scraps, now=START) == 0
-    flights = trained.problem
+    parcels = trained.problem
     for lost in ("key", "event_time"):
         with monkeypatch.context() as patch:
-            patch.setattr(type(flights.schema), lost, property(lambda _: None))
+            patch.setattr(type(parcels.schema), lost, property(lambda _: None))
             assert predict_ahead(trained, now=START - timedelta(days=1)) == 0
 
 
@@ -632,12 +625,12 @@ def test_rows_without_a_key_are_neither_explained_nor_predicted_ahead(
 def test_before_the_first_run_the_status_says_to_run(empty: Workspace) -> None:
     now = status(empty)
     assert (now.champion, now.trained_until, now.labels_until, now.metrics, now.next) == (None, None, None, {}, "run")
-    assert now.batches == {"flights": 0, "departures": 0, "outcomes": 0, "weather": 0}
+    assert now.batches == {"parcels": 0, "traffic": 0, "arrivals": 0}
     assert str(now).splitlines() == [
-        "predicts   outcomes.late (binary)",
+        "predicts   arrivals.late (binary)",
         "champion   none",
         "labels     until no labels yet",
-        "batches    flights 0, departures 0, outcomes 0, weather 0",
+        "batches    parcels 0, traffic 0, arrivals 0",
         "tables in  data/lake",
         "runs in    mlruns",
         "next       run",
@@ -646,61 +639,21 @@ def test_before_the_first_run_the_status_says_to_run(empty: Workspace) -> None:
 
 
 def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> None:
-    weather = trained.lake.open("weather")
-    assert weather is not None
-    weather.optimize.compact()  # a commit that is no batch
+    traffic = trained.lake.open("traffic")
+    assert traffic is not None
+    traffic.optimize.compact()  # a commit that is no batch
     release, now = champion(trained), status(trained)
-    labels = example(trained.root, "outcomes").filter(pl.col("known") <= START)["known"].max()
+    labels = arrived("arrivals", START)["known"].max()
     assert isinstance(labels, datetime)
     assert (now.champion, now.trained_until, now.labels_until) == (1, START, labels)
     assert now.metrics == {name: release.metrics[name] for name in ("auc", "log_loss", "cost")}
-    # files of January, February and March, and of April a day of flights and midnight's weather
-    assert now.batches == {"flights": 4, "departures": 3, "outcomes": 3, "weather": 4}
+    assert now.batches == {"parcels": 1, "traffic": 1, "arrivals": 1}
     assert now.next.startswith("run again when batches have arrived")
     lines = str(now).splitlines()
     figures = f"auc {now.metrics['auc']:.4g}, log_loss {now.metrics['log_loss']:.4g}, cost {now.metrics['cost']:.4g}"
-    assert lines[1] == f"champion   version 1, trained on labels until 2013-04-01: {figures}"
+    assert lines[1] == f"champion   version 1, trained on labels until 2024-04-01: {figures}"
     assert lines[2] == f"labels     until {labels:%Y-%m-%d %H:%M} UTC"
-    assert lines[3] == "batches    flights 4, departures 3, outcomes 3, weather 4"
-
-
-# collect
-
-
-def test_each_row_is_collected_when_it_becomes_known(empty: Workspace) -> None:
-    for table, known in KNOWN.items():
-        rows = example(empty.root, table, "2013-01")
-        times = rows.select(known.alias("known"))["known"].unique().sort()
-        first, second = times[100], times[200]
-        for since, until, expected in (
-            (None, first, rows.filter(known <= first)),
-            (None, first - INSTANT, rows.filter(known < first)),
-            (first, second, rows.filter(known > first, known <= second)),
-        ):
-            inbox = empty.root / f"{table}-{since}-{until:%H%M%S%f}"
-            files = [file for file in collect(empty.root, since, until, inbox) if file.parent.name == table]
-            assert [file.name for file in files] == [f"2013-01-until-{until:%Y%m%dT%H%M%S}.parquet"]
-            assert pl.read_parquet(files[0]).equals(expected)
-            assert not list(inbox.rglob("*.part"))
-
-
-def test_flights_are_known_a_day_ahead(empty: Workspace) -> None:
-    first = example(empty.root, "flights")["scheduled"].min()
-    assert isinstance(first, datetime)
-    day = first - timedelta(days=1)
-    assert collect(empty.root, None, day - INSTANT, empty.root / "inbox") == []
-    assert not (empty.root / "inbox").exists()
-    files = collect(empty.root, None, day, empty.root / "inbox")
-    assert [file.relative_to(empty.root / "inbox").parts[0] for file in files] == ["flights"]
-
-
-def test_the_year_ends(empty: Workspace) -> None:
-    outcomes = {"leg": [1, 2], "known": [END, END + INSTANT], "late": [True, False]}
-    pl.DataFrame(outcomes).write_parquet(empty.root / "data" / "example" / "outcomes.parquet")
-    files = collect(empty.root, datetime(2013, 12, 1, tzinfo=UTC), END + timedelta(days=400), empty.root / "inbox")
-    assert [file.name for file in files] == [f"2013-12-until-{END:%Y%m%dT%H%M%S}.parquet"]
-    assert pl.read_parquet(files[0])["leg"].to_list() == [1]
-    assert collect(empty.root, END, END + timedelta(days=400), empty.root / "inbox") == []
+    assert lines[3] == "batches    parcels 1, traffic 1, arrivals 1"
 
 
 # workspace
@@ -709,7 +662,7 @@ def test_the_year_ends(empty: Workspace) -> None:
 def test_now_is_what_is_given_or_what_the_clock_says(trained: Workspace) -> None:
     assert trained.settings.clock == "data"
     assert trained.now(FEBRUARY) == FEBRUARY
-    assert trained.now() == rows_of(trained, "outcomes")["known"].max()
+    assert trained.now() == rows_of(trained, "arrivals")["known"].max()
     wall = dataclasses.replace(trained, settings=trained.settings.model_copy(update={"clock": "wall"}))
     before = datetime.now(UTC)
     assert before <= wall.now() <= datetime.now(UTC)
@@ -722,7 +675,6 @@ def test_without_labels_the_clock_of_the_data_is_the_wall(empty: Workspace) -> N
 
 
 def test_one_command_that_writes_at_a_time(empty: Workspace) -> None:
-    shutil.rmtree(empty.root / "data")
     other = dataclasses.replace(empty)
     with empty.alone():
         lock = empty.root / "data" / ".lock"
@@ -741,6 +693,5 @@ def test_one_command_that_writes_at_a_time(empty: Workspace) -> None:
 
 
 def test_a_command_that_only_reads_takes_no_lock(empty: Workspace) -> None:
-    shutil.rmtree(empty.root / "data")
     with empty.alone(needed=False):
         assert not (empty.root / "data").exists()

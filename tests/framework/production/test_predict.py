@@ -1,6 +1,7 @@
 """A file of any size, chunk by chunk: answered as at once, written as a whole or not at all, in little memory."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, Field
 
+import problems
 from my_ml_project.core.contracts.schema import Forbidden, Key, Personal, Table, Target, Task
 from my_ml_project.core.errors import BadInput
 from my_ml_project.core.problem import Problem, Recipe
@@ -29,6 +31,7 @@ from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import predict as predict_module
 from my_ml_project.production.predict import PredictionResult, predict, predict_rows
 
+ON_PATH = {"PYTHONPATH": str(Path(problems.__file__).parent)}
 PACKAGE = predict_module.__name__.partition(".")[0]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 ASKED, OUT = Path("asked.parquet"), Path("answers.parquet")
@@ -274,7 +277,7 @@ import os, signal, sys
 from pathlib import Path
 
 from PACKAGE.production import predict as module
-from PACKAGE.shared import PROBLEM
+from problems import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 
 predict_rows, count = module.predict_rows, 0
@@ -296,11 +299,11 @@ module.predict(open_workspace(PROBLEM), Path(sys.argv[1]), out=Path(sys.argv[2])
 
 @pytest.mark.parametrize("out", ["answers.parquet", "answers.csv"])
 def test_a_killed_prediction_leaves_the_file_that_was_there(trained: Workspace, out: str) -> None:
-    march = pl.read_parquet("data/example/flights.parquet").filter(pl.col("scheduled").dt.month() == 3)
+    march = problems.arrived("parcels", problems.START)
     written(march.sample(10, seed=1, shuffle=True), ASKED)
     Path(out).write_text("yesterday's", encoding="utf-8")
     line = [sys.executable, "-c", CHILD, str(ASKED), out]
-    killed = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)
+    killed = subprocess.run(line, env=os.environ | ON_PATH, capture_output=True, encoding="utf-8", check=False)
     assert killed.returncode in {-getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM}, killed.stderr
     assert Path(out).read_text(encoding="utf-8") == "yesterday's"
     done = predict(trained, ASKED, out=Path(out))
@@ -373,7 +376,7 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from PACKAGE.production.predict import predict
-from PACKAGE.shared import PROBLEM
+from problems import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 done = predict(open_workspace(PROBLEM), Path(sys.argv[1]), out=Path(f"{sys.argv[1]}.out.parquet"))
 print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -383,12 +386,14 @@ print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a peak of memory")
 @pytest.mark.parametrize(("ending", "most"), [("parquet", 1.35), ("csv", 2)])
-def test_memory_does_not_grow_with_the_file(trained: Workspace, ending: str, most: float) -> None:
-    march = pl.read_parquet(trained.root / "data" / "example" / "flights.parquet").head(5_000)
+@pytest.mark.usefixtures("trained")
+def test_memory_does_not_grow_with_the_file(ending: str, most: float) -> None:
+    march = problems.arrived("parcels", problems.START).head(1_000)
     peaks = []
     for n in (150_000, 1_500_000):
         file = written(pl.concat([march] * (n // len(march))), Path(f"{n}.{ending}"))
-        done = subprocess.run([sys.executable, "-c", PEAK, file], capture_output=True, encoding="utf-8", check=True)
+        line = [sys.executable, "-c", PEAK, file]
+        done = subprocess.run(line, env=os.environ | ON_PATH, capture_output=True, encoding="utf-8", check=True)
         rows, peak = map(int, done.stdout.split())
         assert rows == n
         peaks.append(peak)

@@ -20,10 +20,10 @@ from my_ml_project.production import lifecycle, model_card
 from my_ml_project.production import promote as promote_module
 from my_ml_project.production.predict import features_for, predict_rows
 from my_ml_project.production.promote import promote, publish, repair, rollback
+from problems import START
 
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
-MARCH = datetime(2013, 3, 1, tzinfo=UTC)
-NOW = datetime(2013, 4, 2, 12, tzinfo=UTC)
+MARCH = datetime(2024, 3, 20, tzinfo=UTC)
+NOW = datetime(2024, 4, 2, 12, tzinfo=UTC)
 METRICS = {"auc": 0.75, "linear.auc": 0.7, "rows": 1000.0, "window_rows": 3000.0}
 OTHER = {"seed": 3}
 
@@ -101,7 +101,7 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(tracked, 
     assert release.classes == ()
     assert release.threshold == pytest.approx(1 / (1 + 4))
     assert list(release.features) == list(trained.problem.features)
-    assert {name for name, text in release.features.items() if text} == {"carrier", "destination"}
+    assert {name for name, text in release.features.items() if text} == {"courier", "city"}
     assert release.metrics == METRICS
     assert release.parameters == trained.parameters.model_dump() | OTHER
     assert release.tables == datasets.versions(trained.problem, trained.lake)
@@ -114,11 +114,12 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(tracked, 
 
 
 def test_a_refit_reads_the_versions_of_the_tables_that_training_read(trained: Workspace) -> None:
-    tables = datasets.versions(trained.problem, trained.lake) | {"outcomes": 0}
-    challenge(trained, as_of=MARCH, tables=tables)
+    lifecycle.bring_in(trained, NOW)
+    tables = datasets.versions(trained.problem, trained.lake) | {"arrivals": 0}
+    challenge(trained, as_of=NOW, tables=tables)
     done = promote(trained, now=NOW)
-    assert done.rows == len(datasets.training_set(trained.problem, trained.lake, as_of=MARCH, versions=tables))
-    assert done.rows < len(datasets.training_set(trained.problem, trained.lake, as_of=MARCH))
+    assert done.rows == len(datasets.training_set(trained.problem, trained.lake, as_of=NOW, versions=tables))
+    assert done.rows < len(datasets.training_set(trained.problem, trained.lake, as_of=NOW))
     assert serving(trained).tables == tables
 
 
@@ -126,8 +127,8 @@ def test_golden_requests_are_the_newest_rows_with_what_the_pipeline_answers(trai
     release = serving(trained)
     newest = datasets.training_set(trained.problem, trained.lake, as_of=START).tail(20)
     golden = release.golden
-    assert [row["leg"] for row in golden.requests] == newest["leg"].to_list()
-    assert {tuple(row) for row in golden.requests} == {tuple(trained.problem.schema.request.names)}
+    assert [row["parcel"] for row in golden.requests] == newest["parcel"].to_list()
+    assert {tuple(row) for row in golden.requests} == {tuple(trained.problem.schema.request.public.names)}
     features = pl.DataFrame(golden.features, schema=newest.select(list(release.features)).schema, strict=False)
     assert features.equals(newest.select(list(release.features)), null_equal=True)
     assert np.allclose(release.predictor.predict(newest), golden.answers, rtol=0, atol=1e-6)
@@ -139,7 +140,7 @@ def test_a_typical_row_has_the_median_numbers_and_the_most_frequent_texts(traine
     reference = serving(trained).reference
     assert list(reference) == list(trained.problem.features)
     assert reference["distance"] == rows["distance"].median()
-    assert reference["carrier"] == rows["carrier"].value_counts(sort=True)["carrier"][0]
+    assert reference["courier"] == rows["courier"].value_counts(sort=True)["courier"][0]
 
 
 def test_a_refused_challenger_moves_nothing(tracked, trained: Workspace) -> None:

@@ -21,8 +21,8 @@ from my_ml_project.production.service import logged_requests, smoke_test
 from my_ml_project.production.service.request_log import LoggedBatch, RequestLog
 from my_ml_project.production.service.serving_model import ServingModel
 from my_ml_project.production.service.smoke_test import checks
+from problems import START
 
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 DAY = timedelta(days=1)
 
 
@@ -34,11 +34,11 @@ def asking(workspace: Workspace, **change: object) -> Workspace:
     return changed
 
 
-def flights(workspace: Workspace, *, since: datetime, until: datetime) -> pl.DataFrame:
-    """Flights of the lake by their scheduled departure."""
+def parcels(workspace: Workspace, *, since: datetime, until: datetime) -> pl.DataFrame:
+    """Parcels of the lake by when they are due."""
     schema = workspace.problem.schema
-    rows = workspace.lake.scan(schema).filter(pl.col("scheduled") > since, pl.col("scheduled") <= until)
-    return rows.select(schema.names).sort("scheduled", "leg").collect()
+    rows = workspace.lake.scan(schema).filter(pl.col("due") > since, pl.col("due") <= until)
+    return rows.select(schema.names).sort("due", "parcel").collect()
 
 
 def serve(workspace: Workspace, rows: pl.DataFrame, *, now: datetime) -> None:
@@ -73,7 +73,7 @@ def test_what_was_predicted_ahead_is_held_against_its_labels(trained: Workspace)
     lifecycle.bring_in(trained, START + 2 * DAY)
     (finding,) = logged_requests.findings(trained, release, now=START + 2 * DAY)
     known = trained.lake.scan(trained.problem.labels).filter(pl.col("known") <= START + 2 * DAY).collect()
-    came = made.join(known, on="leg")
+    came = made.join(known, on="parcel")
     assert finding.detail.endswith(f"({len(came)} labels)")
     assert 0 < (came["decision"] == came["late"]).sum() < len(came)
 
@@ -83,11 +83,11 @@ def test_what_was_predicted_ahead_is_held_against_its_labels(trained: Workspace)
 
 @pytest.fixture
 def asked(trained: Workspace) -> Workspace:
-    """The trained project two days on, in which the service was asked for a day's flights when they were due."""
+    """The trained project two days on, in which the service was asked for a day's parcels when they were due."""
     lifecycle.bring_in(trained, START + 2 * DAY)
     for hour in range(0, 24, 4):
         due = START + timedelta(hours=hour + 2)
-        rows = flights(trained, since=due, until=due + timedelta(hours=4))
+        rows = parcels(trained, since=due, until=due + timedelta(hours=4))
         if not rows.is_empty():
             serve(trained, rows, now=START + timedelta(hours=hour + 4))
     return trained
@@ -96,31 +96,31 @@ def asked(trained: Workspace) -> Workspace:
 def test_requests_keep_the_contract_and_have_the_features_of_training(asked: Workspace) -> None:
     findings = found(asked, START + DAY)
     rows = asked.lake.read("requests", {}).collect()
-    assert len(rows) > 200
+    assert len(rows) > 40
     assert {name: findings[name].state for name in ("contract of requests", "training-serving skew")} == {
         "contract of requests": State.FINE,
         "training-serving skew": State.FINE,
     }
     assert findings["contract of requests"].detail == f"{len(rows)} rows keep it"
-    assert findings["training-serving skew"].detail == "features of 200 requests are those of training"
+    assert findings["training-serving skew"].detail == f"features of {len(rows)} requests are those of training"
 
 
 def test_a_feature_that_was_served_otherwise_is_an_alarm_that_names_it(asked: Workspace) -> None:
-    rewritten(asked, pl.col("_features").str.replace(r'"humidity":[\d.]+', '"humidity":1.5'))
+    rewritten(asked, pl.col("_features").str.replace(r'"speed":[\d.]+', '"speed":1.5'))
     finding = found(asked, START + DAY)["training-serving skew"]
-    assert (finding.state, finding.detail) == (State.ALARM, "humidity of requests differ")
+    assert (finding.state, finding.detail) == (State.ALARM, "speed of requests differ")
 
 
 def test_versions_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Workspace) -> None:
-    rewritten(asked, pl.lit('{"flights": 999}').alias("_tables"))
+    rewritten(asked, pl.lit('{"parcels": 999}').alias("_tables"))
     finding = found(asked, START + DAY)["training-serving skew"]
     assert finding.state is State.FINE
-    assert finding.detail.endswith("; 200 can't be computed again: their tables' versions are gone")
+    assert finding.detail.endswith("can't be computed again: their tables' versions are gone")
 
 
 def test_files_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Workspace) -> None:
     again = dataclasses.replace(asked)  # reads the tables anew
-    for file in (asked.root / "data" / "lake" / "weather").glob("*.parquet"):
+    for file in (asked.root / "data" / "lake" / "traffic").glob("*.parquet"):
         file.unlink()
     rows = request_table.logged_requests(again.problem, again.lake, now=START + DAY, back=DAY).sort("_served")
     finding = logged_requests._skew(again, champion(again), rows)
@@ -136,7 +136,7 @@ def test_requests_that_break_the_contract_are_an_alarm_where_they_are_many(asked
 
 
 def test_a_request_that_breaks_a_rule_is_kept_without_an_answer(trained: Workspace) -> None:
-    rows = flights(trained, since=START, until=START + DAY).head(3)
+    rows = parcels(trained, since=START, until=START + DAY).head(3)
     serve(trained, rows.with_columns(distance=pl.Series([1, *rows["distance"][1:]])), now=START)
     kept = trained.lake.read("requests", {}).sort("_nth").collect()
     assert kept["_answer"].is_null().to_list() == [True, False, False]
@@ -195,15 +195,15 @@ def test_a_sound_candidate_answers_as_recorded_in_time_and_what_was_asked_lately
 def test_a_candidate_that_is_slow_or_answers_otherwise_than_its_record_is_refused(trained: Workspace) -> None:
     release = champion(trained)
     first, *others = release.golden.requests
-    golden = release.golden.model_copy(update={"requests": [first | {"carrier": "YV"}, *others]})
-    assert first["carrier"] != "YV"
+    golden = release.golden.model_copy(update={"requests": [first | {"courier": "truck"}, *others]})
+    assert first["courier"] != "truck"
     strict = asking(trained, canary={"latency_ms": 0.001})
     answers = by_name(checks(strict, release.model_copy(update={"golden": golden}), now=release.trained_until))
     assert {name for name, check in answers.items() if not check.passed} == {
         "golden requests",
         "latency",
     }
-    assert answers["golden requests"].detail.startswith("features carrier")
+    assert answers["golden requests"].detail.startswith("features courier")
     assert answers["latency"].detail.endswith("ms a request (at most 0.001)")
     assert answers["replay"].detail == "no recent requests"
 
@@ -212,7 +212,7 @@ def test_requests_that_were_late_when_they_were_asked_are_answered_by_a_candidat
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ML_SERVE_ROWS", "5")
-    rows = flights(trained, since=START - 6 * DAY, until=START - 5 * DAY)
+    rows = parcels(trained, since=START - 6 * DAY, until=START - 5 * DAY)
     serve(trained, rows, now=START)
     answers = by_name(checks(trained, champion(trained), now=START + 6 * DAY))
     assert answers["replay"].detail.startswith(f"{len(rows)} recent requests answered")

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,19 @@ from typing import Any
 import polars as pl
 import pytest
 
+import problems
 from my_ml_project.core.errors import BadInput
 from my_ml_project.core.store.request_log import TABLE
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production.service.serve import ServerStopped, serve
-from my_ml_project.shared import PROBLEM
+from problems import PROBLEM, START
 
-PACKAGE = serve.__module__.partition(".")[0]
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
+ON_PATH = {"PYTHONPATH": str(Path(problems.__file__).parent)}
 PATIENCE = 60  # seconds for what must happen
-ALONE = f"""
+ALONE = """
 import sys
 sys.modules |= dict.fromkeys("sklearn skl2onnx onnx mlflow matplotlib scipy sqlalchemy requests httpx2".split())
-from {PACKAGE}.cli import main
+from console import main
 main()
 """  # as where nothing but the dependencies of run time is installed
 
@@ -86,7 +85,7 @@ class Running:
 @contextmanager
 def running(folder: Path, **limits: float) -> Iterator[Running]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("ML_")}
-    env |= {f"ML_{name.upper()}": str(value) for name, value in limits.items()}
+    env |= {f"ML_{name.upper()}": str(value) for name, value in limits.items()} | ON_PATH
     line = [sys.executable, "-c", ALONE, "serve", "--port", "0", "--now", f"{START:%Y-%m-%d}"]
     process = subprocess.Popen(line, cwd=folder, env=env, stderr=subprocess.PIPE, encoding="utf-8")
     try:
@@ -113,11 +112,11 @@ def server(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def asked(trained_folder: Path) -> Json:
-    """A request of flights of the lake that are still to come."""
+    """A request of parcels of the lake that are still to come."""
     workspace = open_workspace(PROBLEM, root=trained_folder)
     schema = workspace.problem.schema
-    coming = workspace.lake.scan(schema).filter(pl.col("scheduled") > START).select(schema.names)
-    rows = coming.sort("scheduled", "leg").head(2).collect().to_dicts()
+    coming = workspace.lake.scan(schema).filter(pl.col("due") > START).select(schema.names)
+    rows = coming.sort("due", "parcel").head(2).collect().to_dicts()
     return {
         "rows": [{name: v.isoformat() if hasattr(v, "isoformat") else v for name, v in row.items()} for row in rows]
     }
@@ -197,8 +196,19 @@ def test_a_request_that_is_no_http_gets_a_clear_answer(server: Running, asked: J
 def test_uvicorn_serves_the_application_in_several_processes(trained_folder: Path, tmp_path: Path, asked: Json) -> None:
     folder = copied(trained_folder, tmp_path / "project")
     env = {name: value for name, value in os.environ.items() if not name.startswith("ML_")}
-    line = [sys.executable, "-m", "uvicorn", f"{PACKAGE}.app:app", "--workers", "2", "--port", "0", "--no-use-colors"]
-    moment = {"ML_NOW": START.isoformat()}
+    line = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--factory",
+        "console:make_app",
+        "--workers",
+        "2",
+        "--port",
+        "0",
+        "--no-use-colors",
+    ]
+    moment = {"ML_NOW": START.isoformat()} | ON_PATH
     process = subprocess.Popen(line, cwd=folder, env=env | moment, stderr=subprocess.PIPE, encoding="utf-8")
     try:
         server = Running(process, started="Uvicorn running on http://127.0.0.1:")

@@ -17,9 +17,9 @@ from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.production.simulation import simulate
 from my_ml_project.production.simulation.simulate import SimulationResult
+from problems import START
 
-FROM, TO = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 14, tzinfo=UTC)
-START = datetime(2013, 4, 1, tzinfo=UTC)  # until when the trained project has labels
+FROM, TO = datetime(2024, 3, 20, tzinfo=UTC), datetime(2024, 3, 26, tzinfo=UTC)
 CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 3\n[window]\ndays = 7\n"
 
 
@@ -55,13 +55,13 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
         for end in (FROM + timedelta(days=4), TO)
     )
     assert found.challengers == 2
-    assert [month.name for month in found.months] == ["2013-03"]
+    assert [month.name for month in found.months] == ["2024-03"]
     total = found.total.metrics
     assert list(total) == ["static", "periodic", "gated"]
     assert total["static"] != total["periodic"]
     assert found.saved_share == pytest.approx(1 - total["gated"]["cost"] / total["static"]["cost"])
     assert f"gated costs {found.saved_share:.1%} less than static" in str(found)
-    assert "plot: reports/simulation-20130308-20130314.png" in str(found)
+    assert "plot: reports/simulation-20240320-20240326.png" in str(found)
     assert Path(found.plot).read_bytes().startswith(b"\x89PNG")
     results = json.loads(Path(found.plot).with_suffix(".json").read_text(encoding="utf-8"))
     assert (results["challengers"], len(results["verdicts"])) == (2, 3), "with the first"
@@ -100,5 +100,5 @@ def test_without_labels_there_is_nothing_to_replay(empty: Workspace) -> None:
 
 def test_what_is_replayed_lies_within_the_labels(quick: Workspace) -> None:
     for start, end in ((FROM, FROM), (START, START + timedelta(days=10))):
-        with pytest.raises(BadInput, match="the lake has labels from 2013-01-01 to 2013-0"):
+        with pytest.raises(BadInput, match="the lake has labels from 2024-03-01 to 2024-0"):
             simulate.simulate(quick, start=start, end=end)

@@ -76,12 +76,12 @@ def planted(tmp_path: Path) -> Callable[..., Path]:
 
 
 @each
-def test_a_notebook_runs(path: Path, trained: Workspace) -> None:
-    run(path, trained.root / "notebooks")
+def test_a_notebook_runs(path: Path, flights: Workspace) -> None:
+    run(path, flights.root / "notebooks")
 
 
-def test_the_first_notebook_shows_a_table_and_a_plot(trained: Workspace) -> None:
-    cells = run(PROJECT / "notebooks" / "start.ipynb", trained.root / "notebooks")["cells"]
+def test_the_first_notebook_shows_a_table_and_a_plot(flights: Workspace) -> None:
+    cells = run(PROJECT / "notebooks" / "start.ipynb", flights.root / "notebooks")["cells"]
     shown = [kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
     assert {"text/html", "image/png"} <= set(shown)
 
@@ -101,9 +101,9 @@ def test_nothing_stands_on_a_notebook() -> None:
     assert standing_on_notebooks(PROJECT) == []
 
 
-def test_a_notebook_that_fails_is_seen(planted: Callable[..., Path], trained: Workspace) -> None:
+def test_a_notebook_that_fails_is_seen(planted: Callable[..., Path], flights: Workspace) -> None:
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        run(planted("1 / 0"), trained.root / "notebooks")
+        run(planted("1 / 0"), flights.root / "notebooks")
 
 
 def test_a_notebook_that_writes_the_package_anew_is_seen(planted: Callable[..., Path]) -> None:

@@ -19,7 +19,9 @@ from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
 from my_ml_project.research import reproduce as module
 from my_ml_project.research.reproduce import reproduce, runs
+from problems import START
 
+DAY = datetime(2013, 4, 1, tzinfo=UTC)  # when the champion of the example was promoted
 PROJECT = Path(my_ml_project.__file__).parents[2]
 PACKAGE = module.__name__.partition(".")[0]
 EXPERIMENTS = [
@@ -27,7 +29,6 @@ EXPERIMENTS = [
     for path in sorted((PROJECT / "src" / PACKAGE / "research" / "experiments").glob("*.py"))
     if path.name != "__init__.py"
 ]
-START = datetime(2013, 4, 1, tzinfo=UTC)  # when the trained project's champion was promoted
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -44,46 +45,57 @@ def done_anew(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def repository(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """The trained project as a repository with its code; runs are made again by this environment's Python."""
+    """The trained project as a repository with its code."""
+    return committed(trained, monkeypatch)
+
+
+@pytest.fixture
+def flights_repository(flights: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The example as a repository with its code, in which runs are made again."""
+    return committed(flights, monkeypatch)
+
+
+def committed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A project as a repository with its code; runs are made again by this environment's Python."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("PYTHONPATH", "src")
     monkeypatch.setattr(module, "PYTHON", (sys.executable,))
-    shutil.copytree(PROJECT / "src", trained.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PROJECT / "src", workspace.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "uv.lock"):
-        shutil.copy(PROJECT / name, trained.root / name)
-    (trained.root / "config" / "params.toml").write_text("seed = 3\n", encoding="utf-8")
-    (trained.root / ".gitignore").write_text("data\nmlruns\nreports\n__pycache__\n", encoding="utf-8")
-    git(trained.root, "init", "--quiet")
-    git(trained.root, "add", ".")
-    git(trained.root, "commit", "--quiet", "--message", "first")
-    return trained
+        shutil.copy(PROJECT / name, workspace.root / name)
+    (workspace.root / "config" / "params.toml").write_text("seed = 3\n", encoding="utf-8")
+    (workspace.root / ".gitignore").write_text("data\nmlruns\nreports\n__pycache__\n", encoding="utf-8")
+    git(workspace.root, "init", "--quiet")
+    git(workspace.root, "add", ".")
+    git(workspace.root, "commit", "--quiet", "--message", "first")
+    return workspace
 
 
 @pytest.mark.slow
-def test_a_run_is_made_again_though_data_came_and_files_were_renamed(repository: Workspace) -> None:
-    done_anew(repository.root, "-m", PACKAGE, "train", "--as-of", "2013-04-01")
-    newest = runs(repository).runs[0]
-    lifecycle.bring_in(repository, START + timedelta(days=2))
-    git(repository.root, "mv", f"src/{PACKAGE}/shared/model.py", f"src/{PACKAGE}/shared/models.py")
-    git(repository.root, "commit", "--quiet", "--message", "rename")
-    found = reproduce(repository, newest.id[:8])
+def test_a_run_is_made_again_though_data_came_and_files_were_renamed(flights_repository: Workspace) -> None:
+    done_anew(flights_repository.root, "-m", PACKAGE, "train", "--as-of", f"{DAY:%Y-%m-%d}")
+    newest = runs(flights_repository).runs[0]
+    lifecycle.bring_in(flights_repository, DAY + timedelta(days=2))
+    git(flights_repository.root, "mv", f"src/{PACKAGE}/shared/model.py", f"src/{PACKAGE}/shared/models.py")
+    git(flights_repository.root, "commit", "--quiet", "--message", "rename")
+    found = reproduce(flights_repository, newest.id[:8])
     assert found.ok, str(found)
     assert found.metrics == len(newest.metrics) > 20
     assert found.models == 1
     assert str(found) == f"run {newest.id[:8]} again: {found.metrics} metrics and 1 models are equal"
-    assert len(runs(repository).runs) == 2, "what was made again is tracked elsewhere"
-    assert list((repository.root / ".git" / "worktrees").glob("*")) == []
+    assert len(runs(flights_repository).runs) == 2, "what was made again is tracked elsewhere"
+    assert list((flights_repository.root / ".git" / "worktrees").glob("*")) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_is_made_again_though_data_came(repository: Workspace, script: Path) -> None:
-    done_anew(repository.root, script.as_posix(), "--fast")
-    newest = runs(repository).runs[0]
-    assert f"{newest.tags['kind']} fast  " in str(runs(repository)).splitlines()[0]
-    lifecycle.bring_in(repository, START + timedelta(days=2))
-    found = reproduce(repository, newest.id)
+def test_an_experiment_is_made_again_though_data_came(flights_repository: Workspace, script: Path) -> None:
+    done_anew(flights_repository.root, script.as_posix(), "--fast")
+    newest = runs(flights_repository).runs[0]
+    assert f"{newest.tags['kind']} fast  " in str(runs(flights_repository)).splitlines()[0]
+    lifecycle.bring_in(flights_repository, DAY + timedelta(days=2))
+    found = reproduce(flights_repository, newest.id)
     assert found.ok, str(found)
     assert found.metrics == len(newest.metrics) > 0
 
@@ -141,7 +153,7 @@ def test_what_differs_is_named(trained: Workspace) -> None:
         ({"commit": ""}, "was made without Git: its code is not known"),
         ({"lock": "another"}, "had another lock than its commit has"),
         ({"commit": "0" * 40}, "commit 00000000 can't be checked out"),
-        ({"tables": '{"flights": 999}'}, r"table flights of run .* can't be read in version 999 any more"),
+        ({"tables": '{"parcels": 999}'}, r"table parcels of run .* can't be read in version 999 any more"),
         ({"command": "[]"}, "was made cell by cell"),
     ],
     ids=["no Git", "another lock", "no such commit", "tables that are gone", "cells"],
@@ -176,14 +188,14 @@ def test_a_command_that_fails_now_is_told(repository: Workspace) -> None:
 
 
 def test_pinned_tables_are_read_as_they_were_and_take_no_rows(trained: Workspace) -> None:
-    before = trained.lake.version("flights")
+    before = trained.lake.version("parcels")
     rows = trained.lake.scan(trained.problem.schema).select(pl.len()).collect().item()
     lifecycle.bring_in(trained, START + timedelta(days=2))
-    then = dataclasses.replace(trained.lake, versions={"flights": before})
-    assert then.version("flights") == before < trained.lake.version("flights")
+    then = dataclasses.replace(trained.lake, versions={"parcels": before})
+    assert then.version("parcels") == before < trained.lake.version("parcels")
     assert then.scan(trained.problem.schema).select(pl.len()).collect().item() == rows
     with pytest.raises(BadInput, match=r"is read in version .* and takes no rows: unset ML_TABLES"):
-        then.append("flights", pl.DataFrame(), batch="x")
+        then.append("parcels", pl.DataFrame(), batch="x")
 
 
 def test_runs_are_listed_the_newest_first_and_none_is_said(trained: Workspace, no_runs: Path, tmp_path: Path) -> None:
