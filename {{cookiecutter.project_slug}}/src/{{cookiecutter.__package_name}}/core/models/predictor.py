@@ -12,9 +12,7 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Task
 from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
-TOLERANCE = (
-    1e-5  # of a difference: absolute for probabilities, for a regression relative to the values' spread, or size
-)
+TOLERANCE = 1e-5  # of a difference: absolute for probabilities, relative to the values' spread for a regression
 
 
 def text_features(problem: Problem, rows: pl.DataFrame) -> dict[str, bool]:
