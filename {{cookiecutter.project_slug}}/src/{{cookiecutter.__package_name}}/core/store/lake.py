@@ -74,12 +74,12 @@ class Lake:
         opened = self.open(table)
         for _ in range(ATTEMPTS):
             seen = opened.version() if opened else -1
+            if opened is not None and opened.transaction_version(batch) is not None:
+                return False
+            if expected not in {None, seen}:
+                raise Conflict(f"table {table} is in version {seen}, not {expected}")
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
-                if opened is not None and opened.transaction_version(batch) is not None:
-                    return False
-                if expected not in {None, seen}:
-                    raise Conflict(f"table {table} is in version {seen}, not {expected}")
                 deltalake.write_deltalake(
                     opened or self.address(table),
                     rows,
