@@ -26,7 +26,6 @@ from my_ml_project.core.contracts.schema import (
     Personal,
     Table,
     Target,
-    Unit,
 )
 from my_ml_project.core.features import windows
 from my_ml_project.core.models.search_space import Search
@@ -58,8 +57,8 @@ class Parcel(Table):
     ordered: date
     courier: Annotated[str, Category(COURIERS, grows=True)]
     city: Annotated[str, Field(examples=["Aston", "Dale"]), Category(tuple(KILOMETRES), grows=True)]
-    distance: Annotated[int, Field(gt=0, lt=1000, examples=[12, 80]), Unit("kilometre")]
-    weight: Annotated[float | None, Field(gt=0), Unit("kilogram")]
+    distance: Annotated[int, Field(gt=0, lt=1000, examples=[12, 80])]
+    weight: Annotated[float | None, Field(gt=0)]
     sender: Annotated[str, Personal()]
     refunded: Annotated[bool, Forbidden("is decided after the parcel was late")]
 
@@ -71,10 +70,10 @@ class Traffic(Table):
     rules: ClassVar = {"speed is that of a road": (nw.col("speed") > 0) | (nw.col("delay") > 0)}
 
     observed: Annotated[datetime, Key(), Known()]
-    speed: Annotated[float, Field(ge=0, lt=150), Unit("kilometre an hour")]
+    speed: Annotated[float, Field(ge=0, lt=150)]
     rain: Annotated[float | None, Field(ge=0)]
-    temperature: Annotated[float, Field(gt=-50, lt=60), Unit("Celsius")]
-    delay: Annotated[int, Field(ge=0, lt=1000), Unit("minute")]
+    temperature: Annotated[float, Field(gt=-50, lt=60)]
+    delay: Annotated[int, Field(ge=0, lt=1000)]
 
 
 class Arrival(Table):

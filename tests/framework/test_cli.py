@@ -21,9 +21,9 @@ from click.testing import CliRunner, Result
 from polars.exceptions import PanicException, PolarsError
 
 import problems
-from my_ml_project import cli as cli_module
 from my_ml_project import shared
 from my_ml_project.cli import NAME, PACKAGE, cli
+from my_ml_project.core import command_line
 from my_ml_project.core.contracts.data_dictionary import data_dictionary
 from my_ml_project.core.errors import BadInput, Refused
 from my_ml_project.core.store.registry import CHALLENGER
@@ -194,7 +194,7 @@ def test_json_is_one_object_on_stdout(
 
 
 def test_json_is_ascii_whatever_is_in_it() -> None:
-    assert cli_module.json({"name": "Zürich ☃"}) == r'{"name":"Z\u00fcrich \u2603"}'
+    assert command_line.json({"name": "Zürich ☃"}) == r'{"name":"Z\u00fcrich \u2603"}'
 
 
 # exit statuses

@@ -170,7 +170,7 @@ def test_every_command_of_the_runbook_works_where_there_is_a_champion(
 
 
 @pytest.mark.parametrize("page", [page for page in PARTS if commands(page)], ids=lambda page: page.stem)
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("flights")
 def test_every_command_of_a_parts_page_works_where_there_is_a_champion(
     page: Path, here: Callable[[str], tuple[int, str]]
 ) -> None:

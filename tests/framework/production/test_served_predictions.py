@@ -16,6 +16,7 @@ from my_ml_project.core.store import request_log as request_table
 from my_ml_project.core.store.releases import Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import gate, lifecycle, promote
+from my_ml_project.production.monitor import monitor
 from my_ml_project.production.predict import champion
 from my_ml_project.production.service import logged_requests, smoke_test
 from my_ml_project.production.service.request_log import LoggedBatch, RequestLog
@@ -67,11 +68,11 @@ def rewritten(workspace: Workspace, *columns: pl.Expr) -> None:
 
 
 def test_what_was_predicted_ahead_is_held_against_its_labels(trained: Workspace) -> None:
-    release = champion(trained)
     made = trained.lake.read("predictions", {}).collect()
-    assert list(logged_requests.findings(trained, release, now=START)) == []
+    assert "predicted ahead" not in [finding.name for finding in monitor(trained, now=START).findings]
     lifecycle.bring_in(trained, START + 2 * DAY)
-    (finding,) = logged_requests.findings(trained, release, now=START + 2 * DAY)
+    findings = monitor(trained, now=START + 2 * DAY).findings
+    (finding,) = (finding for finding in findings if finding.name == "predicted ahead")
     known = trained.lake.scan(trained.problem.labels).filter(pl.col("known") <= START + 2 * DAY).collect()
     came = made.join(known, on="parcel")
     assert finding.detail.endswith(f"({len(came)} labels)")

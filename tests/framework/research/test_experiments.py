@@ -69,10 +69,10 @@ def cells(script: Path) -> list[str]:
 # --- on the example
 
 
-def kept(tracked, name: str, printed: str, trained: Workspace) -> str:
+def kept(tracked, name: str, printed: str, flights: Workspace) -> str:
     """Hold what an experiment left against what it printed: its run."""
     run = run_id(printed)
-    metrics, tags = tracked.metrics(trained.registry, run), tracked.tags(trained.registry, run)
+    metrics, tags = tracked.metrics(flights.registry, run), tracked.tags(flights.registry, run)
     assert (tags["kind"], tags["fast"]) == (name.replace("_", " "), "true")
     assert metrics
     assert all(np.isfinite(list(metrics.values())))
@@ -80,12 +80,12 @@ def kept(tracked, name: str, printed: str, trained: Workspace) -> str:
     assert tags["finding"] in printed
     draws = "figure=" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     name = f"{name.replace('_', '-')}-fast"
-    assert tracked.list_artifacts(trained.registry, run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
-    for file in tracked.list_artifacts(trained.registry, run):
-        shown = (trained.path(trained.settings.reports) / file).read_bytes()
-        assert tracked.read(trained.registry, run, file) == shown
+    assert tracked.list_artifacts(flights.registry, run) == [f"{name}.csv", *([f"{name}.png"] if draws else [])]
+    for file in tracked.list_artifacts(flights.registry, run):
+        shown = (flights.path(flights.settings.reports) / file).read_bytes()
+        assert tracked.read(flights.registry, run, file) == shown
         assert file.endswith(".csv") or shown.startswith(b"\x89PNG")
-    assert 1 < len(result(trained, name)) < 30
+    assert 1 < len(result(flights, name)) < 30
     return run
 
 
@@ -101,20 +101,20 @@ LONGER = ("ablation", "feature_cost")
     ],
 )
 def test_an_experiment_leaves_a_tracked_run_with_figures_a_picture_and_a_table(
-    tracked, name: str, trained: Workspace, ran: Ran
+    tracked, name: str, flights: Workspace, ran: Ran
 ) -> None:
-    kept(tracked, name, ran(name, "--fast"), trained)
+    kept(tracked, name, ran(name, "--fast"), flights)
 
 
 def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_registered(
-    tracked, trained: Workspace, ran: Ran
+    tracked, flights: Workspace, ran: Ran
 ) -> None:
-    registered = trained.registry.version_by_alias("challenger")
+    registered = flights.registry.version_by_alias("challenger")
     printed = ran("challenger", "--fast")
-    run = kept(tracked, "challenger", printed, trained)
-    metrics, tags = tracked.metrics(trained.registry, run), tracked.tags(trained.registry, run)
+    run = kept(tracked, "challenger", printed, flights)
+    metrics, tags = tracked.metrics(flights.registry, run), tracked.tags(flights.registry, run)
     assert {"champion.auc", "challenger.auc", "champion.log_loss", "challenger.log_loss"} < set(metrics)
-    table = result(trained, "challenger-fast")
+    table = result(flights, "challenger-fast")
     assert len(table) == 2
     newest = metrics["champion.log_loss"] - metrics["challenger.log_loss"]
     assert table["lowers the loss by"][0] == pytest.approx(newest)
@@ -123,25 +123,25 @@ def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_re
     assert metrics["gain_lower"] < metrics["gain"]
     assert ("not proven to be better" in printed) == (metrics["gain_lower"] <= 0)
     assert tags["feature"] == "rain"
-    assert trained.registry.version_by_alias("challenger") == registered
-    assert [release.version for release in trained.releases.newest(9)] == [1]
+    assert flights.registry.version_by_alias("challenger") == registered
+    assert [release.version for release in flights.releases.newest(9)] == [1]
 
 
 @pytest.mark.slow
 @each
-def test_an_experiment_runs_as_a_script_of_its_own(tracked, script: Path, trained: Workspace) -> None:
+def test_an_experiment_runs_as_a_script_of_its_own(tracked, script: Path, flights: Workspace) -> None:
     line = [sys.executable, str(script), "--fast"]
-    done = subprocess.run(line, cwd=trained.root, capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(line, cwd=flights.root, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
-    assert tracked.tags(trained.registry, run_id(done.stdout))["fast"] == "true"
+    assert tracked.tags(flights.registry, run_id(done.stdout))["fast"] == "true"
 
 
 @pytest.mark.slow
 @each
-def test_an_experiment_runs_on_all_rows(tracked, script: Path, trained: Workspace, ran: Ran) -> None:
-    tags = tracked.tags(trained.registry, run_id(ran(script.stem)))
+def test_an_experiment_runs_on_all_rows(tracked, script: Path, flights: Workspace, ran: Ran) -> None:
+    tags = tracked.tags(flights.registry, run_id(ran(script.stem)))
     assert tags["fast"] == "false"
-    table = result(trained, tags["kind"].replace(" ", "-"))
+    table = result(flights, tags["kind"].replace(" ", "-"))
     if script.stem == "ablation":
         assert set(PROBLEM.features) < set(table["left out"])
         assert (
@@ -325,14 +325,14 @@ def test_an_experiment_is_cells_that_stand_on_their_own(script: Path) -> None:
 
 
 def test_an_experiment_runs_cell_by_cell_as_in_an_editor(
-    tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tracked, flights: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json", "--fast"])
     names: dict[str, object] = {}
     for number, cell in enumerate(cells(FOLDER / "first_look.py")):
         exec(compile(cell, f"cell {number}", "exec"), names)  # noqa: S102 - as a kernel does
     printed = capsys.readouterr().out
-    metrics, tags = tracked.metrics(trained.registry, run_id(printed)), tracked.tags(trained.registry, run_id(printed))
+    metrics, tags = tracked.metrics(flights.registry, run_id(printed)), tracked.tags(flights.registry, run_id(printed))
     assert set(metrics) == {"rows", "rate"}
     assert f"{metrics['rows']:.0f} flights" in printed
     assert 20_000 < metrics["rows"] < 30_000

@@ -40,5 +40,5 @@ def import_labels(workspace: "Workspace", *, file: Path) -> object:
     return import_annotations(workspace, file)
 
 
-LABELS = Group("labels", commands=[export_rows, import_labels], help="Have rows labelled in Label Studio.")
+LABELS = Group("labels", commands=[export_rows, import_labels], help="Have rows labelled in Label Studio.", no_args_is_help=False)
 PART = Part(commands=(LABELS,))
