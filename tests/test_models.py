@@ -32,7 +32,7 @@ class Swap:
 
 
 IMPORT = "from sklearn.ensemble import HistGradientBoostingClassifier\n"
-PARAMETERS = r"    learning_rate: .*?(?=    blank_share)"
+PARAMETERS = r"    learning_rate: .*?(?=    augment_missing_share)"
 TREES = r"    trees = .*?\n    \)\n"
 SWAPS = {
     "logistic regression": Swap(
@@ -43,7 +43,7 @@ SWAPS = {
             TREES: "    linear = LogisticRegression(C=parameters.c, max_iter=1000)\n",
             r"make_pipeline\(encode, trees\)": "make_pipeline(encode, SimpleImputer(), StandardScaler(), linear)",
         },
-        "c = 0.5\nblank_share = 0.0\nseed = 0\n",
+        "c = 0.5\naugment_missing_share = 0.0\nseed = 0\n",
     ),
     "random forest": Swap(
         {
@@ -53,7 +53,7 @@ SWAPS = {
             ),
             "early_stopping=False, ": "",
         },
-        "n_estimators = 40\nmin_samples_leaf = 20\nblank_share = 0.0\nseed = 0\n",
+        "n_estimators = 40\nmin_samples_leaf = 20\naugment_missing_share = 0.0\nseed = 0\n",
     ),
     "lightgbm": Swap(
         {
@@ -67,7 +67,7 @@ SWAPS = {
             "l2_regularization": "reg_lambda",
         },
         "learning_rate = 0.1\nn_estimators = 60\nnum_leaves = 15\nmin_child_samples = 100\nreg_lambda = 1.0\n"
-        "blank_share = 0.0\nseed = 0\n",
+        "augment_missing_share = 0.0\nseed = 0\n",
         ("lightgbm", "onnxmltools"),
     ),
     "xgboost": Swap(
@@ -82,7 +82,7 @@ SWAPS = {
             "l2_regularization": "reg_lambda",
         },
         "learning_rate = 0.1\nn_estimators = 60\nmax_leaves = 15\nmin_child_weight = 20\nreg_lambda = 1.0\n"
-        "blank_share = 0.0\nseed = 0\n",
+        "augment_missing_share = 0.0\nseed = 0\n",
         ("xgboost-cpu", "onnxmltools"),  # without the 200 MB of CUDA
     ),
 }

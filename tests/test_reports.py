@@ -22,7 +22,7 @@ rows.filter(pl.col("observed").dt.month() == 4).write_parquet(sys.argv[2])
 
 TABLES = {"data": 0, "lifecycle": 3, "model": 3}
 SCRIPTS = "https://cdn.jsdelivr.net/npm/@marimo-team/frontend@"  # of marimo, in a page that it exports
-COST = re.compile(r"From ([0-9.]+) on, decisions cost ([0-9.]+) per 100 rows")
+COST = re.compile(r"At threshold ([0-9.]+), the cost is ([0-9.]+) per 100 rows")
 
 
 @pytest.fixture

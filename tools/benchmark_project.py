@@ -33,9 +33,9 @@ def by_hand(flights: pl.LazyFrame, departures: pl.LazyFrame, weather: pl.LazyFra
     numbers = [pl.col("temperature", "dew_point", "humidity", "wind_speed", "wind_gust")]
     numbers.append(pl.col("precipitation", "pressure", "visibility"))
     observed = weather.select("observed", *numbers).sort("observed")
-    rows = flights.sort("_at").join_asof(
+    rows = flights.sort("_predicted_at").join_asof(
         observed,
-        left_on="_at",
+        left_on="_predicted_at",
         right_on="observed",
         strategy="backward",
         tolerance=LOOKBACK - timedelta(microseconds=1),
@@ -46,8 +46,8 @@ def by_hand(flights: pl.LazyFrame, departures: pl.LazyFrame, weather: pl.LazyFra
         carrier_total=pl.col("delay").cum_sum().over("carrier"),
         carrier_count=pl.col("delay").cum_count().over("carrier"),
     ).cast({"carrier_count": pl.Int64})
-    rows = rows.with_columns(start=pl.col("_at").dt.offset_by(f"-{WINDOW}"))
-    for moment in ("_at", "start"):
+    rows = rows.with_columns(start=pl.col("_predicted_at").dt.offset_by(f"-{WINDOW}"))
+    for moment in ("_predicted_at", "start"):
         rows = rows.sort(moment)
         rows = rows.join_asof(
             running.select("departed", pl.col("total", "count").name.suffix(moment)),
@@ -62,7 +62,7 @@ def by_hand(flights: pl.LazyFrame, departures: pl.LazyFrame, weather: pl.LazyFra
         for what in ("total", "count"):
             column = f"{name}{what}"
             rows = rows.with_columns(
-                (pl.col(f"{column}_at").fill_null(0) - pl.col(f"{column}start").fill_null(0)).alias(column)
+                (pl.col(f"{column}_predicted_at").fill_null(0) - pl.col(f"{column}start").fill_null(0)).alias(column)
             )
         mean = pl.when(pl.col(f"{name}count") > 0).then(pl.col(f"{name}total") / pl.col(f"{name}count"))
         rows = rows.with_columns(mean.alias(f"{name}delay_mean"), pl.col(f"{name}count").alias(f"{name}delay_count"))
@@ -85,7 +85,7 @@ def features() -> dict[str, float]:
         name: pl.read_parquet(f"data/example/{name}.parquet").cast(schema.dtypes)
         for name, schema in problem.schemas.items()
     }
-    rows = tables["flights"].with_columns(_at=pl.col("scheduled") - timedelta(hours=2))
+    rows = tables["flights"].with_columns(_predicted_at=pl.col("scheduled") - timedelta(hours=2))
     names = list(problem.features)
 
     def ours() -> pl.DataFrame:
@@ -159,9 +159,9 @@ def large() -> dict[str, float]:
             since = end - (rows // part - n) * 365 * day
             made = departures(n * part, part, since, since + 365 * day)
             stamped = made.with_columns(
-                _arrived=pl.lit(end), _batch=pl.lit(str(n)), _contract=pl.lit(1, dtype=pl.Int64)
+                _ingested_at=pl.lit(end), _batch=pl.lit(str(n)), _contract=pl.lit(1, dtype=pl.Int64)
             )
-            own.lake.append("departures", stamped.cast({"_arrived": schema.dtypes["departed"]}), batch=str(n))
+            own.lake.append("departures", stamped.cast({"_ingested_at": schema.dtypes["departed"]}), batch=str(n))
         file = Path(folder, "day.parquet")
         departures(rows, 2700, end, end + day).write_parquet(file)
         start = time.perf_counter()

@@ -149,7 +149,7 @@ def prepare(package: str, folder: Path) -> tuple[Server, Server]:
 
     # MLflow's scikit-learn flavour without a signature: MLflow would validate each request by one, and be slower.
     known = datasets.training_set(problem, workspace.lake, as_of=release.trained_until, versions=release.tables)
-    parameters = problem.recipe().parameters.model_validate(release.parameters)
+    parameters = problem.model_spec().parameters.model_validate(release.parameters)
     import_module("mlflow.sklearn").save_model(
         training.fit(problem, parameters, known, check=known.tail(ROWS)).pipeline,
         folder / "model",
@@ -183,7 +183,7 @@ def rows(workspace: Any, release: Any, features_for: Callable[..., Any]) -> tupl
     """The newest raw rows that the service accepts, and their features as numbers and text."""
     pl = import_module("polars")
     schema, now = workspace.problem.schema.request, workspace.now()
-    oldest = now - timedelta(days=workspace.settings.serve_past_days)
+    oldest = now - timedelta(days=workspace.settings.serve_max_age_days)
     found = workspace.lake.scan(schema).select(schema.names).filter(pl.col(schema.event_time) > oldest)
     raw = found.sort(schema.event_time).tail(ROWS).collect()
     raw = pl.concat([raw] * -(-ROWS // len(raw))).head(ROWS)

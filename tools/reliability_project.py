@@ -19,7 +19,7 @@ import polars as pl
 def planted() -> dict[str, object]:
     """On how many of twelve days each fault is blocked, clean days that are, and the CPU seconds of a batch."""
     faults = import_module("tests.core.test_faults")  # the project's own
-    tables = {table: pl.read_parquet(f"data/example/{table}.parquet") for table in faults.KNOWN}
+    tables = {table: pl.read_parquet(f"data/example/{table}.parquet") for table in faults.AVAILABLE_AT}
     with tempfile.TemporaryDirectory() as folder:
         workspace = faults.open_workspace(faults.PROBLEM, root=Path(folder))
         passed = faults.tried(workspace, tables, faults.DAYS)

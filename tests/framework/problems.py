@@ -17,19 +17,19 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from my_ml_project.core.contracts.schema import (
+    AvailableAt,
     Category,
     EventTime,
-    Forbidden,
+    Excluded,
     Frame,
     Key,
-    Known,
     Personal,
     Table,
     Target,
 )
 from my_ml_project.core.features import windows
 from my_ml_project.core.models.search_space import Search
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.problem import ModelSpec, Problem
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -55,12 +55,12 @@ class Parcel(Table):
     parcel: Annotated[int, Field(gt=0), Key()]
     due: Annotated[datetime, EventTime(lead=timedelta(hours=2))]
     ordered: date
-    courier: Annotated[str, Category(COURIERS, grows=True)]
-    city: Annotated[str, Field(examples=["Aston", "Dale"]), Category(tuple(KILOMETRES), grows=True)]
+    courier: Annotated[str, Category(COURIERS, open=True)]
+    city: Annotated[str, Field(examples=["Aston", "Dale"]), Category(tuple(KILOMETRES), open=True)]
     distance: Annotated[int, Field(gt=0, lt=1000, examples=[12, 80])]
     weight: Annotated[float | None, Field(gt=0)]
     sender: Annotated[str, Personal()]
-    refunded: Annotated[bool, Forbidden("is decided after the parcel was late")]
+    refunded: Annotated[bool, Excluded("is decided after the parcel was late")]
 
 
 class Traffic(Table):
@@ -69,7 +69,7 @@ class Traffic(Table):
     table: ClassVar = "traffic"
     rules: ClassVar = {"speed is that of a road": (nw.col("speed") > 0) | (nw.col("delay") > 0)}
 
-    observed: Annotated[datetime, Key(), Known()]
+    observed: Annotated[datetime, Key(), AvailableAt()]
     speed: Annotated[float, Field(ge=0, lt=150)]
     rain: Annotated[float | None, Field(ge=0)]
     temperature: Annotated[float, Field(gt=-50, lt=60)]
@@ -82,7 +82,7 @@ class Arrival(Table):
     table: ClassVar = "arrivals"
 
     parcel: Annotated[int, Field(gt=0), Key()]
-    known: Annotated[datetime, Known()]
+    known: Annotated[datetime, AvailableAt()]
     late: Annotated[bool, Target()]
 
 
@@ -143,9 +143,9 @@ def estimator(parameters: Parameters, categories: list[str]) -> "Pipeline":
     return make_pipeline(encode, trees)
 
 
-def recipe() -> Recipe:
+def model_spec() -> ModelSpec:
     """How the model is made."""
-    return Recipe(Parameters, estimator)
+    return ModelSpec(Parameters, estimator)
 
 
 # --- batches
@@ -154,7 +154,7 @@ FIRST = datetime(2024, 3, 1, tzinfo=UTC)
 START = datetime(2024, 4, 1, tzinfo=UTC)  # when the champion of the fixture `trained` was promoted
 END = datetime(2024, 5, 15, tzinfo=UTC)  # of all that can be collected
 AHEAD = timedelta(days=1)  # a parcel is known this long before it is due
-KNOWN = {"parcels": pl.col("due") - AHEAD, "traffic": pl.col("observed"), "arrivals": pl.col("known")}
+AVAILABLE_AT = {"parcels": pl.col("due") - AHEAD, "traffic": pl.col("observed"), "arrivals": pl.col("known")}
 HALF_HOUR = timedelta(minutes=30)
 
 
@@ -205,15 +205,15 @@ def source() -> dict[str, pl.DataFrame]:
 
 def arrived(table: str, until: datetime, since: datetime | None = None) -> pl.DataFrame:
     """The rows of a table that became known in (since, until]."""
-    due = KNOWN[table] <= until
-    return source()[table].filter(due if since is None else due & (KNOWN[table] > since))
+    due = AVAILABLE_AT[table] <= until
+    return source()[table].filter(due if since is None else due & (AVAILABLE_AT[table] > since))
 
 
 def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:  # noqa: ARG001 - the seam's
     """Bring what arrived in (since, until] into the inbox: a file for each table that has rows."""
     return [
         _write(rows, inbox / table / f"until-{until:%Y%m%dT%H%M%S%f}.parquet")
-        for table in KNOWN
+        for table in AVAILABLE_AT
         if len(rows := arrived(table, until, since))
     ]
 
@@ -228,24 +228,24 @@ def _write(rows: pl.DataFrame, path: Path) -> Path:
 # --- the problem and its configuration
 
 PROBLEM = Problem(
-    subject=Parcel,
+    entity=Parcel,
     tables=(Parcel, Traffic, Arrival),
     features=FEATURES,
     lookback=LOOKBACK,
     build=build,
     collect=collect,
-    recipe=recipe,
+    model_spec=model_spec,
 )
 CONFIG = {
     "params.toml": "trees = 20\nseed = 0\n",
     "settings.toml": 'clock = "data"\n',
     "acceptance.toml": """\
 [decision]
-false_alert = 1.0
-miss = 4.0
+cost_false_positive = 1.0
+cost_false_negative = 4.0
 [window]
 days = 7
-rows = 30
+min_rows = 30
 [at_least]
 auc = 0.65
 [at_most]
@@ -253,17 +253,17 @@ log_loss = 0.7
 calibration_error = 0.15
 [slices]
 columns = ["courier"]
-rows = 30
+min_rows = 30
 at_least = { auc = 0.55 }
-[groups]
+[fairness]
 columns = ["courier"]
-rows = 30
-gap = { auc = 0.5 }
+min_rows = 30
+max_gap = { auc = 0.5 }
 [retrain]
 every_days = 28
 [monitor]
-stale_days = 112
-silent_days = 3
+max_model_age_days = 112
+max_table_age_days = 3
 """,
 }
 PAGES = {

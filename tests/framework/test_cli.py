@@ -25,7 +25,7 @@ from my_ml_project import shared
 from my_ml_project.cli import NAME, PACKAGE, cli
 from my_ml_project.core import command_line
 from my_ml_project.core.contracts.data_dictionary import data_dictionary
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.registry import CHALLENGER
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import gate, ingest, lifecycle
@@ -104,13 +104,13 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         assert result.exit_code == 0
         assert result.stdout.startswith(f"Usage: {NAME} [OPTIONS] [COMMAND] [ARGS]...")
         lines = result.stdout.splitlines()
-        groups = ("Daily:", "Data:", "Model:", "Answers:", "Research:")
+        groups = ("Daily:", "Data:", "Model:", "Predictions:", "Research:")
         names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
         assert [name for name in names if name in groups or name in COMMANDS] == [
             *("Daily:", "run", "status", "monitor"),
             *("Data:", "check", "ingest", "data dictionary", "data erase", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "rollback", "simulate"),
-            *("Answers:", "predict", "explain", "serve"),
+            *("Predictions:", "predict", "explain", "serve"),
             *("Research:", "runs", "reproduce", "tune", "report"),
         ]
         for command in COMMANDS.values():
@@ -217,7 +217,7 @@ def test_the_answer_decides_on_the_exit_status(
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{answer}\n")
 
 
-@pytest.mark.parametrize(("error", "status"), [(BadInput("it is bad"), 2), (Refused("it is bad"), 1)])
+@pytest.mark.parametrize(("error", "status"), [(InputError("it is bad"), 2), (Rejected("it is bad"), 1)])
 def test_the_error_decides_on_the_exit_status(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
@@ -226,7 +226,7 @@ def test_the_error_decides_on_the_exit_status(
 
     monkeypatch.setattr(lifecycle, "run", fail)
     assert complaint(asked("run"), status) == "it is bad"
-    with empty.alone():
+    with empty.exclusive_lock():
         pass
 
 
@@ -243,7 +243,7 @@ def test_a_library_that_is_not_installed_is_one_line_and_a_module_of_ones_own_is
         monkeypatch.setattr(lifecycle, "run", fail)
         result = asked("run")
         if told:
-            assert complaint(result) == "onnx is not installed here, and this command needs it: uv sync"
+            assert complaint(result) == "onnx is not installed, and this command needs it: uv sync"
         else:
             assert result.exception is missing
 
@@ -386,11 +386,11 @@ def test_while_a_command_writes_only_those_that_read_work(
     monkeypatch.setattr(COMMANDS[name], "callback", lambda *_, **__: "done")
     needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1", "labels import": "x.json"}
     words = [needed[name]] if name in needed else []
-    with empty.alone():
+    with empty.exclusive_lock():
         result = asked(*name.split(), *words)
     if name in WRITING:
         lock = empty.root / "data" / ".lock"
-        line = f"another command of this project is at work and holds {lock}: try again when it is done"
+        line = f"another command of this project is running and holds the lock {lock}: try again when it has finished"
         assert complaint(result) == line
     else:
         assert (result.exit_code, result.stderr) == (0, "done\n")
@@ -407,7 +407,7 @@ def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypat
     for command in ("run", "gate", "promote"):
         options = [] if command == "gate" else ["--now", "2024-04-01"]
         told = complaint(asked(command, *options))
-        assert told.startswith(f"MLflow at {address} does not do it: ")
+        assert told.startswith(f"MLflow at {address} failed: ")
         assert told.endswith("; see the setting ML_TRACKING")
     assert asked("explain", "1000").exit_code == 0
     assert trained.lake.version("releases") == before
@@ -427,7 +427,7 @@ def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(
     assert asked("run", "--now", "2024-04-01").exit_code == 0
     judged = trained.registry.version_by_alias(CHALLENGER)
     assert judged is not None
-    assert tracked.version_tags(trained.registry, judged).get("verdict") == "refused"
+    assert tracked.version_tags(trained.registry, judged).get("verdict") == "rejected"
     assert asked("gate").exit_code == 1
     assert gate.challenger(trained).number == 2
 
@@ -458,8 +458,8 @@ def test_what_is_stopped_says_how_to_go_on(
     monkeypatch.setattr(lifecycle, "run", stop)
     assert script("run") == 1
     told = capsys.readouterr()
-    assert (told.out, told.err.strip()) == ("", f"{NAME}: stopped; run again to go on")
-    with empty.alone():
+    assert (told.out, told.err.strip()) == ("", f"{NAME}: stopped; call it again to resume")
+    with empty.exclusive_lock():
         pass
 
 
@@ -472,8 +472,8 @@ def test_progress_goes_to_stderr_and_the_answer_to_stdout(
     assert done.stderr.splitlines() == [
         "collect   since 2024-04-01 00:00",
         "ingest    0 batches, 0 rows",
-        "decide    not due, 0 days after the last",
-        "predict   0 rows whose outcome is to come",
+        "decide    not due, 0 days after the last training",
+        "predict   0 upcoming rows",
     ]
     assert trained.lake.version("releases") == 0
 
@@ -489,12 +489,12 @@ def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empt
         told, answer = process.stderr.read(), process.communicate()[0]
     assert process.returncode == 1
     assert "Traceback" not in told
-    assert told.splitlines()[-1] == f"{NAME}: stopped; run again to go on"
+    assert told.splitlines()[-1] == f"{NAME}: stopped; call it again to resume"
     assert answer == ""
-    assert lifecycle.bring_in(empty, START).ok
+    assert lifecycle.collect_and_ingest(empty, START).ok
     observed = empty.lake.read("traffic", {}).collect()["observed"]
     assert sorted(observed) == sorted(arrived("traffic", START)["observed"])
-    with empty.alone():
+    with empty.exclusive_lock():
         pass
 
 

@@ -28,7 +28,7 @@ import my_ml_project
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts import validation
 from my_ml_project.core.contracts.schema import Frame
-from my_ml_project.core.errors import Refused
+from my_ml_project.core.errors import Rejected
 from my_ml_project.core.models import training
 from my_ml_project.core.settings import Settings
 from my_ml_project.core.store.lake import Lake
@@ -72,11 +72,11 @@ def fill(lake: Lake, tables: Tables, *, arrived: datetime) -> None:
     """Put rows into a lake, as they are ingested."""
     for name, rows in tables.items():
         stamp = pl.lit(arrived).cast(pl.Datetime("us", "UTC"))
-        lake.append(name, rows.with_columns(_arrived=stamp, _batch=pl.lit("1")), batch="1")
+        lake.append(name, rows.with_columns(_ingested_at=stamp, _batch=pl.lit("1")), batch="1")
 
 
 def asked(flights: pl.DataFrame) -> Frame:
-    return nw.from_native(flights.lazy()).with_columns(PROBLEM.schema.predicted.alias("_at"))
+    return nw.from_native(flights.lazy()).with_columns(PROBLEM.schema.predicted_at.alias("_predicted_at"))
 
 
 def built(flights: pl.DataFrame, tables: Tables) -> pl.DataFrame:
@@ -225,7 +225,7 @@ class Given:
 
     def online(self, flights: pl.DataFrame, *, now: datetime, days: int, at_once: int) -> Iterator[pl.DataFrame]:
         """The same from the service, which holds some days of history, in requests of so many flights."""
-        settings = self.workspace.settings.model_copy(update={"serve_past_days": days})
+        settings = self.workspace.settings.model_copy(update={"serve_max_age_days": days})
         serving = ServingModel(replace(self.workspace, settings=settings), self.champion, now=now)
         for rows in flights.iter_slices(at_once):
             answered = serving.predict(rows, now=now)
@@ -274,7 +274,7 @@ def in_duckdb(given: Given) -> pl.DataFrame:
             return nw.from_native(database.read_parquet(str(folder / f"{name}.parquet")))
 
         history = {name: taken(name, rows) for name, rows in given.tables.items()}
-        asked = taken("asked", given.flights).with_columns(PROBLEM.schema.predicted.alias("_at"))
+        asked = taken("asked", given.flights).with_columns(PROBLEM.schema.predicted_at.alias("_predicted_at"))
         features.build(asked, history).to_native().write_parquet(str(folder / "built.parquet"))
     return given.predicted(pl.read_parquet(folder / "built.parquet"))
 
@@ -299,9 +299,9 @@ def test_the_declared_lookback_is_all_that_features_need(
 ) -> None:
     for flight in sample.gather_every(100).iter_slices(1):
         since = flight["scheduled"][0] - 2 * HOUR
-        recent = datasets.recent(PROBLEM, history_of(year), since=since)
-        alone: pl.DataFrame = features.build(asked(flight), recent).collect().to_native()
-        assert alone.equals(fast.filter(pl.col("leg") == flight["leg"][0]))
+        recent = datasets.lookback(PROBLEM, history_of(year), since=since)
+        exclusive_lock: pl.DataFrame = features.build(asked(flight), recent).collect().to_native()
+        assert exclusive_lock.equals(fast.filter(pl.col("leg") == flight["leg"][0]))
 
 
 # --- training sets
@@ -327,9 +327,9 @@ def test_a_training_set_has_every_flight_with_an_outcome_and_its_label(rows: pl.
     assert len(rows) == rows["leg"].n_unique() > 7000
     joined = rows.join(outcomes.with_columns(pl.col("leg").cast(pl.Int64)), on="leg")
     assert (joined["_target"] == joined["late"]).all()
-    assert (joined["_known"] == joined["known"]).all()
-    assert (rows["_at"] == rows["scheduled"] - 2 * HOUR).all()
-    assert rows["_at"].is_sorted()
+    assert (joined["_available_at"] == joined["known"]).all()
+    assert (rows["_predicted_at"] == rows["scheduled"] - 2 * HOUR).all()
+    assert rows["_predicted_at"].is_sorted()
 
 
 def test_what_was_not_known_yet_is_not_trained_on(january: Lake) -> None:
@@ -344,12 +344,12 @@ def test_the_features_leak_nothing_and_one_that_knows_the_outcome_is_named(rows:
         outcomes = history["outcomes"].select("leg", was_late=nw.col("late").cast(nw.Int64))
         return features.build(flights, history).join(outcomes, on="leg", how="left")
 
-    history = datasets.known(PROBLEM, january, as_of=at(2, 2))
-    datasets.require_no_leak(PROBLEM, rows, history)
+    history = datasets.history_as_of(PROBLEM, january, as_of=at(2, 2))
+    datasets.validate_no_leakage(PROBLEM, rows, history)
     spoilt = replace(PROBLEM, build=leaking, features=(*PROBLEM.features, "was_late"))
     leaked = datasets.training_set(spoilt, january, as_of=at(2, 2))
-    with pytest.raises(Refused, match="not known yet: was_late change"):
-        datasets.require_no_leak(spoilt, leaked, history)
+    with pytest.raises(Rejected, match="not available yet: was_late change"):
+        datasets.validate_no_leakage(spoilt, leaked, history)
 
 
 # --- model
@@ -387,7 +387,7 @@ def test_the_model_learns_a_few_flights_by_heart(rows: pl.DataFrame) -> None:
 
 
 def test_the_model_tells_flights_of_the_next_days_apart(rows: pl.DataFrame) -> None:
-    past, coming = rows.filter(pl.col("_known") <= at(1, 24)), rows.filter(pl.col("_at") > at(1, 24))
+    past, coming = rows.filter(pl.col("_available_at") <= at(1, 24)), rows.filter(pl.col("_predicted_at") > at(1, 24))
     fitted = training.fit(PROBLEM, model.Parameters(max_iter=50), past, check=coming)
     assert roc_auc_score(coming["_target"], fitted.predictor.predict(coming)) > 0.6
 
@@ -430,9 +430,9 @@ def test_two_fresh_processes_make_the_same_model_byte_for_byte(rows: pl.DataFram
 
 def test_without_augmentation_a_model_is_byte_for_byte_what_it_was_and_with_it_another(year: Tables) -> None:
     few = built(year["flights"].head(300), year).join(year["outcomes"].rename({"late": "_target"}), on="leg")
-    without = replace(PROBLEM, recipe=lambda: replace(PROBLEM.recipe(), augment=None))
+    without = replace(PROBLEM, model_spec=lambda: replace(PROBLEM.model_spec(), augment=None))
     plain, off, on = (
-        training.fit(problem, model.Parameters(max_iter=5, blank_share=share), few, check=few).onnx
+        training.fit(problem, model.Parameters(max_iter=5, augment_missing_share=share), few, check=few).onnx
         for problem, share in ((without, 0), (PROBLEM, 0), (PROBLEM, 0.5))
     )
     assert plain == off

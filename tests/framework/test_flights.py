@@ -21,7 +21,7 @@ from my_ml_project.production.gate import Verdict, gate
 from my_ml_project.production.ingest import ingest
 from my_ml_project.production.status import status
 from my_ml_project.production.train import train
-from my_ml_project.shared.collect import END, KNOWN, TIME, collect
+from my_ml_project.shared.collect import AVAILABLE_AT, END, TIME, collect
 
 DAY = datetime(2013, 4, 1, tzinfo=UTC)  # when the champion of `flights` was promoted
 FEBRUARY = datetime(2013, 2, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_the_flights_of_a_quarter_lead_to_a_champion_in_one_run(flights: Workspa
     assert now.metrics["auc"] > 0.65
     # files of January, February and March, and of April a day of flights and midnight's weather
     assert now.batches == {"flights": 4, "departures": 3, "outcomes": 3, "weather": 4}
-    for table, known in KNOWN.items():
+    for table, known in AVAILABLE_AT.items():
         stored = flights.lake.read(table, {}).select(pl.len()).collect().item()
         assert stored == len(example(flights.root, table).filter(known <= DAY)) > 0
 
@@ -49,7 +49,7 @@ def test_the_console_script_is_on_the_projects_own_problem(flights: Workspace) -
     line = [sys.executable, "-m", cli.PACKAGE, "monitor", "--json", "--now", f"{DAY:%Y-%m-%d}"]
     done = subprocess.run(line, cwd=flights.root, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
-    assert "contract of flights" in {finding["name"] for finding in json.loads(done.stdout)["findings"]}
+    assert "contract of flights" in {finding["name"] for finding in json.loads(done.stdout)["alerts"]}
 
 
 def test_reports_are_written_on_the_projects_own_problem(flights: Workspace) -> None:
@@ -87,7 +87,7 @@ def test_a_month_of_the_example_goes_in_whole(flights_empty: Workspace) -> None:
 
 
 def test_each_row_is_collected_when_it_becomes_known(flights_empty: Workspace) -> None:
-    for table, known in KNOWN.items():
+    for table, known in AVAILABLE_AT.items():
         rows = example(flights_empty.root, table, "2013-01")
         times = rows.select(known.alias("known"))["known"].unique().sort()
         first, second = times[100], times[200]
@@ -128,7 +128,7 @@ def test_the_year_ends(flights_empty: Workspace) -> None:
 
 SPOILED: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
     "shuffled labels": lambda rows: rows.with_columns(pl.col(TARGET).shuffle(seed=0)),
-    "a few days only": lambda rows: datasets.within(rows, 3),
+    "a few days only": lambda rows: datasets.last_days(rows, 3),
     "ten times as many alerts": lambda rows: rows.with_columns(pl.col(TARGET) | (pl.int_range(pl.len()) % 4 > 0)),
     "another unit": lambda rows: rows.with_columns(
         (pl.col("temperature") - 32) / 1.8, pl.col("delay_mean") * 60, pl.col("carrier_delay_mean") * 60
@@ -146,7 +146,7 @@ def judged(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, mom
 
     with monkeypatch.context() as patch:
         patch.setattr(datasets, "split", spoilt)
-        lifecycle.bring_in(workspace, moment)
+        lifecycle.collect_and_ingest(workspace, moment)
         return gate(workspace, version=train(workspace, as_of=moment).version)
 
 

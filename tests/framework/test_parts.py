@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 import my_ml_project
-from my_ml_project.core.models.evaluation import Answers
-from my_ml_project.core.parts import Check, Event, Finding, Part, State, installed
+from my_ml_project.core.models.evaluation import Predictions
+from my_ml_project.core.parts import Alert, Check, Event, Part, Severity, installed
 from my_ml_project.core.store.candidates import Candidate
 from my_ml_project.core.store.releases import Release
 from my_ml_project.core.workspace import Workspace
@@ -90,7 +90,7 @@ def extended(workspace: Workspace, part: Part) -> Workspace:
     return replace(workspace, problem=replace(workspace.problem, extensions=part))
 
 
-def share_above_half(predictions: Answers) -> float:
+def share_above_half(predictions: Predictions) -> float:
     return float((predictions.prediction > 0.5).mean())
 
 
@@ -114,11 +114,11 @@ def test_a_check_of_ones_own_can_refuse_a_challenger(trained: Workspace) -> None
 
 
 def test_a_check_of_ones_own_is_part_of_monitoring(trained: Workspace) -> None:
-    def battery(_workspace: Workspace, champion: Release, now: datetime) -> Iterator[Finding]:
-        yield Finding("battery", State.ALARM, f"empty, version {champion.version}, {now:%Y}")
+    def battery(_workspace: Workspace, champion: Release, now: datetime) -> Iterator[Alert]:
+        yield Alert("battery", Severity.CRITICAL, f"empty, version {champion.version}, {now:%Y}")
 
     health = monitor(extended(trained, Part(monitor_checks=(battery,))))
-    assert (health.ok, health.urgent[-1].detail) == (False, f"empty, version 1, {trained.now():%Y}")
+    assert (health.ok, health.critical[-1].detail) == (False, f"empty, version 1, {trained.now():%Y}")
 
 
 def test_a_release_check_of_ones_own_can_refuse_a_release(trained: Workspace) -> None:
@@ -214,7 +214,7 @@ def test_the_example_on_the_page_of_extensions_works(
     assert "window of at least 50 rows" in [check.name for check in gate(own).checks if check.passed]
     (release,) = own.releases.newest(1)
     assert [check.name for check in _release_checks(own, release)][-1] == "model below 100 MB"
-    assert "disk" in [finding.name for finding in monitor(own).findings]
+    assert "disk" in [finding.name for finding in monitor(own).alerts]
     notify(own, "run failed", "for a test")
     assert caplog.messages[-1] == "run failed: for a test"
     with TestClient(create_app(own, log_requests=False)) as client:
@@ -235,5 +235,5 @@ def test_a_command_of_ones_own_is_listed_and_runs(trained: Workspace, tmp_path: 
     assert re.search(r"^  releases +List the newest releases\.$", said("--help"), re.MULTILINE)
     assert re.fullmatch(r"1  version 1  \d{4}-\d\d-\d\d\n", said("releases", "--n", "1"))
     extensions.write_text("commands=(", encoding="utf-8")
-    assert "shared can't be imported, nor its commands: SyntaxError" in said("--help")
+    assert "could not import shared and its commands: SyntaxError" in said("--help")
     assert "Daily:" in said("--help")

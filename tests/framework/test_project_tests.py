@@ -13,7 +13,7 @@ import my_ml_project
 PROJECT = Path(my_ml_project.__file__).parents[2]
 PACKAGE = my_ml_project.__name__
 
-ROLES = "Category, EventTime, Forbidden, Key, Known, Nulls, Personal, Table, Target"
+ROLES = "Category, EventTime, Excluded, Key, Known, Nulls, Personal, Table, Target"
 CONTRACT = f"""
 from datetime import datetime, timedelta
 from typing import Annotated, ClassVar
@@ -54,17 +54,17 @@ class Loan(Table):
     loan: Annotated[int, Field(ge=0), Key()]
     begins: Annotated[datetime, EventTime(lead=timedelta(hours=1))]
     person: Annotated[str, Personal()]
-    origin: Annotated[str | None, Forbidden("the law")]
+    origin: Annotated[str | None, Excluded("the law")]
     income: Annotated[float, Field(gt=0)]
     years: Annotated[int | None, Field(gt=0)]
 
 class Repayment(Table):
     table: ClassVar = "repayments"
     loan: Annotated[int, Field(ge=0), Key()]
-    ended: Annotated[datetime, Known()]
+    ended: Annotated[datetime, AvailableAt()]
     repaid: Annotated[bool, Target()]
 
-SUBJECT = Loan
+ENTITY = Loan
 TABLES = (Repayment, Loan)
 """,
     """
@@ -87,10 +87,10 @@ class Visit(Table):
     site: Annotated[str, Category(("a", "b", "c", "d")), Key()]
     at: Annotated[datetime, EventTime(), Key()]
     pages: Annotated[int | None, Field(ge=1, le=9), Nulls(at_most=0.05)]
-    known: Annotated[datetime, Known()]
+    known: Annotated[datetime, AvailableAt()]
     went: Annotated[str | None, Target()]
 
-SUBJECT = Visit
+ENTITY = Visit
 TABLES = (Visit,)
 """,
     """
@@ -110,7 +110,7 @@ class Loaf(Table):
     baker: str
     weight: Annotated[float, Field(gt=0), Target()]
 
-SUBJECT = Loaf
+ENTITY = Loaf
 TABLES = (Loaf,)
 """,
     """
@@ -134,7 +134,7 @@ class Answer(Table):
     number: Annotated[str, Key()]
     hours: Annotated[float, Field(ge=0, le=100), Target()]
 
-SUBJECT = Ticket
+ENTITY = Ticket
 TABLES = (Ticket, Answer)
 """,
     """

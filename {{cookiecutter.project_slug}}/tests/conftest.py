@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from {{cookiecutter.__package_name}} import cli
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample_tables
-from {{cookiecutter.__package_name}}.core.models.evaluation import Gain
+from {{cookiecutter.__package_name}}.core.models.evaluation import PairedComparison
 from {{cookiecutter.__package_name}}.core.store.registry import Registry
 from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_workspace
 from {{cookiecutter.__package_name}}.production import gate
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 ROWS, PARTS = 500, 3
 DAY = timedelta(days=1)
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
-ACCEPTANCE = "[window]\ndays = 1\nrows = 2\n[canary]\non = false\n"
+ACCEPTANCE = "[window]\ndays = 1\nmin_rows = 2\n[smoke_test]\nenabled = false\n"
 
 Tables = dict[str, pl.DataFrame]
 Arrivals = list[tuple[datetime, Tables]]
@@ -46,17 +46,17 @@ def _own_settings_and_lenient_gate() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith(("ML_", "MLFLOW_", "OPTUNA_")):
                 patch.delenv(name)
-        patch.setattr(gate, "gain", lambda ours, *_, **__: Gain(1.0, 1.0, len(ours)))
+        patch.setattr(gate, "loss_reduction", lambda ours, *_, **__: PairedComparison(1.0, 1.0, len(ours)))
         yield
 
 
 @pytest.fixture(scope="session")
 def arrivals() -> Arrivals:
     """Sample rows in the order in which they become known: a time, and the rows of each table since the one before."""
-    tables = sample_tables(PROBLEM.subject, PROBLEM.tables, ROWS)
+    tables = sample_tables(PROBLEM.entity, PROBLEM.tables, ROWS)
     short = [name for name, rows in tables.items() if len(rows) < PARTS]
     assert not short, f"sample rows of {short} break their rules: give the fields `examples` that keep them"
-    known = {name: _known(name, rows) for name, rows in tables.items()}
+    known = {name: _available_at(name, rows) for name, rows in tables.items()}
     labelled = sorted(known[PROBLEM.labels.name])
     moments: list[datetime] = [labelled[len(labelled) * part // PARTS - 1] for part in range(1, PARTS)]
     moments.append(max(time for times in known.values() for time in times))
@@ -70,11 +70,11 @@ def arrivals() -> Arrivals:
     ]
 
 
-def _known(name: str, rows: pl.DataFrame) -> pl.Series:
+def _available_at(name: str, rows: pl.DataFrame) -> pl.Series:
     """When each row of a table became known; the rows of a table without a time arrive day by day."""
     schema = PROBLEM.schemas[name]
     if schema.time:
-        known: pl.Series = nw.from_native(rows).select(known=schema.known)["known"].to_native()
+        known: pl.Series = nw.from_native(rows).select(known=schema.available_at)["known"].to_native()
         return known
     part = pl.int_range(len(rows), eager=True) * PARTS // len(rows)
     return pl.select(BEGINNING + part * pl.lit(DAY)).to_series()

@@ -83,4 +83,4 @@ def test_a_champion_answers_where_the_libraries_of_training_are_not_installed(
     rows.write_parquet(there.root / "asked.parquet")
     done = python(WITHOUT_TRAINING.format(missing=not_served(), package=PACKAGE), there.root)
     assert (done.stdout.split(), done.returncode) == (["2", "3", "1"], 0), done.stderr
-    assert "version 1 serves; MLflow follows with the next run" in done.stderr
+    assert "version 1 serves; MLflow will be updated by the next run" in done.stderr

@@ -21,7 +21,7 @@ from polars.testing import assert_frame_equal
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import Frame
-from {{cookiecutter.__package_name}}.core.errors import Refused
+from {{cookiecutter.__package_name}}.core.errors import Rejected
 from {{cookiecutter.__package_name}}.core.models import onnx as export
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -31,12 +31,12 @@ from {{cookiecutter.__package_name}}.production.train import train
 from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 PACKAGE = training.__name__.partition(".")[0]
-SUBJECT = PROBLEM.schema
+ENTITY = PROBLEM.schema
 
 
 def asked(workspace: Workspace) -> pl.DataFrame:
     """The rows of the subject as one asks for their predictions."""
-    return workspace.lake.scan(SUBJECT).select(SUBJECT.request.names).collect()
+    return workspace.lake.scan(ENTITY).select(ENTITY.request.names).collect()
 
 
 def answers(workspace: Workspace) -> pl.DataFrame:
@@ -98,9 +98,9 @@ def test_a_row_that_violates_a_rule_goes_to_quarantine_with_the_rule(
     broken.write_parquet("batch.parquet")
     _, said = command("ingest", "batch.parquet", "--table", table)
     (batch,) = said["batches"]
-    assert batch["counts"] == {f"{column} is given": 1}
+    assert batch["counts"] == {f"{column} is not null": 1}
     quarantined = pl.read_parquet(workspace.root / batch["quarantine"] / "rejected.parquet")
-    assert quarantined["_rules"].to_list() == [[f"{column} is given"]]
+    assert quarantined["_violations"].to_list() == [[f"{column} is not null"]]
     assert stored(workspace, table) == (0 if batch["rejected"] else len(rows) - 1)
 
 
@@ -148,7 +148,7 @@ def spoiling(factor: float) -> Callable[[Any, dict[str, bool]], onnx.ModelProto]
     """An export that multiplies the model's answers."""
 
     def exported(estimator: Any, features: dict[str, bool]) -> onnx.ModelProto:
-        model = onnx.load_from_string(export.export(PROBLEM.recipe(), estimator, features))
+        model = onnx.load_from_string(export.export(PROBLEM.model_spec(), estimator, features))
         answer = model.graph.output[-1]
         model.graph.initializer.append(
             onnx.helper.make_tensor("factor", answer.type.tensor_type.elem_type, [], [factor])
@@ -161,13 +161,13 @@ def spoiling(factor: float) -> Callable[[Any, dict[str, bool]], onnx.ModelProto]
 
 
 def spoilt(workspace: Workspace, factor: float) -> Workspace:
-    made = replace(PROBLEM.recipe(), export=spoiling(factor))
-    return replace(workspace, problem=replace(PROBLEM, recipe=lambda: made))
+    made = replace(PROBLEM.model_spec(), export=spoiling(factor))
+    return replace(workspace, problem=replace(PROBLEM, model_spec=lambda: made))
 
 
 def test_a_model_whose_export_differs_from_its_pipeline_is_refused(workspace: Workspace, arrivals, deliver) -> None:
     deliver(workspace, arrivals)
-    with pytest.raises(Refused, match="differ"):
+    with pytest.raises(Rejected, match="differ"):
         train(spoilt(workspace, 0.9))
     assert workspace.candidates.all() == []
 
@@ -217,7 +217,7 @@ def test_another_process_makes_the_same_model_byte_for_byte(
 
 
 def compare(found: pl.DataFrame, expected: pl.DataFrame) -> None:
-    names = list(dict.fromkeys([*datasets.identity(PROBLEM, expected), *PROBLEM.features]))
+    names = list(dict.fromkeys([*datasets.row_key(PROBLEM, expected), *PROBLEM.features]))
     one, other = (rows.select(names).sort(names) for rows in (found, expected))
     assert_frame_equal(one, other, check_dtypes=False, rel_tol=0, abs_tol=1e-9)
 
@@ -236,8 +236,8 @@ def test_features_are_the_same_as_rows_arrive_and_all_at_once(
 
 
 def test_another_engine_gives_the_same_features(champion: Workspace, tmp_path: Path) -> None:
-    history = datasets.known(PROBLEM, champion.lake, as_of=champion.now())
-    rows = datasets.requests(PROBLEM, asked(champion), now=champion.now())
+    history = datasets.history_as_of(PROBLEM, champion.lake, as_of=champion.now())
+    rows = datasets.as_requests(PROBLEM, asked(champion), now=champion.now())
     expected = datasets.with_features(PROBLEM, rows, history)
     with duckdb.connect(config={"threads": 1}) as database:
         database.execute("SET TimeZone = 'UTC'")

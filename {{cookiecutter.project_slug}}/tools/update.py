@@ -24,42 +24,42 @@ RELEASE = re.compile(r"v\d+\.\d+\.\d+")
 PROFILES = ("minimal", "standard", "full")  # each has everything of those before it
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The update could not start, or a tool that it needs failed."""
 
 
 def run(
     *command: str | Path, cwd: Path = ROOT, stdin: str | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints; Refused with its last words if it fails."""
+    """Run a command and keep what it prints; Rejected with its last words if it fails."""
     done = subprocess.run(
         command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     if check and done.returncode:
         words = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
-        raise Refused(f"{command[0]} said: {words[-1]}")
+        raise Rejected(f"{command[0]} said: {words[-1]}")
     return done
 
 
 def read_record() -> dict[str, Any]:
-    """Read where the project comes from; Refused unless it is recorded and all work is committed."""
+    """Read where the project comes from; Rejected unless it is recorded and all work is committed."""
     path = ROOT / ".cruft.json"
     if not path.is_file():
-        raise Refused("there is no .cruft.json that names the template; `cruft link` writes one")
+        raise Rejected("there is no .cruft.json that names the template; `cruft link` writes one")
     if run("git", "status", "--porcelain").stdout:
-        raise Refused("some changes are not committed; commit or stash them first")
+        raise Rejected("some changes are not committed; commit or stash them first")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
 
 def clone(record: dict[str, Any], folder: Path) -> None:
-    """Clone the template; Refused if it can't be reached, or lost the commit that the project was made from."""
+    """Clone the template; Rejected if it can't be reached, or lost the commit that the project was made from."""
     try:
         run("git", "clone", "--quiet", "--mirror", record["template"], folder)
-    except Refused as refused:
-        raise Refused(f"the template {record['template']} can't be reached; {refused}") from None
+    except Rejected as refused:
+        raise Rejected(f"the template {record['template']} can't be reached; {refused}") from None
     if not commit_of(folder, record["commit"]):
-        raise Refused(f"the template {record['template']} has lost commit {record['commit']} of .cruft.json")
+        raise Rejected(f"the template {record['template']} has lost commit {record['commit']} of .cruft.json")
 
 
 def commit_of(template: Path, name: str) -> str:
@@ -81,7 +81,7 @@ def choose(template: Path, record: dict[str, Any], wanted: str | None) -> str:
     found = releases(template)
     if wanted:
         if not commit_of(template, found.get(wanted, wanted)):
-            raise Refused(f"the template has no {wanted}; its releases: {', '.join(found) or 'none'}")
+            raise Rejected(f"the template has no {wanted}; its releases: {', '.join(found) or 'none'}")
         return found.get(wanted, wanted)
     if found:
         return list(found.values())[-1]
@@ -134,7 +134,7 @@ def move_up(template: Path, record: dict[str, Any], profile: str, folder: Path) 
     answers = record["context"]["cookiecutter"]
     now = answers.get("profile", "full")
     if PROFILES.index(profile) <= PROFILES.index(now):
-        raise Refused(f"the project's profile is {now}, and only a larger one can follow")
+        raise Rejected(f"the project's profile is {now}, and only a larger one can follow")
     before, after = preload(template, record, folder), render(template, record, folder, profile=profile)
     conflicts = merge(template, record["commit"], "--variables-to-update", json.dumps({"profile": profile}))
     added = [name for name in after if name not in before and not (ROOT / name).exists()]
@@ -157,7 +157,7 @@ def update(wanted: str | None, profile: str | None, folder: Path) -> list[str] |
     target = choose(template, record, wanted)
     if not is_newer(template, target, record):
         if wanted and commit_of(template, target) != record["commit"]:
-            raise Refused(f"{wanted} is older than what the project has; an update never goes backwards")
+            raise Rejected(f"{wanted} is older than what the project has; an update never goes backwards")
         return None
     preload(template, record, folder)
     files = merge(template, target)
@@ -219,6 +219,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Refused as refused:
+    except Rejected as refused:
         print(f"No update: {refused}.", file=sys.stderr)
         sys.exit(2)

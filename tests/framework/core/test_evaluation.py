@@ -8,45 +8,45 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_absolute_error, r2_score, roc_auc_score
 
-from my_ml_project.core.acceptance import Decision
+from my_ml_project.core.acceptance import DecisionCosts
 from my_ml_project.core.contracts.schema import Task
 from my_ml_project.core.models.evaluation import (
-    Answers,
-    Gain,
+    PairedComparison,
+    Predictions,
     SliceMetrics,
     by_slice,
     calibration,
+    compare_losses,
     cost,
-    gain,
     losses,
     metrics,
 )
 
-MISS_COSTS_4 = Decision(false_alert=1, miss=4)
+MISS_COSTS_4 = DecisionCosts(cost_false_positive=1, cost_false_negative=4)
 
 
 def array(*values: float) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
 
 
-def binary(target: list[float], prediction: list[float]) -> Answers:
-    return Answers(Task.BINARY, array(*target), array(*prediction))
+def binary(target: list[float], prediction: list[float]) -> Predictions:
+    return Predictions(Task.BINARY, array(*target), array(*prediction))
 
 
-def regression(target: list[float], prediction: list[float]) -> Answers:
-    return Answers(Task.REGRESSION, array(*target), array(*prediction))
+def regression(target: list[float], prediction: list[float]) -> Predictions:
+    return Predictions(Task.REGRESSION, array(*target), array(*prediction))
 
 
-THREE_CLASSES = Answers(
+THREE_CLASSES = Predictions(
     Task.MULTICLASS, array(0, 1, 2, 0), np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2], [0.3, 0.3, 0.4]])
 )
 
 
 @pytest.fixture
-def many() -> Answers:
+def many() -> Predictions:
     rng = np.random.default_rng(0)
     probability = rng.uniform(size=500)
-    return Answers(Task.BINARY, (rng.uniform(size=500) < probability**2).astype(np.float64), probability)
+    return Predictions(Task.BINARY, (rng.uniform(size=500) < probability**2).astype(np.float64), probability)
 
 
 def test_a_loss_is_minus_the_log_of_what_was_given_to_the_truth() -> None:
@@ -60,7 +60,7 @@ def test_a_certain_and_wrong_answer_costs_as_much_as_a_probability_of_one_in_ten
 
 
 def test_a_class_that_was_never_seen_was_given_nothing() -> None:
-    unseen = Answers(Task.MULTICLASS, array(-1, 0), np.array([[0.1, 0.9], [0.1, 0.9]]))
+    unseen = Predictions(Task.MULTICLASS, array(-1, 0), np.array([[0.1, 0.9], [0.1, 0.9]]))
     assert losses(unseen) == pytest.approx([math.log(1e7), math.log(10)])
     assert metrics(unseen, MISS_COSTS_4)["accuracy"] == 0
 
@@ -69,14 +69,14 @@ def test_a_loss_of_a_regression_is_the_squared_error() -> None:
     assert losses(regression([1, 2, 3], [1.5, 2, 0])).tolist() == [0.25, 0, 9]
 
 
-def test_metrics_of_a_binary_task_are_those_of_scikit_learn(many: Answers) -> None:
+def test_metrics_of_a_binary_task_are_those_of_scikit_learn(many: Predictions) -> None:
     found = metrics(many, MISS_COSTS_4)
     assert found["auc"] == pytest.approx(roc_auc_score(many.target, many.prediction))
     assert found["log_loss"] == pytest.approx(log_loss(many.target, many.prediction))
     assert found["brier"] == pytest.approx(brier_score_loss(many.target, many.prediction))
-    assert found["rate"] == pytest.approx(many.target.mean())
+    assert found["base_rate"] == pytest.approx(many.target.mean())
     assert found["cost"] == pytest.approx(cost(many, MISS_COSTS_4))
-    assert set(found) == {"log_loss", "brier", "calibration_error", "cost", "rate", "auc"}
+    assert set(found) == {"log_loss", "brier", "calibration_error", "cost", "base_rate", "auc"}
 
 
 @pytest.mark.parametrize("target", [[0.0, 0.0], [1.0, 1.0]])
@@ -114,7 +114,9 @@ def test_an_alert_is_given_from_the_threshold_on_and_wrong_ones_cost() -> None:
     answers = binary([0, 0, 0, 1, 1], [0.1, 0.2, 0.3, 0.19, 0.2])  # two false alerts, one miss
     assert MISS_COSTS_4.threshold == pytest.approx(0.2)
     assert cost(answers, MISS_COSTS_4) == pytest.approx(100 * (2 * 1 + 1 * 4) / 5)
-    assert cost(answers, Decision(false_alert=3, miss=2), threshold=0.25) == pytest.approx(100 * (1 * 3 + 2 * 2) / 5)
+    assert cost(answers, DecisionCosts(cost_false_positive=3, cost_false_negative=2), threshold=0.25) == pytest.approx(
+        100 * (1 * 3 + 2 * 2) / 5
+    )
     assert cost(answers, MISS_COSTS_4, threshold=0.0) == pytest.approx(100 * 3 / 5)
     assert cost(answers, MISS_COSTS_4, threshold=1.0) == pytest.approx(100 * 2 * 4 / 5)
 
@@ -122,7 +124,7 @@ def test_an_alert_is_given_from_the_threshold_on_and_wrong_ones_cost() -> None:
 def test_the_threshold_that_follows_from_the_costs_is_the_cheapest_for_calibrated_probabilities() -> None:
     probability = np.repeat(np.arange(0.05, 1, 0.1), 1000)
     target = np.concatenate([np.arange(1000) < 1000 * p for p in np.arange(0.05, 1, 0.1)]).astype(np.float64)
-    answers = Answers(Task.BINARY, target, probability)
+    answers = Predictions(Task.BINARY, target, probability)
     costs = {threshold: cost(answers, MISS_COSTS_4, threshold=threshold) for threshold in np.arange(0, 1, 0.1)}
     assert cost(answers, MISS_COSTS_4) == pytest.approx(min(costs.values()))
 
@@ -138,15 +140,15 @@ def test_calibration_compares_rates_in_bins_of_equal_numbers_of_rows() -> None:
     )
 
 
-def test_calibration_has_ten_bins_and_no_more_than_rows(many: Answers) -> None:
+def test_calibration_has_ten_bins_and_no_more_than_rows(many: Predictions) -> None:
     bins = calibration(many)
     assert bins["share"].to_list() == pytest.approx([0.1] * 10)
     assert bins["predicted"].is_sorted()
     assert calibration(binary([1, 0], [0.9, 0.1]))["share"].to_list() == [0.5, 0.5]
 
 
-def test_a_well_calibrated_model_has_a_smaller_error_than_an_overconfident_one(many: Answers) -> None:
-    right = Answers(Task.BINARY, many.target, many.prediction**2)
+def test_a_well_calibrated_model_has_a_smaller_error_than_an_overconfident_one(many: Predictions) -> None:
+    right = Predictions(Task.BINARY, many.target, many.prediction**2)
     assert metrics(right, MISS_COSTS_4)["calibration_error"] < 0.06
     assert metrics(many, MISS_COSTS_4)["calibration_error"] > 0.1
 
@@ -174,9 +176,11 @@ def test_slices_of_a_multiclass_task_keep_all_classes() -> None:
     assert closed.metrics["accuracy"] == 0
 
 
-def bound(gains: list[float], days: list[int], confidence: float, seed: int = 0) -> Gain:
-    theirs = array(*gains)
-    return gain(np.zeros(len(gains)), theirs, np.array(days), confidence=confidence, rng=np.random.default_rng(seed))
+def bound(merge_schema: list[float], days: list[int], confidence: float, seed: int = 0) -> PairedComparison:
+    theirs = array(*merge_schema)
+    return compare_losses(
+        np.zeros(len(merge_schema)), theirs, np.array(days), confidence=confidence, rng=np.random.default_rng(seed)
+    )
 
 
 @pytest.mark.parametrize(("confidence", "lower"), [(0.95, -1.0), (0.8, -1.0), (0.5, 0.5), (0.1, 1.0)])
@@ -189,29 +193,29 @@ def test_the_bound_is_the_lower_quantile_of_means_over_drawn_days(confidence: fl
 
 def test_the_bound_is_that_of_two_thousand_draws() -> None:
     rng = np.random.default_rng(5)
-    days, gains = rng.integers(0, 9, size=60), rng.normal(size=60)
+    days, merge_schema = rng.integers(0, 9, size=60), rng.normal(size=60)
     draws = np.random.default_rng(3).multinomial(9, [1 / 9] * 9, size=2000)
     means = []
     for draw in draws:
-        picked = [value for day, times in enumerate(draw) for value in gains[days == day] for _ in range(times)]
+        picked = [value for day, times in enumerate(draw) for value in merge_schema[days == day] for _ in range(times)]
         means.append(sum(picked) / len(picked))
-    found = bound(gains.tolist(), (days * 10).tolist(), 0.95, seed=3)
+    found = bound(merge_schema.tolist(), (days * 10).tolist(), 0.95, seed=3)
     assert found.lower == pytest.approx(np.quantile(means, 0.05))
-    assert found.mean == pytest.approx(gains.mean())
+    assert found.mean == pytest.approx(merge_schema.mean())
 
 
 def test_the_bound_is_below_the_mean_and_one_day_has_no_spread() -> None:
-    gains = np.random.default_rng(1).normal(0.1, 1, size=200).tolist()
-    found = bound(gains, list(range(200)), 0.95)
+    merge_schema = np.random.default_rng(1).normal(0.1, 1, size=200).tolist()
+    found = bound(merge_schema, list(range(200)), 0.95)
     assert found.lower < found.mean
-    alone = bound(gains, [3] * 200, 0.95)
-    assert alone.lower == pytest.approx(alone.mean)
+    exclusive_lock = bound(merge_schema, [3] * 200, 0.95)
+    assert exclusive_lock.lower == pytest.approx(exclusive_lock.mean)
 
 
 def test_days_are_drawn_not_rows_so_that_rows_of_a_day_count_as_one_piece_of_evidence() -> None:
     daily = np.random.default_rng(2).normal(0.2, 1, size=30)
-    gains, days = np.repeat(daily, 50).tolist(), np.repeat(np.arange(30), 50).tolist()
-    by_day, by_row = bound(gains, days, 0.95), bound(gains, list(range(1500)), 0.95)
+    merge_schema, days = np.repeat(daily, 50).tolist(), np.repeat(np.arange(30), 50).tolist()
+    by_day, by_row = bound(merge_schema, days, 0.95), bound(merge_schema, list(range(1500)), 0.95)
     assert by_day.mean == by_row.mean
     assert by_day.mean - by_day.lower > 4 * (by_row.mean - by_row.lower)
 
@@ -219,13 +223,13 @@ def test_days_are_drawn_not_rows_so_that_rows_of_a_day_count_as_one_piece_of_evi
 def test_a_model_gains_nothing_over_itself_and_a_better_one_surely_does() -> None:
     rng, days = np.random.default_rng(4), np.repeat(np.arange(14), 20)
     theirs = rng.uniform(0.5, 1, size=280)
-    same = gain(theirs, theirs, days, confidence=0.95, rng=rng)
+    same = compare_losses(theirs, theirs, days, confidence=0.95, rng=rng)
     assert (same.mean, same.lower) == (0, 0)
-    better = gain(theirs - 0.1, theirs, days, confidence=0.95, rng=rng)
+    better = compare_losses(theirs - 0.1, theirs, days, confidence=0.95, rng=rng)
     assert better.lower == pytest.approx(0.1)
-    worse = gain(theirs, theirs - 0.1, days, confidence=0.95, rng=rng)
+    worse = compare_losses(theirs, theirs - 0.1, days, confidence=0.95, rng=rng)
     assert worse.mean == pytest.approx(-0.1)
 
 
 def test_a_gain_reads_as_a_sentence() -> None:
-    assert str(Gain(0.01234, -0.005, 280)) == "+0.0123 (lower bound -0.0050, 280 rows)"
+    assert str(PairedComparison(0.01234, -0.005, 280)) == "+0.0123 (lower bound -0.0050, 280 rows)"

@@ -15,7 +15,7 @@ import my_ml_project
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production.ingest import Batch, check, ingest_file
 from my_ml_project.shared import PROBLEM
-from my_ml_project.shared.collect import KNOWN
+from my_ml_project.shared.collect import ARRIVAL
 
 PROJECT = Path(my_ml_project.__file__).parents[2]
 DAY = timedelta(days=1)
@@ -95,14 +95,14 @@ WEAK = {"half of the rows", "inverted labels", "two columns swapped that look al
 @pytest.fixture
 def lake(tmp_path: Path) -> tuple[Workspace, dict[str, pl.DataFrame]]:
     """A lake to fill, and the rows of the year."""
-    tables = {table: pl.read_parquet(PROJECT / "data" / "example" / f"{table}.parquet") for table in KNOWN}
+    tables = {table: pl.read_parquet(PROJECT / "data" / "example" / f"{table}.parquet") for table in ARRIVAL}
     return open_workspace(PROBLEM, root=tmp_path), tables
 
 
 def between(rows: pl.DataFrame, table: str, since: datetime | None, until: datetime) -> pl.DataFrame:
     """What arrived in (since, until]."""
-    due = KNOWN[table] <= until
-    return rows.filter(due if since is None else due & (KNOWN[table] > since))
+    due = ARRIVAL[table] <= until
+    return rows.filter(due if since is None else due & (ARRIVAL[table] > since))
 
 
 def tried(workspace: Workspace, tables: dict[str, pl.DataFrame], days: list[datetime]) -> dict[str, list[str]]:
@@ -113,7 +113,7 @@ def tried(workspace: Workspace, tables: dict[str, pl.DataFrame], days: list[date
         batches = {}
         for table, rows in tables.items():
             before, batch = between(rows, table, since, day), between(rows, table, day, day + DAY)
-            for _, month in before.group_by(KNOWN[table].dt.truncate("1mo"), maintain_order=True):
+            for _, month in before.group_by(ARRIVAL[table].dt.truncate("1mo"), maintain_order=True):
                 stored(workspace, month, table, day)
             batches[table] = batch
             if not judged(workspace, batch, table, day + DAY).ok:

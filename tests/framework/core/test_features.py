@@ -17,24 +17,24 @@ from hypothesis import strategies as st
 from my_ml_project.core import datasets
 from my_ml_project.core.acceptance import Window
 from my_ml_project.core.contracts.schema import (
+    AvailableAt,
     EventTime,
-    Forbidden,
+    Excluded,
     Frame,
     Key,
-    Known,
     Personal,
     Table,
     Target,
     schema_of,
 )
-from my_ml_project.core.errors import Refused
+from my_ml_project.core.errors import Rejected
 from my_ml_project.core.features import windows
 from my_ml_project.core.problem import Problem
 from my_ml_project.core.store.lake import Lake
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
-ROWS = {"id": pl.Int64, "_at": TIME, "shop": pl.String, "till": pl.String}
+ROWS = {"id": pl.Int64, "_predicted_at": TIME, "shop": pl.String, "till": pl.String}
 EVENTS = {"seen": TIME, "shop": pl.String, "till": pl.String, "amount": pl.Int64, "word": pl.String}
 
 Row = dict[str, Any]
@@ -45,7 +45,7 @@ def minute(n: float) -> datetime:
 
 
 def asking(*times: float, shop: str | None = "a", till: str | None = "x") -> list[Row]:
-    return [{"id": i, "_at": minute(time), "shop": shop, "till": till} for i, time in enumerate(times)]
+    return [{"id": i, "_predicted_at": minute(time), "shop": shop, "till": till} for i, time in enumerate(times)]
 
 
 def event(time: float, amount: int | None = 1, word: str | None = None, shop: str | None = "a") -> Row:
@@ -86,8 +86,8 @@ def shares(row: Row, happened: Row, by: Sequence[str]) -> bool:
 def slow_trailing(rows: Sequence[Row], events: Sequence[Row], window: float, by: Sequence[str]) -> list[Row]:
     found = []
     for row in rows:
-        start = row["_at"] - timedelta(minutes=window)
-        inside = [each for each in events if shares(row, each, by) and start < each["seen"] <= row["_at"]]
+        start = row["_predicted_at"] - timedelta(minutes=window)
+        inside = [each for each in events if shares(row, each, by) and start < each["seen"] <= row["_predicted_at"]]
         found.append(row | {"total": sum(each["amount"] or 0 for each in inside), "count": len(inside)})
     return found
 
@@ -95,8 +95,8 @@ def slow_trailing(rows: Sequence[Row], events: Sequence[Row], window: float, by:
 def slow_latest(rows: Sequence[Row], events: Sequence[Row], within: float, by: Sequence[str]) -> list[Row]:
     found = []
     for row in rows:
-        start = row["_at"] - timedelta(minutes=within)
-        inside = [each for each in events if shares(row, each, by) and start < each["seen"] <= row["_at"]]
+        start = row["_predicted_at"] - timedelta(minutes=within)
+        inside = [each for each in events if shares(row, each, by) and start < each["seen"] <= row["_predicted_at"]]
         newest = max(inside, key=lambda each: each["seen"], default={"amount": None, "word": None})
         found.append(row | {name: newest[name] for name in ("amount", "word")})
     return found
@@ -112,9 +112,9 @@ def engine(request: pytest.FixtureRequest) -> Iterator[None]:
 
 KEYS = st.sampled_from(["a", "b", None])
 MINUTES = st.integers(0, 12)
-ASKED = st.lists(st.fixed_dictionaries({"_at": MINUTES.map(minute), "shop": KEYS, "till": KEYS}), max_size=8).map(
-    lambda rows: [{"id": i, **row} for i, row in enumerate(rows)]
-)
+ASKED = st.lists(
+    st.fixed_dictionaries({"_predicted_at": MINUTES.map(minute), "shop": KEYS, "till": KEYS}), max_size=8
+).map(lambda rows: [{"id": i, **row} for i, row in enumerate(rows)])
 HAPPENED = st.fixed_dictionaries(
     {
         "seen": MINUTES.map(minute),
@@ -219,7 +219,7 @@ class Bill(Table):
     table: ClassVar = "bills"
 
     id: Annotated[int, Key()]
-    paid: Annotated[datetime, Known()]
+    paid: Annotated[datetime, AvailableAt()]
     high: Annotated[bool | None, Target()]
 
 
@@ -228,10 +228,10 @@ class Rating(Table):
 
     table: ClassVar = "ratings"
 
-    given: Annotated[datetime, Known()]
+    given: Annotated[datetime, AvailableAt()]
     shop: str
     stars: int
-    reason: Annotated[str | None, Forbidden("written days later")] = None
+    reason: Annotated[str | None, Excluded("written days later")] = None
 
 
 class House(Table):
@@ -266,18 +266,18 @@ def made(
     build: Build = stars_of_the_shop, features: tuple[str, ...] = ("shop", "seats", "stars", "ratings")
 ) -> Problem:
     return Problem(
-        subject=Visit,
+        entity=Visit,
         tables=(Visit, Bill, Rating),
         features=features,
         lookback=TWO_HOURS,
         build=build,
         collect=lambda *_: [],
-        recipe=lambda: pytest.fail("features need no model"),
+        model_spec=lambda: pytest.fail("features need no model"),
     )
 
 
 def without_labels_apart(table: type[Table], features: tuple[str, ...], build: Build = lambda rows, _: rows) -> Problem:
-    return dataclasses.replace(made(build, features), subject=table, tables=(table,))
+    return dataclasses.replace(made(build, features), entity=table, tables=(table,))
 
 
 VISITS = made()
@@ -287,7 +287,7 @@ METERS = without_labels_apart(Meter, ("level",))
 
 def put(lake: Lake, table: type[Table], *rows: Row, arrived: datetime = NOON) -> None:
     schema = schema_of(table)
-    stamped = pl.DataFrame(rows, schema=schema.dtypes).with_columns(_arrived=arrived, _batch=pl.lit(str(arrived)))
+    stamped = pl.DataFrame(rows, schema=schema.dtypes).with_columns(_ingested_at=arrived, _batch=pl.lit(str(arrived)))
     lake.append(schema.name, stamped, batch=f"{arrived} {lake.version(schema.name)}")
 
 
@@ -319,37 +319,37 @@ def rows_of(history: datasets.History, table: str) -> pl.DataFrame:
 
 
 def test_history_is_what_was_known_by_then(lake: Lake) -> None:
-    history = datasets.known(VISITS, lake, as_of=hour(1))
+    history = datasets.history_as_of(VISITS, lake, as_of=hour(1))
     assert rows_of(history, "visits")["id"].sort().to_list() == [1, 2], "a visit is known an hour before, at the latest"
     assert rows_of(history, "ratings").height == 4, "a rating counts from the moment it is given"
     assert rows_of(history, "bills").is_empty()
-    assert rows_of(datasets.known(VISITS, lake, as_of=hour(3)), "bills")["id"].to_list() == [1]
+    assert rows_of(datasets.history_as_of(VISITS, lake, as_of=hour(3)), "bills")["id"].to_list() == [1]
 
 
 def test_history_has_no_personal_and_no_forbidden_columns(lake: Lake) -> None:
-    history = datasets.known(VISITS, lake, as_of=hour(9))
-    assert rows_of(history, "visits").columns == ["id", "time", "shop", "seats", "_arrived", "_batch", "_contract"]
-    assert rows_of(history, "ratings").columns == ["given", "shop", "stars", "_arrived", "_batch", "_contract"]
+    history = datasets.history_as_of(VISITS, lake, as_of=hour(9))
+    assert rows_of(history, "visits").columns == ["id", "time", "shop", "seats", "_ingested_at", "_batch", "_contract"]
+    assert rows_of(history, "ratings").columns == ["given", "shop", "stars", "_ingested_at", "_batch", "_contract"]
 
 
 def test_history_is_read_in_the_versions_that_are_asked_for(lake: Lake) -> None:
-    before = datasets.versions(VISITS, lake)
+    before = datasets.table_versions(VISITS, lake)
     assert before == {"visits": 0, "bills": 1, "ratings": 0}
     put(lake, Rating, {"given": hour(1), "shop": "north", "stars": 1})
-    assert datasets.versions(VISITS, lake)["ratings"] == 1
-    old = datasets.known(VISITS, lake, as_of=hour(9), versions=before | {"bills": 0})
+    assert datasets.table_versions(VISITS, lake)["ratings"] == 1
+    old = datasets.history_as_of(VISITS, lake, as_of=hour(9), versions=before | {"bills": 0})
     assert (rows_of(old, "ratings").height, rows_of(old, "bills").height) == (5, 2)
-    assert rows_of(datasets.known(VISITS, lake, as_of=hour(9)), "ratings").height == 6
+    assert rows_of(datasets.history_as_of(VISITS, lake, as_of=hour(9)), "ratings").height == 6
 
 
 def test_the_newest_label_says_how_far_the_data_go(lake: Lake, tmp_path: Path) -> None:
-    assert datasets.newest(VISITS, lake) == hour(7)
-    assert datasets.newest(VISITS, Lake(str(tmp_path / "empty"))) is None
+    assert datasets.newest_label(VISITS, lake) == hour(7)
+    assert datasets.newest_label(VISITS, Lake(str(tmp_path / "empty"))) is None
 
 
 def test_a_training_set_has_the_rows_whose_label_was_known_with_features_as_of_their_prediction(lake: Lake) -> None:
     rows = datasets.training_set(VISITS, lake, as_of=hour(4))
-    assert rows.select("id", "_at", "_known", "_target", *VISITS.features).rows() == [
+    assert rows.select("id", "_predicted_at", "_available_at", "_target", *VISITS.features).rows() == [
         (1, hour(0), hour(3), True, "north", 2.0, 5.0, 2.0),
         (2, hour(1), hour(4), False, "south", 4.0, 5.0, 1.0),
     ]
@@ -381,30 +381,30 @@ def test_rows_are_in_the_order_of_prediction_and_key_however_they_arrived(tmp_pa
                 arrived=hour(order.index(i)),
             )
             put(lake, Bill, {"id": i, "paid": hour(i), "high": True}, arrived=hour(order.index(i)))
-        sets.append(datasets.training_set(VISITS, lake, as_of=hour(9)).drop("_arrived", "_batch"))
+        sets.append(datasets.training_set(VISITS, lake, as_of=hour(9)).drop("_ingested_at", "_batch"))
     assert sets[0]["id"].to_list() == [2, 3, 1]
     assert sets[0].equals(sets[1])
 
 
 def test_without_labels_there_is_no_training_set_and_the_message_says_what_is_missing(lake: Lake) -> None:
-    with pytest.raises(Refused, match=r"^no labelled rows as of 2024-05-01 14:59: ingest batches of bills first$"):
+    with pytest.raises(Rejected, match=r"^no labelled rows as of 2024-05-01 14:59: ingest batches of bills first$"):
         datasets.training_set(VISITS, lake, as_of=hour(2.99))
 
 
 def test_where_rows_have_no_time_arrival_stands_in_and_where_no_key_all_columns_order_them(houses: Lake) -> None:
     rows = datasets.training_set(HOUSES, houses, as_of=hour(1))
     assert rows["size"].to_list() == [*(float(i) for i in range(1, 101) if i != 3), 0.5]
-    assert rows.select("_target", "_at", "_known").row(0) == (10.0, NOON, NOON)
+    assert rows.select("_target", "_predicted_at", "_available_at").row(0) == (10.0, NOON, NOON)
     assert "price" not in rows.columns, "features can't take the label for a column of theirs"
     assert datasets.training_set(HOUSES, houses, as_of=NOON).height == 99
-    assert datasets.newest(HOUSES, houses) == hour(1)
+    assert datasets.newest_label(HOUSES, houses) == hour(1)
 
 
 def test_a_build_that_asks_for_what_it_cannot_have_is_refused_by_name(lake: Lake) -> None:
     def personal(rows: Frame, _: Mapping[str, Frame]) -> Frame:
         return rows.with_columns(name=nw.col("guest").str.len_chars())
 
-    with pytest.raises(Refused, match=r"^features\.build asks for a column that it can't have .*guest[^\n]*$"):
+    with pytest.raises(Rejected, match=r"^features\.build uses a column that is not available .*guest[^\n]*$"):
         datasets.training_set(made(personal, ("name",)), lake, as_of=hour(9))
 
 
@@ -412,12 +412,14 @@ def test_a_build_that_does_not_keep_each_row_is_refused(lake: Lake) -> None:
     def some(rows: Frame, history: Mapping[str, Frame]) -> Frame:
         return stars_of_the_shop(rows, history).filter(nw.col("shop") == "north")
 
-    with pytest.raises(Refused, match=r"^features\.build gives 2 rows for 3: it must keep each, once$"):
+    with pytest.raises(
+        Rejected, match=r"^features\.build returned 2 rows for 3: it must return each row exactly once$"
+    ):
         datasets.training_set(made(some), lake, as_of=hour(9))
 
 
 def test_a_build_that_does_not_give_its_features_is_refused_by_their_names(lake: Lake) -> None:
-    with pytest.raises(Refused, match=r"gives no tips, tax, which features\.FEATURES names"):
+    with pytest.raises(Rejected, match=r"does not return tips, tax, which features\.FEATURES lists"):
         datasets.training_set(made(features=("shop", "tips", "tax")), lake, as_of=hour(9))
 
 
@@ -426,29 +428,29 @@ def test_a_build_that_does_not_give_its_features_is_refused_by_their_names(lake:
 )
 def test_a_request_is_predicted_at_its_time_or_now_where_that_is_to_come(now: datetime, at: datetime) -> None:
     visit = {"id": 1, "time": hour(3), "shop": "north", "seats": 2, "guest": "Ada"}
-    (row,) = datasets.requests(VISITS, pl.DataFrame([visit]), now=now).collect().rows(named=True)
-    assert row == {"id": 1, "time": hour(3), "shop": "north", "seats": 2, "_at": at}
+    (row,) = datasets.as_requests(VISITS, pl.DataFrame([visit]), now=now).collect().rows(named=True)
+    assert row == {"id": 1, "time": hour(3), "shop": "north", "seats": 2, "_predicted_at": at}
 
 
 def test_a_request_without_a_time_is_predicted_now() -> None:
-    asked = datasets.requests(HOUSES, pl.DataFrame({"size": [1.0]}), now=NOON).collect()
-    assert asked.rows(named=True) == [{"size": 1.0, "_at": NOON}]
-    assert asked.schema["_at"] == nw.Datetime("us", "UTC")
+    asked = datasets.as_requests(HOUSES, pl.DataFrame({"size": [1.0]}), now=NOON).collect()
+    assert asked.rows(named=True) == [{"size": 1.0, "_predicted_at": NOON}]
+    assert asked.schema["_predicted_at"] == nw.Datetime("us", "UTC")
 
 
 def test_recent_history_is_what_features_can_look_back_to(lake: Lake) -> None:
-    history = datasets.known(VISITS, lake, as_of=hour(9))
-    recent = datasets.recent(VISITS, history, since=hour(2))
+    history = datasets.history_as_of(VISITS, lake, as_of=hour(9))
+    recent = datasets.lookback(VISITS, history, since=hour(2))
     assert rows_of(recent, "ratings")["given"].to_list() == [hour(1), hour(1.5)], "what is as old as lookback is not"
     assert rows_of(recent, "visits")["id"].sort().to_list() == [2, 3]
     assert set(recent) == {"visits", "bills", "ratings"}
 
 
 def test_features_from_recent_history_are_those_from_all_of_it(lake: Lake) -> None:
-    history = datasets.known(VISITS, lake, as_of=hour(9))
+    history = datasets.history_as_of(VISITS, lake, as_of=hour(9))
     visits = pl.DataFrame([{"id": 9, "time": hour(3), "shop": "north", "seats": 2, "guest": "Ada"}])
-    asked = datasets.requests(VISITS, visits, now=hour(9))
-    recent = datasets.recent(VISITS, history, since=hour(2))
+    asked = datasets.as_requests(VISITS, visits, now=hour(9))
+    recent = datasets.lookback(VISITS, history, since=hour(2))
     assert datasets.with_features(VISITS, asked, recent).equals(datasets.with_features(VISITS, asked, history))
 
 
@@ -493,10 +495,10 @@ def leaks(problem: Problem, lake: Lake) -> list[str]:
     """The features that are named as leaking."""
     rows = datasets.training_set(problem, lake, as_of=hour(9))
     try:
-        datasets.require_no_leak(problem, rows, datasets.known(problem, lake, as_of=hour(9)))
-    except Refused as error:
+        datasets.validate_no_leakage(problem, rows, datasets.history_as_of(problem, lake, as_of=hour(9)))
+    except Rejected as error:
         named = re.fullmatch(
-            r"features know what was not known yet: (.+) change without the future and the row itself", str(error)
+            r"feature leakage: (.+) change when future rows and the row itself are removed from the history", str(error)
         )
         assert named
         return named[1].split(", ")
@@ -576,10 +578,10 @@ def test_features_are_computed_again_at_five_moments(tmp_path: Path) -> None:
     problem = without_labels_apart(Meter, ("level",), counting)
     rows, history = (
         datasets.training_set(problem, lake, as_of=hour(10)),
-        datasets.known(problem, lake, as_of=hour(10)),
+        datasets.history_as_of(problem, lake, as_of=hour(10)),
     )
     calls.clear()
-    datasets.require_no_leak(problem, rows, history)
+    datasets.validate_no_leakage(problem, rows, history)
     assert len(calls) == 5
 
 
@@ -593,7 +595,7 @@ def test_where_rows_have_no_time_nothing_can_leak_in_time(houses: Lake) -> None:
 def rows_at_their_time(lake: Lake) -> bool:
     """Whether rows whose event time has no lead are predicted at it."""
     rows = datasets.training_set(METERS, lake, as_of=hour(9))
-    return bool((rows["_at"] == rows["read"]).all())
+    return bool((rows["_predicted_at"] == rows["read"]).all())
 
 
 def test_rows_of_one_moment_without_a_key_are_not_taken_for_each_other(tmp_path: Path) -> None:

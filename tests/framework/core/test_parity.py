@@ -16,8 +16,8 @@ from onnx import TensorProto
 from polars import selectors as cs
 
 from my_ml_project.core import datasets
-from my_ml_project.core.contracts.schema import EventTime, Frame, Key, Known, Table, Target
-from my_ml_project.core.errors import Refused
+from my_ml_project.core.contracts.schema import AvailableAt, EventTime, Frame, Key, Table, Target
+from my_ml_project.core.errors import Rejected
 from my_ml_project.core.features import windows
 from my_ml_project.core.problem import Problem
 from my_ml_project.core.settings import Settings
@@ -50,7 +50,7 @@ class Delay(Table):
     table: ClassVar = "delays"
 
     id: Annotated[int, Key()]
-    known: Annotated[datetime, Known()]
+    known: Annotated[datetime, AvailableAt()]
     minutes: Annotated[float, Target()]
 
 
@@ -60,7 +60,7 @@ class Sale(Table):
     table: ClassVar = "sales"
 
     id: Annotated[int, Key()]
-    seen: Annotated[datetime, Known()]
+    seen: Annotated[datetime, AvailableAt()]
     shop: str | None
     amount: int | None
 
@@ -70,7 +70,7 @@ class Price(Table):
 
     table: ClassVar = "prices"
 
-    since: Annotated[datetime, Key(), Known()]
+    since: Annotated[datetime, Key(), AvailableAt()]
     shop: Annotated[str | None, Key()]
     price: int | None
     word: str | None
@@ -91,13 +91,13 @@ def build(rows: Frame, history: Mapping[str, Frame]) -> Frame:
 
 NUMBERS = ("hour", "amount", "sales", "shop_amount", "shop_sales", "prices")
 PROBLEM = Problem(
-    subject=Order,
+    entity=Order,
     tables=(Order, Delay, Sale, Price),
     features=(*NUMBERS, "price", "word", "mean"),
     lookback=2 * HOUR,
     build=build,
     collect=lambda *_: [],
-    recipe=lambda: pytest.fail("its model is made by hand"),
+    model_spec=lambda: pytest.fail("its model is made by hand"),
 )
 
 
@@ -213,7 +213,7 @@ def by_increments(workspace: Workspace, cut: datetime) -> Iterator[pl.DataFrame]
     for since, until in ((BEGINNING, cut), (cut, END)):
         try:
             yield datasets.training_set(PROBLEM, workspace.lake, as_of=until, since=since)
-        except Refused:  # no label became known in between
+        except Rejected:  # no label became known in between
             continue
 
 
@@ -226,7 +226,7 @@ def features_of(parts: Iterator[pl.DataFrame] | Sequence[pl.DataFrame]) -> dict[
 
 
 def every_way_is_the_slow_one(stream: Stream, root: Path) -> None:
-    workspace = Workspace(root, Settings(serve_past_days=400), PROBLEM)
+    workspace = Workspace(root, Settings(serve_max_age_days=400), PROBLEM)
     for n, batch in enumerate(stream.batches):
         taken = ingest_file(workspace, batch.write(root / batch.table / str(n)), now=END)
         assert taken.ok, str(taken)

@@ -16,11 +16,11 @@ from my_ml_project.core.contracts.data_dictionary import (
     write_data_dictionary,
 )
 from my_ml_project.core.contracts.schema import (
+    AvailableAt,
     Category,
     EventTime,
-    Forbidden,
+    Excluded,
     Key,
-    Known,
     Nulls,
     Personal,
     Table,
@@ -29,7 +29,7 @@ from my_ml_project.core.contracts.schema import (
     schema_of,
     task_of,
 )
-from my_ml_project.core.errors import BadInput
+from my_ml_project.core.errors import InputError
 from my_ml_project.production.service.request_model import row_model
 from my_ml_project.shared import contract
 
@@ -47,11 +47,11 @@ class Parcel(Table):
     sent: Annotated[datetime, EventTime(lead=timedelta(hours=1))]
     day: date
     size: Annotated[str, Category(("S", "M", "L"))]
-    city: Annotated[str | None, Category(("Bern",), grows=True), Field(description="where to")]
+    city: Annotated[str | None, Category(("Bern",), open=True), Field(description="where to")]
     weight: Annotated[float, Field(gt=0, le=30, description="kilograms")]
     paid: Annotated[int, Field(ge=30, lt=60)]
     name: Annotated[str | None, Personal(), Nulls(at_most=0.25)] = None
-    route: Annotated[str | None, Forbidden("decided later")] = None
+    route: Annotated[str | None, Excluded("decided later")] = None
     lost: Annotated[bool | None, Target()]
 
 
@@ -61,7 +61,7 @@ class Scan(Table):
     table: ClassVar = "scans"
 
     station: Annotated[str, Key()]
-    seen: Annotated[datetime, Key(), Known()]
+    seen: Annotated[datetime, Key(), AvailableAt()]
 
 
 class Reading(Table):
@@ -116,8 +116,8 @@ def test_roles_are_read_from_the_annotations() -> None:
 
 
 def test_features_never_see_personal_and_forbidden_columns_but_keys() -> None:
-    assert sorted(schema_of(Parcel).closed) == ["name", "route"]
-    assert schema_of(Scan).closed == []
+    assert sorted(schema_of(Parcel).excluded_columns) == ["name", "route"]
+    assert schema_of(Scan).excluded_columns == []
 
 
 def test_a_request_has_every_column_but_the_target() -> None:
@@ -138,16 +138,16 @@ def test_a_row_is_predicted_before_its_event_or_at_arrival_and_known_as_declared
     table: type[Table], predicted: datetime, known: datetime
 ) -> None:
     arrived = NOON + timedelta(hours=9)
-    rows = nw.from_native(pl.DataFrame([{"sent": NOON, "seen": NOON + timedelta(hours=5), "_arrived": arrived}]))
+    rows = nw.from_native(pl.DataFrame([{"sent": NOON, "seen": NOON + timedelta(hours=5), "_ingested_at": arrived}]))
     schema = schema_of(table)
-    found = rows.select(predicted=schema.predicted, known=schema.known)
+    found = rows.select(predicted=schema.predicted_at, known=schema.available_at)
     assert found.row(0) == (predicted, known)
 
 
 @pytest.mark.parametrize(
     ("change", "broken"),
     [
-        ({"id": None}, ["id is given"]),
+        ({"id": None}, ["id is not null"]),
         ({"size": "XL"}, ["size is a known category"]),
         ({"weight": 0.0}, ["weight > 0"]),
         ({"weight": 30.001, "paid": 31}, ["weight <= 30"]),
@@ -190,7 +190,7 @@ def test_rules_that_need_a_column_that_is_left_out_are_not_asked() -> None:
 def test_a_rule_that_names_no_column_of_its_table_stays_an_error() -> None:
     class Odd(Table):
         table: ClassVar = "odd"
-        rules: ClassVar = {"b is given": ~nw.col("b").is_null()}
+        rules: ClassVar = {"b is not null": ~nw.col("b").is_null()}
 
         a: int
 
@@ -201,10 +201,8 @@ def test_a_rule_that_names_no_column_of_its_table_stays_an_error() -> None:
 @pytest.mark.parametrize("kind", [bytes, int | str, list[int], Literal["a", "b"]])
 def test_a_type_that_the_lake_does_not_store_is_named(kind: Any) -> None:
     odd = create_model("Odd", __base__=Table, blob=(kind, ...))
-    line = (
-        r"^column blob of shared/contract\.py is of [^\n]+: it must be of one of bool, int, float, str, date, datetime$"
-    )
-    with pytest.raises(BadInput, match=line):
+    line = r"^column blob of shared/contract\.py is of [^\n]+: use one of bool, int, float, str, date, datetime$"
+    with pytest.raises(InputError, match=line):
         schema_of(odd)
 
 
@@ -213,7 +211,7 @@ def test_a_type_that_the_lake_does_not_store_is_named(kind: Any) -> None:
 )
 def test_a_limit_that_no_row_is_held_to_is_named(kind: Any, limit: dict[str, Any]) -> None:
     odd = create_model("Odd", __base__=Table, code=(kind, Field(**limit)))
-    with pytest.raises(BadInput, match=r"^column code of shared/contract\.py has [^\n]+, which no row is held to: "):
+    with pytest.raises(InputError, match=r"^column code of shared/contract\.py has [^\n]+, which is not supported: "):
         schema_of(odd)
 
 
@@ -267,10 +265,10 @@ def test_the_data_dictionary_has_a_row_a_column_with_role_limits_and_meaning() -
         "",
         "| column | type | role | limits | meaning |",
     ]
-    assert "| `id` | int | key, personal | is given |  |" in lines
-    assert "| `sent` | datetime | event time | is given |  |" in lines
+    assert "| `id` | int | key, personal | is not null |  |" in lines
+    assert "| `sent` | datetime | event time | is not null |  |" in lines
     assert "| `city` | str |  |  | where to |" in lines
-    assert "| `weight` | float |  | is given; > 0; ≤ 30; is finite | kilograms |" in lines
+    assert "| `weight` | float |  | is not null; > 0; ≤ 30; is finite | kilograms |" in lines
     assert "| `name` | str | personal | at most 25% missing |  |" in lines
     assert "| `lost` | bool | target |  |  |" in lines
     assert lines[lines.index("Rules:") :][:4] == ["Rules:", "", "- paid is not below weight", ""]
@@ -281,8 +279,8 @@ def test_the_data_dictionary_has_a_row_a_column_with_role_limits_and_meaning() -
         "",
         "| column | type | role | limits | meaning |",
         "| -- | -- | -- | -- | -- |",
-        "| `station` | str | key | is given |  |",
-        "| `seen` | datetime | key, known | is given |  |",
+        "| `station` | str | key | is not null |  |",
+        "| `seen` | datetime | key, available at | is not null |  |",
     ]
     assert lines[lines.index("Rules:") - 1] == ""
 
@@ -370,7 +368,7 @@ def test_every_table_of_the_projects_contract_has_sample_rows() -> None:
 
 class Trip(Table):
     table: ClassVar = "trips"
-    span: ClassVar = timedelta(days=3)
+    max_span: ClassVar = timedelta(days=3)
 
     id: Annotated[int, Field(ge=0), Key()]
     leaves: Annotated[datetime, EventTime(lead=timedelta(hours=1))]
@@ -383,14 +381,14 @@ class Arrival(Table):
     table: ClassVar = "arrivals"
 
     id: Annotated[int, Field(ge=0), Key()]
-    known: Annotated[datetime, Known()]
+    known: Annotated[datetime, AvailableAt()]
     late: Annotated[bool, Target()]
 
 
 class Rain(Table):
     table: ClassVar = "rain"
 
-    hour: Annotated[datetime, Key(), Known()]
+    hour: Annotated[datetime, Key(), AvailableAt()]
     town: str
     fell: float
 

@@ -33,9 +33,9 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import my_ml_project
-from my_ml_project.core.acceptance import Decision
+from my_ml_project.core.acceptance import DecisionCosts
 from my_ml_project.core.contracts.schema import EventTime, Table, Target, Task
-from my_ml_project.core.errors import Refused
+from my_ml_project.core.errors import Rejected
 from my_ml_project.core.models import evaluation, training
 from my_ml_project.core.models import onnx as onnx_export
 from my_ml_project.core.models.onnx import convert
@@ -45,9 +45,9 @@ from my_ml_project.core.models.predictor import (
     predicted,
     text_features,
 )
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.store.candidates import Candidate
-from my_ml_project.core.store.releases import Golden, Release
+from my_ml_project.core.store.releases import GoldenRequests, Release
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 SHOPS = ["east", "north", "south", "west"]
@@ -116,13 +116,13 @@ def own_function(_: Parameters, categories: list[str]) -> Any:
 
 def made(table: type[Table], estimator: Callable[[Any, list[str]], Any]) -> Problem:
     return Problem(
-        subject=table,
+        entity=table,
         tables=(table,),
         features=FEATURES,
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, estimator),
+        model_spec=lambda: ModelSpec(Parameters, estimator),
     )
 
 
@@ -143,30 +143,30 @@ def guests(problem: Problem, n: int = 600, seed: int = 0) -> pl.DataFrame:
     known = pl.when(pl.Series(rng.uniform(size=n) > 0.1)).then(pl.col("age"))
     at = pl.lit(NOON) + pl.duration(hours=pl.int_range(n))
     return pl.DataFrame(rows).with_columns(
-        known.cast(pl.Float32).alias("age"), pl.col("spent").cast(pl.Float32), _at=at
+        known.cast(pl.Float32).alias("age"), pl.col("spent").cast(pl.Float32), _predicted_at=at
     )
 
 
-def fit(problem: Problem) -> training.Fitted:
+def fit(problem: Problem) -> training.FittedModel:
     return training.fit(problem, Parameters(), guests(problem), check=guests(problem, 200, seed=1))
 
 
 @pytest.fixture(scope="module")
-def binary() -> training.Fitted:
+def binary() -> training.FittedModel:
     return fit(BINARY)
 
 
 @pytest.fixture(scope="module")
-def multiclass() -> training.Fitted:
+def multiclass() -> training.FittedModel:
     return fit(MULTICLASS)
 
 
 @pytest.fixture(scope="module")
-def regression() -> training.Fitted:
+def regression() -> training.FittedModel:
     return fit(REGRESSION)
 
 
-def test_a_binary_model_gives_the_probability_of_the_target(binary: training.Fitted) -> None:
+def test_a_binary_model_gives_the_probability_of_the_target(binary: training.FittedModel) -> None:
     new = guests(BINARY, 300, seed=2)
     probability = binary.predictor.predict(new)
     assert probability.shape == (300,)
@@ -176,7 +176,9 @@ def test_a_binary_model_gives_the_probability_of_the_target(binary: training.Fit
     assert binary.classes == ()
 
 
-def test_an_export_computes_no_label_that_nobody_reads(binary: training.Fitted, multiclass: training.Fitted) -> None:
+def test_an_export_computes_no_label_that_nobody_reads(
+    binary: training.FittedModel, multiclass: training.FittedModel
+) -> None:
     models = (onnx.load_from_string(fitted.onnx) for fitted in (binary, multiclass))
     steps, others = ([node.op_type for node in model.graph.node] for model in models)
     assert steps[-2:] == ["TreeEnsembleRegressor", "Sigmoid"]
@@ -184,23 +186,23 @@ def test_an_export_computes_no_label_that_nobody_reads(binary: training.Fitted, 
 
 
 def test_a_multiclass_model_gives_a_probability_a_class_in_the_order_of_their_names(
-    multiclass: training.Fitted,
+    multiclass: training.FittedModel,
 ) -> None:
     new = guests(MULTICLASS, 300, seed=2)
     probability = multiclass.predictor.predict(new)
     assert multiclass.classes == ("coffee", "tea", "water")
     assert probability.shape == (300, 3)
     assert np.allclose(probability.sum(axis=1), 1, atol=1e-6)
-    answers = evaluation.answers(MULTICLASS, new, probability, multiclass.classes)
-    assert evaluation.metrics(answers, Decision())["accuracy"] > 0.8
+    answers = evaluation.labelled_predictions(MULTICLASS, new, probability, multiclass.classes)
+    assert evaluation.metrics(answers, DecisionCosts())["accuracy"] > 0.8
 
 
-def test_a_regression_gives_a_value(regression: training.Fitted) -> None:
+def test_a_regression_gives_a_value(regression: training.FittedModel) -> None:
     new = guests(REGRESSION, 300, seed=2)
     value = regression.predictor.predict(new)
     assert value.shape == (300,)
-    answers = evaluation.answers(REGRESSION, new, value, regression.classes)
-    assert evaluation.metrics(answers, Decision())["r2"] > 0.8
+    answers = evaluation.labelled_predictions(REGRESSION, new, value, regression.classes)
+    assert evaluation.metrics(answers, DecisionCosts())["r2"] > 0.8
     assert regression.classes == ()
 
 
@@ -268,7 +270,7 @@ def test_a_threshold_between_neighbouring_32_bit_numbers_keeps_them_apart(trees:
         values.append(np.nextafter(values[-1], np.float32(np.inf)))
     rows = pl.DataFrame({"number": values * 50}, schema={"number": pl.Float32})
     trees = trees.fit(rows, np.arange(200) % 4 >= 2)
-    exported = onnx_export.export(Recipe(Parameters, lambda *_: trees), trees, {"number": False})
+    exported = onnx_export.export(ModelSpec(Parameters, lambda *_: trees), trees, {"number": False})
     task = Task.BINARY if hasattr(trees, "classes_") else Task.REGRESSION
     found = Predictor(exported, {"number": False}, task).predict(rows)
     assert found == pytest.approx(predicted(task, trees, rows), abs=1e-6)
@@ -280,14 +282,14 @@ def test_trees_of_lightgbm_or_xgboost_need_a_converter_which_is_named(monkeypatc
         raise RuntimeError("no converter for <class 'lightgbm.sklearn.LGBMClassifier'>")
 
     monkeypatch.setattr(onnx_export, "find_spec", lambda _: None)
-    with pytest.raises(Refused, match=r"exported to ONNX: no converter [^\n]+; uv add --group train onnxmltools$"):
-        onnx_export.export(Recipe(Parameters, trees, unknown), LogisticRegression(), {})
+    with pytest.raises(Rejected, match=r"exported to ONNX: no converter [^\n]+; uv add --group train onnxmltools$"):
+        onnx_export.export(ModelSpec(Parameters, trees, unknown), LogisticRegression(), {})
 
 
-def test_one_row_is_answered_like_many(binary: training.Fitted) -> None:
+def test_one_row_is_answered_like_many(binary: training.FittedModel) -> None:
     rows = guests(BINARY, 5, seed=4)
-    alone = [binary.predictor.predict(rows[i])[0] for i in range(5)]
-    assert alone == binary.predictor.predict(rows).tolist()
+    exclusive_lock = [binary.predictor.predict(rows[i])[0] for i in range(5)]
+    assert exclusive_lock == binary.predictor.predict(rows).tolist()
 
 
 def test_models_see_32_bit_floats_with_nan_for_missing_and_empty_text_for_missing() -> None:
@@ -328,7 +330,7 @@ def test_a_model_is_fitted_on_what_its_export_is_given_64_bit_features_included(
 
 def test_the_trees_own_categories_are_refused_since_their_export_answers_otherwise() -> None:
     with pytest.raises(
-        Refused, match=r"^the exported model differs from the pipeline by 0\.\d+ \(at most 1e-05\): [^\n]+$"
+        Rejected, match=r"^the exported model differs from the pipeline by 0\.\d+ \(at most 1e-05\): [^\n]+$"
     ):
         fit(made(Returns, native_categories))
 
@@ -337,7 +339,7 @@ def test_a_model_that_cannot_be_fitted_is_refused_with_the_reason() -> None:
     def unprepared(_: Parameters, __: list[str]) -> Any:
         return LogisticRegression()
 
-    with pytest.raises(Refused, match=r"^the model can't be fitted to these rows: [^\n]+; change shared/model\.py$"):
+    with pytest.raises(Rejected, match=r"^the model can't be fitted on these rows: [^\n]+; change shared/model\.py$"):
         fit(made(Returns, unprepared))
 
 
@@ -349,19 +351,19 @@ def test_whatever_a_model_raises_is_one_line(error: Exception, reason: str) -> N
     def raising(_: Parameters, __: list[str]) -> Any:
         raise error
 
-    with pytest.raises(Refused, match=f"^the model can't be fitted to these rows: {reason}; change shared/model.py$"):
+    with pytest.raises(Rejected, match=f"^the model can't be fitted on these rows: {reason}; change shared/model.py$"):
         fit(made(Returns, raising))
 
 
 def test_a_feature_that_no_row_has_is_named() -> None:
     rows = guests(BINARY).with_columns(age=pl.lit(None, pl.Float64))
-    with pytest.raises(Refused, match=r"^the model can't be fitted to these rows: [^\n]+; no row has age: drop it "):
+    with pytest.raises(Rejected, match=r"^the model can't be fitted on these rows: [^\n]+; no row has age: drop it "):
         training.fit(BINARY, Parameters(), rows, check=rows)
 
 
 def test_a_step_that_cannot_be_exported_is_named() -> None:
     with pytest.raises(
-        Refused, match=r"^the model \(ColumnTransformer -> Hist[^\n]*\) can't be exported to ONNX: [^\n]+$"
+        Rejected, match=r"^the model \(ColumnTransformer -> Hist[^\n]*\) can't be exported to ONNX: [^\n]+$"
     ):
         fit(made(Returns, own_function))
 
@@ -371,7 +373,7 @@ def test_a_model_that_cannot_answer_where_a_category_was_never_seen_is_refused()
         encode = make_column_transformer((OneHotEncoder(sparse_output=False), categories), remainder=SimpleImputer())
         return make_pipeline(encode, LogisticRegression(max_iter=1000))
 
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         fit(made(Returns, brittle))
 
 
@@ -382,13 +384,13 @@ def test_the_reason_of_a_failed_export_is_one_line(error: Exception, reason: str
 
     model = LogisticRegression()
     with pytest.raises(
-        Refused, match=rf"^the model \(LogisticRegression\) can't be exported to ONNX: {reason}; change"
+        Rejected, match=rf"^the model \(LogisticRegression\) can't be exported to ONNX: {reason}; change"
     ):
-        onnx_export.export(Recipe(Parameters, trees, broken), model, {})
+        onnx_export.export(ModelSpec(Parameters, trees, broken), model, {})
 
 
 def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_name_made_up(
-    binary: training.Fitted,
+    binary: training.FittedModel,
 ) -> None:
     def exported(*, backwards: bool) -> bytes:
         def shuffled(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
@@ -399,7 +401,7 @@ def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_nam
             model.graph.name = f"made up {backwards}"
             return model
 
-        return onnx_export.export(Recipe(Parameters, trees, shuffled), binary.pipeline, binary.predictor.features)
+        return onnx_export.export(ModelSpec(Parameters, trees, shuffled), binary.pipeline, binary.predictor.features)
 
     assert exported(backwards=True) == exported(backwards=False)
     model = onnx.load_from_string(exported(backwards=True))
@@ -407,15 +409,15 @@ def test_the_bytes_of_a_model_do_not_depend_on_the_order_of_its_domains_or_a_nam
     assert (len(domains), domains, model.graph.name) == (2, sorted(domains), "model")
 
 
-def test_a_model_that_is_no_valid_onnx_is_not_given_away(binary: training.Fitted) -> None:
+def test_a_model_that_is_no_valid_onnx_is_not_given_away(binary: training.FittedModel) -> None:
     def spoiled(pipeline: Any, features: dict[str, bool]) -> onnx.ModelProto:
         model = convert(pipeline, features)
         del model.graph.output[:]
         model.graph.node[0].op_type = "NoSuchOperator"
         return model
 
-    with pytest.raises(Refused, match=r"^the model [^\n]+ NoSuchOperator [^\n]+; change shared.model.py$"):
-        onnx_export.export(Recipe(Parameters, trees, spoiled), binary.pipeline, binary.predictor.features)
+    with pytest.raises(Rejected, match=r"^the model [^\n]+ NoSuchOperator [^\n]+; change shared.model.py$"):
+        onnx_export.export(ModelSpec(Parameters, trees, spoiled), binary.pipeline, binary.predictor.features)
 
 
 class Constant:
@@ -444,21 +446,21 @@ def parity(problem: Problem, pipeline: Constant, exported: Constant) -> float:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_difference_above_the_limit_is_refused_wherever_it_shows(where: str, sign: int) -> None:
     assert parity(BINARY, Constant(0), Constant(**{where: sign * 1e-5})) == pytest.approx(1e-5)
-    with pytest.raises(Refused, match=r"differs from the pipeline by 1\.1e-05 \(at most 1e-05\)"):
+    with pytest.raises(Rejected, match=r"differs from the pipeline by 1\.1e-05 \(at most 1e-05\)"):
         parity(BINARY, Constant(0), Constant(**{where: sign * 1.1e-5}))
 
 
 def test_a_model_that_predicts_no_number_is_refused() -> None:
-    with pytest.raises(Refused, match="by nan"):
+    with pytest.raises(Rejected, match="by nan"):
         parity(BINARY, Constant(0.5), Constant(float("nan")))
 
 
 def test_the_limit_of_a_regression_is_relative_to_the_spread_of_its_values() -> None:
     assert parity(REGRESSION, Constant(spread=1000), Constant(0.009, spread=1000)) == pytest.approx(9e-6)
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         parity(REGRESSION, Constant(spread=1000), Constant(0.011, spread=1000))
     assert parity(REGRESSION, Constant(1), Constant(1 + 9e-6)) == pytest.approx(9e-6)
-    with pytest.raises(Refused):
+    with pytest.raises(Rejected):
         parity(BINARY, Constant(spread=0.5), Constant(1.1e-5, spread=0.5))
 
 
@@ -468,12 +470,12 @@ def test_a_linear_baseline_is_better_than_one_that_knows_only_the_target(problem
     classes = evaluation.classes_of(problem, rows)
     baselines = training.baselines(problem, rows, held, seed=0)
     loss = {
-        name: evaluation.losses(evaluation.answers(problem, held, prediction, classes)).mean()
+        name: evaluation.losses(evaluation.labelled_predictions(problem, held, prediction, classes)).mean()
         for name, prediction in baselines.items()
     }
     assert loss["linear"] < 0.8 * loss["dummy"]
     assert len(np.unique(baselines["dummy"], axis=0)) == 1
-    target = evaluation.answers(problem, rows, np.zeros(len(rows)), classes).target
+    target = evaluation.labelled_predictions(problem, rows, np.zeros(len(rows)), classes).target
     shares = [(target == number).mean() for number in range(3)]
     assert baselines["dummy"][0] == pytest.approx(shares if problem.task is Task.MULTICLASS else target.mean())
 
@@ -505,7 +507,7 @@ def test_rare_categories_are_one_to_a_linear_baseline() -> None:
 def test_what_came_true_is_zero_or_one_the_number_of_the_class_or_the_value() -> None:
     def true(problem: Problem, values: list[Any], classes: tuple[str, ...] = ()) -> list[float]:
         rows = pl.DataFrame({"_target": values})
-        found = evaluation.answers(problem, rows, np.zeros(len(rows)), classes).target
+        found = evaluation.labelled_predictions(problem, rows, np.zeros(len(rows)), classes).target
         assert found.dtype == np.float64
         return [float(value) for value in found]
 
@@ -518,20 +520,22 @@ def test_evidence_is_read_from_the_column_of_the_model_also_where_it_has_a_value
     rows = pl.DataFrame({"_target": ["b", "a"]}).with_columns(
         pl.Series("_model", np.array([[0.2, 0.8], [0.6, 0.4]])), pl.Series("_dummy", np.array([[0.5, 0.5]] * 2))
     )
-    answers = Candidate.answers(Mock(holdout=rows, classes=("a", "b")), MULTICLASS)
+    answers = Candidate.holdout_predictions(Mock(holdout=rows, classes=("a", "b")), MULTICLASS)
     assert (answers.task, answers.target.tolist()) == (Task.MULTICLASS, [1, 0])
     assert answers.prediction.tolist() == [[0.2, 0.8], [0.6, 0.4]]
 
 
 def test_rows_of_a_utc_day_are_drawn_together_and_rows_without_a_time_in_two_thousand_blocks() -> None:
-    at = pl.Series("_at", [NOON, NOON + timedelta(hours=11.9), NOON + timedelta(hours=12), NOON - timedelta(hours=13)])
-    days = evaluation.days(BINARY, pl.DataFrame([at]))
+    at = pl.Series(
+        "_predicted_at", [NOON, NOON + timedelta(hours=11.9), NOON + timedelta(hours=12), NOON - timedelta(hours=13)]
+    )
+    days = evaluation.clusters(BINARY, pl.DataFrame([at]))
     assert (days - days[0]).tolist() == [0, 0, 1, -1]
-    blocks = evaluation.days(REGRESSION, pl.DataFrame({"_at": [NOON] * 4001}))
+    blocks = evaluation.clusters(REGRESSION, pl.DataFrame({"_predicted_at": [NOON] * 4001}))
     assert blocks[[0, 1, 1999, 2000, 4000]].tolist() == [0, 1, 1999, 0, 0]
 
 
-def release(problem: Problem, fitted: training.Fitted, rows: pl.DataFrame, answers: Any) -> Release:
+def release(problem: Problem, fitted: training.FittedModel, rows: pl.DataFrame, answers: Any) -> Release:
     return Release(
         number=1,
         version=7,
@@ -547,7 +551,7 @@ def release(problem: Problem, fitted: training.Fitted, rows: pl.DataFrame, answe
         metrics={},
         parameters={},
         tables={},
-        golden=Golden(requests=[], features=rows.select(FEATURES).to_dicts(), answers=answers.tolist()),
+        golden=GoldenRequests(requests=[], features=rows.select(FEATURES).to_dicts(), predictions=answers.tolist()),
         onnx=fitted.onnx,
     )
 
@@ -564,13 +568,15 @@ def test_a_release_answers_its_golden_requests_as_the_pipeline_did(request: pyte
     for little in (0.9, -0.9):
         release(problem, fitted, rows, answers + little * one).check()
     for much in (1.2, -1.2, float("nan")):
-        with pytest.raises(Refused, match=r"^version 7 differs by [^\n]+ from its golden answers: it must not serve$"):
+        with pytest.raises(
+            Rejected, match=r"^version 7 differs by [^\n]+ from its golden predictions: it must not serve$"
+        ):
             release(problem, fitted, rows, answers + much * one).check()
 
 
 @pytest.mark.parametrize(("task", "spread"), [(Task.BINARY, 0.5), (Task.REGRESSION, 0), (Task.REGRESSION, 1)])
 def test_a_golden_answer_may_differ_by_the_tolerance_and_no_more(
-    binary: training.Fitted, task: Task, spread: float
+    binary: training.FittedModel, task: Task, spread: float
 ) -> None:
     rows = guests(BINARY, 20).with_columns(age=30)  # a number without a fraction, as JSON may have it
 
@@ -583,17 +589,17 @@ def test_a_golden_answer_may_differ_by_the_tolerance_and_no_more(
     for little in (0, 1e-5, -1e-5) if spread == 0 else (0, 0.999e-5, -0.999e-5):
         answering(little).check()
     for much in (1.001e-5, -1.001e-5):
-        with pytest.raises(Refused):
+        with pytest.raises(Rejected):
             answering(much).check()
 
 
-def test_a_predictor_is_the_same_from_the_bytes_alone(binary: training.Fitted) -> None:
+def test_a_predictor_is_the_same_from_the_bytes_alone(binary: training.FittedModel) -> None:
     rows = guests(BINARY, 30, seed=7)
     again = Predictor(binary.onnx, binary.predictor.features, Task.BINARY)
     assert again.predict(rows).tolist() == binary.predictor.predict(rows).tolist()
 
 
-def test_fitting_again_gives_the_same_bytes(binary: training.Fitted) -> None:
+def test_fitting_again_gives_the_same_bytes(binary: training.FittedModel) -> None:
     assert fit(BINARY).onnx == binary.onnx
 
 

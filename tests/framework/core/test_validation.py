@@ -15,10 +15,10 @@ from pydantic import Field
 
 from my_ml_project.core.contracts import validation
 from my_ml_project.core.contracts.schema import (
+    AvailableAt,
     Category,
     EventTime,
     Key,
-    Known,
     Nulls,
     Table,
     Target,
@@ -26,7 +26,7 @@ from my_ml_project.core.contracts.schema import (
 )
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-BROKEN = "_rules"
+BROKEN = "_violations"
 
 
 class Order(Table):
@@ -44,7 +44,7 @@ class Order(Table):
     day: date | None = None
     price: Annotated[float, Field(ge=0, lt=100)]
     paid: float | None = None
-    kind: Annotated[str | None, Category(("book",), grows=True)] = None
+    kind: Annotated[str | None, Category(("book",), open=True)] = None
     note: Annotated[str | None, Nulls(at_most=0.5)] = None
     gift: bool = False
 
@@ -201,10 +201,10 @@ def test_values_that_cannot_be_read_are_counted_and_shown() -> None:
         ({"paid": 2.0}, ["paid is not below price"]),
         ({"paid": None}, []),
         ({"shop": "west"}, ["shop is a known category"]),
-        ({"shop": None}, ["shop is given"]),
-        ({"placed": None}, ["placed is given"]),
+        ({"shop": None}, ["shop is not null"]),
+        ({"placed": None}, ["placed is not null"]),
         ({"kind": "pen"}, []),
-        ({"id": None, "shop": "west", "paid": 1.0}, ["id is given", "shop is a known category", BROKEN]),
+        ({"id": None, "shop": "west", "paid": 1.0}, ["id is not null", "shop is a known category", BROKEN]),
         ({"paid": float("inf")}, ["paid is finite"]),
     ],
 )
@@ -276,7 +276,7 @@ def test_rows_without_identity_are_neither_repeats_nor_clashes() -> None:
 @pytest.mark.parametrize(("rows", "bad", "breached"), [(100, 1, False), (100, 2, True), (99, 1, True), (200, 2, False)])
 def test_more_than_one_bad_row_in_a_hundred_breaches_the_batch(rows: int, bad: int, *, breached: bool) -> None:
     report = validate(*(order(i, price=0.0 if i < bad else 1.0) for i in range(rows)))
-    expected = (f"{bad} of {rows} rows break a rule (at most 1%)",) if breached else ()
+    expected = (f"{bad} of {rows} rows violate a rule (at most 1%)",) if breached else ()
     assert (report.rejected, len(report.invalid), len(report.valid)) == (expected, bad, rows - bad)
 
 
@@ -332,14 +332,14 @@ class Reading(Table):
     """A reading of a meter, known a while after."""
 
     table: ClassVar = "readings"
-    span: ClassVar = timedelta(days=2)
-    volume: ClassVar = 0.5
+    max_span: ClassVar = timedelta(days=2)
+    min_volume: ClassVar = 0.5
 
     meter: Annotated[int, Key()]
-    at: Annotated[datetime, Known()]
+    at: Annotated[datetime, AvailableAt()]
     value: float
     note: str | None = None
-    kind: Annotated[str, Category(("gas",), grows=True)] = "gas"
+    kind: Annotated[str, Category(("gas",), open=True)] = "gas"
 
 
 READINGS = schema_of(Reading)
@@ -408,7 +408,7 @@ class Answer(Table):
     table: ClassVar = "answers"
 
     number: Annotated[int, Key()]
-    at: Annotated[datetime, Known()]
+    at: Annotated[datetime, AvailableAt()]
     late: Annotated[bool | None, Target()]
 
 
@@ -499,7 +499,7 @@ def test_erased_rows_are_dropped_before_anything_is_counted() -> None:
 def test_more_than_one_label_in_twenty_without_a_row_is_a_warning(found: int, *, warned: bool) -> None:
     schema = schema_of(Answer)
     labels = pl.DataFrame({"number": range(20), "at": NOON, "late": [True, False] * 10}, schema=schema.dtypes)
-    entities = labels.head(found).select("number", pl.lit(NOON).cast(pl.Datetime("us", "UTC")).alias("_at"))
+    entities = labels.head(found).select("number", pl.lit(NOON).cast(pl.Datetime("us", "UTC")).alias("_predicted_at"))
     context = validation.Context(labels.clear(), entities=entities, entity_table="questions")
     report = validation.validate(labels, schema, context=context)
     assert len(report.valid) == 20
@@ -510,7 +510,7 @@ def test_a_label_from_before_its_row_is_predicted_is_invalid() -> None:
     schema = schema_of(Answer)
     labels = pl.DataFrame({"number": [1, 2, 3], "at": NOON, "late": [True, True, None]}, schema=schema.dtypes)
     instant = timedelta(microseconds=1)
-    times = pl.Series("_at", [NOON, NOON + instant, NOON + instant], dtype=pl.Datetime("us", "UTC"))
+    times = pl.Series("_predicted_at", [NOON, NOON + instant, NOON + instant], dtype=pl.Datetime("us", "UTC"))
     context = validation.Context(labels.clear(), entities=labels.select("number", times), entity_table="questions")
     report = validation.validate(labels, schema, context=context)
     assert report.invalid.select("number", BROKEN).rows() == [(2, ["at is not before its row is predicted"])]

@@ -18,17 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from my_ml_project.core.contracts.schema import EventTime, Key, Known, Table, Target, Task
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.contracts.schema import AvailableAt, EventTime, Key, Table, Target, Task
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import Settings
 from my_ml_project.core.store import decisions
-from my_ml_project.core.store.releases import Golden, Release
+from my_ml_project.core.store.releases import GoldenRequests, Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production.erasure.erase import erase
 from my_ml_project.production.ingest import IngestReport, ingest_inbox
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-ERASED = 45
+ERASED_AT = 45
 
 
 class Order(Table):
@@ -47,7 +47,7 @@ class Delivery(Table):
     table: ClassVar = "deliveries"
 
     id: Annotated[int, Key()]
-    delivered: Annotated[datetime, Known()]
+    delivered: Annotated[datetime, AvailableAt()]
     late: Annotated[bool, Target()]
 
 
@@ -56,13 +56,13 @@ class Parameters(BaseModel):
 
 
 SHOP = Problem(
-    subject=Order,
+    entity=Order,
     tables=(Order, Delivery),
     features=("price",),
     lookback=timedelta(0),
     build=lambda rows, _: rows,
     collect=lambda *_: [],
-    recipe=lambda: Recipe(Parameters, lambda *_: None),
+    model_spec=lambda: ModelSpec(Parameters, lambda *_: None),
 )
 
 
@@ -109,7 +109,7 @@ def ingest_deliveries(first: int, last: int) -> Callable[[Workspace], object]:
 
 def decide(workspace: Workspace) -> None:
     row = dict.fromkeys(decisions.COLUMNS) | {"at": NOON, "batches": len(decisions.read(workspace.lake))}
-    decisions.keep(workspace.lake, row | {"decision": workspace.root.name})
+    decisions.append(workspace.lake, row | {"decision": workspace.root.name})
 
 
 OPERATIONS: dict[str, Callable[[Workspace], object]] = {
@@ -119,9 +119,9 @@ OPERATIONS: dict[str, Callable[[Workspace], object]] = {
     "a batch that overlaps and differs": ingest_orders(50, 100, 2.0),
     "labels": ingest_deliveries(1, 60),
     "labels that overlap": ingest_deliveries(30, 90),
-    "an erasure": lambda workspace: erase(workspace, (str(ERASED),)),
+    "an erasure": lambda workspace: erase(workspace, (str(ERASED_AT),)),
     "a decision": decide,
-    "tidying": lambda workspace: workspace.lake.tidy(),
+    "tidying": lambda workspace: workspace.lake.maintain(),
 }
 
 
@@ -177,7 +177,7 @@ def check(root: Path, done: list[tuple[str, object]]) -> None:
     """Nothing is lost, nothing is doubled, and what was erased is gone."""
     workspace = machine(root, "reader")
     names = [name for name, result in done if not rejected(result)]
-    gone = {ERASED} if "an erasure" in names else set()
+    gone = {ERASED_AT} if "an erasure" in names else set()
     for table, kind in (("orders", "batch"), ("deliveries", "labels")):
         rows = workspace.lake.read(table, {"id": pl.Int64()}).select("id").collect()
         expected = {number for name in names if kind in name for number in IDS[name]} - gone
@@ -246,7 +246,7 @@ def release(number: int, version: int) -> Release:
         metrics={},
         parameters={},
         tables={},
-        golden=Golden(requests=[], features=[], answers=[]),
+        golden=GoldenRequests(requests=[], features=[], predictions=[]),
         onnx=b"model",
     )
 

@@ -110,7 +110,7 @@ from problems import PROBLEM
 from PACKAGE.core.workspace import open_workspace
 
 workspace = open_workspace(PROBLEM)
-with workspace.alone():
+with workspace.exclusive_lock():
     lifecycle.run(workspace, now=NOW)
 print(count)
 """.replace("PACKAGE", PACKAGE)
@@ -129,7 +129,7 @@ def state(workspace: Workspace) -> dict[str, Any]:
         name: lake.scan(schema).select(schema.names).collect().sort(schema.names).write_json()
         for name, schema in problem.schemas.items()
     }
-    predictions = lake.read(PREDICTIONS, {}).drop("made").collect()
+    predictions = lake.read(PREDICTIONS, {}).drop("predicted_at").collect()
     champion = workspace.releases.champion()
     with workspace.registry._client() as client:
         experiment = client.get_experiment_by_name(workspace.registry.model)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from my_ml_project.core import datasets
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.releases import Release
 from my_ml_project.core.workspace import Workspace, open_workspace
@@ -63,7 +63,7 @@ def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Works
     )
     shorter = champion(trained)
     assert shorter.golden.requests == release.golden.requests[2:]
-    assert shorter.golden.answers == release.golden.answers[2:]
+    assert shorter.golden.predictions == release.golden.predictions[2:]
     assert shorter.onnx == release.onnx
     shorter.check()
     candidate = trained.candidates.read(release.run_id)
@@ -156,7 +156,7 @@ def test_a_rollback_is_possible_after_it_though_the_tables_of_then_are_gone(
     erasing.erase(trained, written(examples))
     assert promote.rollback(trained).version == 1
     sheet = (trained.path(trained.settings.reports) / "data-sheet.md").read_text(encoding="utf-8")
-    assert "can't be read any more" in sheet
+    assert "is no longer readable" in sheet
 
 
 def test_it_goes_on_where_it_was_stopped_before_the_releases(
@@ -204,7 +204,7 @@ def test_a_run_from_before_says_why_it_cannot_be_equal(trained: Workspace, examp
         for name, value in (("commit", "a" * 40), ("dirty", "false")):
             open_run.client.set_tag(open_run.id, name, value)
     erasing.erase(trained, written(examples))
-    with pytest.raises(Refused, match=r"2 rows were erased since run \w+ was made: it can't be equal any more"):
+    with pytest.raises(Rejected, match=r"2 rows were erased since run \w+: it is no longer reproducible"):
         reproduce(trained, run.id)
 
 
@@ -225,13 +225,13 @@ def test_files_are_written_anew_and_one_that_cannot_be_read_is_named(
     assert "reports/predicted.csv" in done.files
     assert pl.read_parquet(inbox / "foreign.parquet").height == 1
     assert (inbox / "broken.parquet").read_bytes() == b"PAR1"
-    assert "broken.parquet can't be read, look yourself" in caplog.text
+    assert "broken.parquet can't be read, check it manually" in caplog.text
     assert not list(trained.root.rglob("*.part"))
 
 
 @pytest.mark.parametrize("key", ["no number", "1/2", "/"])
 def test_a_key_that_none_can_be_is_bad_input_and_nothing_is_recorded(trained: Workspace, key: str) -> None:
-    with pytest.raises(BadInput, match=r"^parcels has no row with such a key: |^the key of parcels is parcel, not "):
+    with pytest.raises(InputError, match=r"^parcels has no row with such a key: |^the key of parcels is parcel, not "):
         erasing.erase(trained, (key,))
     assert trained.lake.version("erasures") == -1
 

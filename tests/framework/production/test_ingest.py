@@ -13,16 +13,16 @@ import pytest
 from pydantic import BaseModel, Field
 
 from my_ml_project.core.contracts.schema import (
+    AvailableAt,
     Category,
     EventTime,
     Key,
-    Known,
     Nulls,
     Table,
     Target,
 )
-from my_ml_project.core.errors import BadInput
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.errors import InputError
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.store.batch_context import read_context
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.workspace import Workspace
@@ -37,7 +37,7 @@ class Order(Table):
     table: ClassVar = "orders"
     rules: ClassVar = {"paid is not below price": nw.col("paid") >= nw.col("price")}
 
-    shop: Annotated[str, Category(("north",), grows=True), Key()]
+    shop: Annotated[str, Category(("north",), open=True), Key()]
     id: Annotated[int, Field(gt=0), Key()]
     placed: Annotated[datetime, EventTime()]
     price: Annotated[float, Field(ge=0)]
@@ -52,7 +52,7 @@ class Delivery(Table):
 
     shop: Annotated[str, Key()]
     id: Annotated[int, Key()]
-    known: Annotated[datetime, Known()]
+    known: Annotated[datetime, AvailableAt()]
     late: Annotated[bool, Target()]
 
 
@@ -79,13 +79,13 @@ class Parameters(BaseModel):
 
 
 SHOP = Problem(
-    subject=Order,
+    entity=Order,
     tables=(Order, Delivery, Click),
     features=("price",),
     lookback=timedelta(0),
     build=lambda rows, _: rows,
     collect=lambda *_: [],
-    recipe=lambda: Recipe(Parameters, lambda *_: None, lambda *_: pytest.fail("nothing is trained here")),
+    model_spec=lambda: ModelSpec(Parameters, lambda *_: None, lambda *_: pytest.fail("nothing is trained here")),
 )
 
 
@@ -154,7 +154,7 @@ def quarantine(workspace: Workspace, batch: Batch) -> dict[str, bytes]:
     assert batch.quarantine == f"data/quarantine/{batch.table}/{Path(batch.name).stem}-{batch.id[:8]}"
     kept = files(workspace.path(batch.quarantine))
     assert json.loads(kept.pop("reasons.json")) == json.loads(
-        json.dumps(dataclasses.asdict(batch) | {"arrived": NOON.isoformat()})
+        json.dumps(dataclasses.asdict(batch) | {"ingested_at": NOON.isoformat()})
     )
     return kept
 
@@ -179,7 +179,7 @@ def test_a_clean_file_goes_in_whole_and_moves_to_the_archive(shop: Workspace) ->
     assert only(done).ok
     rows = stored(shop)
     assert rows.select(orders().columns).sort("id").equals(orders())
-    assert rows["_arrived"].unique().to_list() == [NOON]
+    assert rows["_ingested_at"].unique().to_list() == [NOON]
     assert rows["_batch"].unique().to_list() == [identity(content)]
     assert inbox(shop) == []
     assert archive(shop) == {f"orders/may-{identity(content)[:8]}.parquet": content}
@@ -189,7 +189,7 @@ def test_a_clean_file_goes_in_whole_and_moves_to_the_archive(shop: Workspace) ->
 def test_without_a_time_rows_arrive_now(shop: Workspace, tmp_path: Path) -> None:
     before = datetime.now(UTC)
     ingest(shop, write(tmp_path / "may.parquet", orders()), table="orders")
-    (arrived,) = stored(shop)["_arrived"].unique()
+    (arrived,) = stored(shop)["_ingested_at"].unique()
     assert before <= arrived <= datetime.now(UTC)
 
 
@@ -245,7 +245,7 @@ def test_an_inbox_that_is_not_there_is_empty(shop: Workspace) -> None:
     assert files(shop.root) == before
 
 
-# Rows and batches that break the contract
+# Rows and batches that violate the contract
 
 
 def test_rejected_rows_are_kept_with_their_rules_and_the_rest_goes_in(shop: Workspace) -> None:
@@ -259,10 +259,10 @@ def test_rejected_rows_are_kept_with_their_rules_and_the_rest_goes_in(shop: Work
     assert done.ok, "no batch was refused as a whole"
     assert ids(shop) == list(range(2, 201))
     kept = quarantine(shop, batch)
-    assert set(kept) == {"rejected.parquet"}
-    rejected = pl.read_parquet(kept["rejected.parquet"])
-    assert rejected.drop("_rules").equals(rows.head(1))
-    assert rejected["_rules"].to_list() == [["price >= 0", "paid is not below price"]]
+    assert set(kept) == {"invalid.parquet"}
+    rejected = pl.read_parquet(kept["invalid.parquet"])
+    assert rejected.drop("_violations").equals(rows.head(1))
+    assert rejected["_violations"].to_list() == [["price >= 0", "paid is not below price"]]
     assert archive(shop) == {f"orders/may-{batch.id[:8]}.parquet": content}, "it is in the lake but for a row"
     assert inbox(shop) == []
 
@@ -271,7 +271,7 @@ REJECTED: dict[str, tuple[pl.DataFrame, str, int]] = {
     "a column is missing": (orders().drop("paid"), "column paid is missing", 0),
     "a column is unknown": (orders().with_columns(colour=pl.lit("red")), "column colour is unknown", 0),
     "there are no rows": (orders().clear(), "it has no rows", 0),
-    "too many rows are bad": (orders(1, 99, price=-1.0), "1 of 99 rows break a rule (at most 1%)", 1),
+    "too many rows are bad": (orders(1, 99, price=-1.0), "1 of 99 rows violate a rule (at most 1%)", 1),
     "too much is missing": (
         orders().with_columns(note=pl.when(pl.col("id") > 50).then("note").otherwise(None)).head(99),
         "note is missing in 50.5% of rows (at most 50.0%)",
@@ -358,7 +358,7 @@ def test_a_file_that_comes_again_changes_nothing(shop: Workspace) -> None:
     assert batch == Batch("orders", "again.parquet", identity(content), seen=True)
     assert batch.ok
     assert shop.lake.version("orders") == 0
-    assert stored(shop)["_arrived"].unique().to_list() == [NOON]
+    assert stored(shop)["_ingested_at"].unique().to_list() == [NOON]
     assert inbox(shop) == []
     assert set(archive(shop)) == {f"orders/{stem}-{identity(content)[:8]}.parquet" for stem in ("may", "again")}
 
@@ -477,11 +477,11 @@ def test_labels_that_are_known_before_their_row_is_predicted_are_rejected(shop: 
     file = write(tmp_path / "labels.parquet", deliveries(1, 101).with_columns(known=early))
     batch = only(ingest(shop, file, now=NOON + timedelta(days=9)))
     assert (batch.accepted, batch.counts) == (100, {"known is not before its row is predicted": 1})
-    kept = pl.read_parquet(shop.path(batch.quarantine or "") / "rejected.parquet")
+    kept = pl.read_parquet(shop.path(batch.quarantine or "") / "invalid.parquet")
     assert kept["id"].to_list() == [7]
     assert 101 in stored(shop, "deliveries")["id"], "its row may come, and be of any time"
     all_early = write(tmp_path / "more.parquet", deliveries(1, 100, days=-1))
-    assert check(shop, all_early, now=NOON).rejected == ("100 of 100 rows break a rule (at most 1%)",)
+    assert check(shop, all_early, now=NOON).rejected == ("100 of 100 rows violate a rule (at most 1%)",)
 
 
 def test_the_lake_is_read_once_and_only_near_keys_and_days(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,14 +589,14 @@ def test_a_file_that_may_not_be_read_does_not_keep_the_others_out(
     assert inbox(shop) == []
 
 
-@pytest.mark.parametrize("name", ["rejected.parquet", "reasons.json", "Reasons.json"])
+@pytest.mark.parametrize("name", ["invalid.parquet", "reasons.json", "Reasons.json"])
 def test_a_breached_file_is_kept_whole_whatever_its_name(shop: Workspace, name: str) -> None:
     content = put(shop, f"orders/{name}", orders(1, 99, price=-1.0)).read_bytes()
     batch = only(ingest(shop, now=NOON))
     kept = quarantine(shop, batch)
     assert kept[f"batch-{name}"] == content
-    if name == "rejected.parquet":
-        assert pl.read_parquet(kept[name])["_rules"].to_list() == [["price >= 0"]]
+    if name == "invalid.parquet":
+        assert pl.read_parquet(kept[name])["_violations"].to_list() == [["price >= 0"]]
 
 
 # Whose rows they are
@@ -621,7 +621,7 @@ def test_a_file_of_no_table_goes_to_quarantine(shop: Workspace, folder: str) -> 
     done = ingest(shop, now=NOON)
     assert not done.ok
     assert only(done).table == folder
-    expected = f"{file} has the columns of 0 tables: say which with --table (orders, deliveries, clicks)"
+    expected = f"{file} has the columns of 0 tables: name one with --table (orders, deliveries, clicks)"
     assert only(done).rejected == (expected,)
     assert quarantine(shop, only(done)) == {"may.parquet": content}
 
@@ -630,7 +630,7 @@ def test_the_columns_of_two_tables_are_not_enough(shop: Workspace, tmp_path: Pat
     file = write(tmp_path / "may.parquet", orders().with_columns(page=pl.lit("home")))
     for command in (check, ingest):
         with pytest.raises(
-            BadInput, match=r"columns of 2 tables: say which with --table \(orders, deliveries, clicks\)"
+            InputError, match=r"columns of 2 tables: name one with --table \(orders, deliveries, clicks\)"
         ):
             command(shop, file)
     assert check(shop, file, table="orders").rejected == ("column page is unknown",)
@@ -645,7 +645,7 @@ def test_a_table_that_is_named_comes_before_the_folder(shop: Workspace, tmp_path
 
 
 def test_the_only_table_takes_every_file(shop: Workspace, tmp_path: Path) -> None:
-    problem = dataclasses.replace(SHOP, subject=Delivery, tables=(Delivery,))
+    problem = dataclasses.replace(SHOP, entity=Delivery, tables=(Delivery,))
     file = write(tmp_path / "may.parquet", deliveries(1, 3).drop("late"))
     assert check(dataclasses.replace(shop, problem=problem), file).rejected == ("column late is missing",)
 
@@ -653,7 +653,7 @@ def test_the_only_table_takes_every_file(shop: Workspace, tmp_path: Path) -> Non
 def test_a_table_that_there_is_not_is_bad_input(shop: Workspace, tmp_path: Path) -> None:
     file = write(tmp_path / "orders" / "may.parquet", orders())
     for command in (check, ingest):
-        with pytest.raises(BadInput, match="there is no table 'order': tables are orders, deliveries, clicks"):
+        with pytest.raises(InputError, match="there is no table 'order': tables are orders, deliveries, clicks"):
             command(shop, file, table="order")
     assert shop.lake.version("orders") == -1
 
@@ -670,7 +670,7 @@ def test_a_file_given_by_name_that_is_no_batch_is_bad_input(shop: Workspace, tmp
             text: "ends in '.txt': batches are .parquet or .csv",
             broken: "can't be read as parquet: ",
         }.items():
-            with pytest.raises(BadInput) as caught:
+            with pytest.raises(InputError) as caught:
                 command(shop, file)
             assert str(caught.value).startswith(f"{file} {reason}")
     assert files(tmp_path) == before
@@ -734,7 +734,7 @@ def _killed_at(word: str, does: Any) -> Any:
     "failure",
     [
         KeyboardInterrupt(),
-        BadInput("the lake takes no commit: try again"),
+        InputError("the lake takes no commit: try again"),
     ],
 )
 def test_a_batch_that_could_not_be_appended_stays_in_the_inbox(
@@ -762,7 +762,7 @@ def test_a_lake_that_can_not_be_used_leaves_the_inbox_as_it_is(shop: Workspace) 
     put(shop, "orders/may.parquet", orders())
     shop.path("data/lake").write_text("no folder", encoding="utf-8")
     before = files(shop.root)
-    with pytest.raises(BadInput, match=r"table orders in the lake .* can't be used"):
+    with pytest.raises(InputError, match=r"table orders in the lake .* can't be used"):
         ingest(shop, now=NOON)
     assert files(shop.root) == before
 
@@ -773,27 +773,27 @@ def test_a_lake_that_can_not_be_used_leaves_the_inbox_as_it_is(shop: Workspace) 
 @pytest.mark.parametrize(
     ("batch", "line"),
     [
-        (Batch("orders", "may.csv", "1", seen=True), "orders/may.csv: in the lake already, nothing to do"),
+        (Batch("orders", "may.csv", "1", seen=True), "orders/may.csv: ingested before, nothing to do"),
         (Batch("orders", "may.csv", "1", accepted=3), "orders/may.csv: 3 rows"),
         (
             Batch("orders", "may.csv", "1", accepted=3, duplicates=2, warnings=("shop has a new value 'x'",)),
-            "orders/may.csv: 3 rows; 2 in the lake already or twice in the file; shop has a new value 'x'",
+            "orders/may.csv: 3 rows; 2 duplicates; shop has a new value 'x'",
         ),
         (
             Batch("orders", "may.csv", "1", accepted=3, invalid=2, counts={"id > 0": 1, "price >= 0": 2}),
-            "orders/may.csv: 3 rows; 2 break the contract: id > 0 (1), price >= 0 (2)",
+            "orders/may.csv: 3 rows; 2 violate the contract: id > 0 (1), price >= 0 (2)",
         ),
         (
             Batch("orders", "may.csv", "1", accepted=3, invalid=1, counts={"id > 0": 1}, quarantine="q/may-1"),
-            "orders/may.csv: 3 rows; 1 break the contract: id > 0 (1); kept in q/may-1",
+            "orders/may.csv: 3 rows; 1 violate the contract: id > 0 (1); quarantined in q/may-1",
         ),
         (
             Batch("orders", "may.csv", "1", rejected=("it is late", "it is wrong"), counts={"id > 0": 9}),
-            "orders/may.csv breaks the contract: it is late; it is wrong; id > 0 (9)",
+            "orders/may.csv violates the contract: it is late; it is wrong; id > 0 (9)",
         ),
         (
             Batch("orders", "may.csv", "1", rejected=("it is late",), quarantine="q/may-1"),
-            "orders/may.csv breaks the contract: it is late; kept in q/may-1",
+            "orders/may.csv violates the contract: it is late; quarantined in q/may-1",
         ),
     ],
 )
@@ -830,7 +830,7 @@ def test_a_column_that_the_contract_gains_is_missing_in_the_rows_from_before(sho
 
     put(shop, "orders/may.parquet", orders(1, 10))
     ingest(shop, now=NOON)
-    wider = dataclasses.replace(shop, problem=dataclasses.replace(SHOP, subject=Wider, tables=(Wider, Delivery, Click)))
+    wider = dataclasses.replace(shop, problem=dataclasses.replace(SHOP, entity=Wider, tables=(Wider, Delivery, Click)))
     assert wider.lake.scan(wider.problem.schema).collect()["colour"].to_list() == [None] * 10
     put(wider, "orders/june.parquet", orders(11, 20).with_columns(colour=pl.lit("red")))
     assert only(ingest(wider, now=NOON)).accepted == 10

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import (
-    ARRIVED,
-    AT,
     BATCH,
     CONTRACT,
+    INGESTED_AT,
+    PREDICTED_AT,
     EventTime,
     Key,
     Personal,
@@ -26,9 +26,9 @@ from my_ml_project.core.contracts.schema import (
     Target,
     schema_of,
 )
-from my_ml_project.core.contracts.validation import keys_of
-from my_ml_project.core.errors import BadInput, Refused
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.contracts.validation import parse_keys
+from my_ml_project.core.errors import InputError, Rejected
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.store.candidates import Candidates
 from my_ml_project.core.store.registry import CHALLENGER, CHAMPION
 from my_ml_project.core.store.releases import Release, contributions
@@ -40,11 +40,11 @@ from my_ml_project.production.predict import (
     champion,
     features_for,
     predict,
-    predict_ahead,
     predict_rows,
+    predict_upcoming,
 )
 from my_ml_project.production.status import status
-from problems import AHEAD, KNOWN, START, arrived, source
+from problems import AHEAD, ARRIVAL, START, arrived, source
 
 DUE = START + timedelta(days=28)
 INSTANT = timedelta(microseconds=1)
@@ -74,14 +74,14 @@ def test_a_first_run_goes_from_the_inbox_to_a_champion_that_predicts(trained: Wo
     assert trained.registry.version_by_alias(CHAMPION) == trained.registry.version_by_alias(CHALLENGER)
     assert release.metrics["auc"] > 0.65
     assert (trained.root / "reports" / "version-1.png").read_bytes().startswith(b"\x89PNG")
-    for table in KNOWN:
+    for table in ARRIVAL:
         assert len(rows_of(trained, table)) == len(arrived(table, START)) > 0
     ahead = source()["parcels"].filter(pl.col("due").is_between(START, START + AHEAD, closed="right"))
     predicted = rows_of(trained, "predictions")
-    assert predicted.columns == ["parcel", "due", "probability", "decision", "version", "made"]
+    assert predicted.columns == ["parcel", "due", "probability", "decision", "version", "predicted_at"]
     assert predicted["parcel"].to_list() == ahead.sort("due", "parcel")["parcel"].to_list()
     assert set(predicted["version"]) == {1}
-    assert set(predicted["made"]) == {START}
+    assert set(predicted["predicted_at"]) == {START}
     assert not [path for path in (trained.root / "data" / "inbox").rglob("*") if path.is_file()]
 
 
@@ -89,14 +89,14 @@ def test_a_second_run_changes_nothing(trained: Workspace) -> None:
     before = tables(trained)
     done = lifecycle.run(trained, now=START)
     assert tables(trained) == before
-    assert (done.trained, done.promoted, done.picture, done.predicted) == (None, None, None, 0)
+    assert (done.trained, done.promoted, done.plot_file, done.predicted) == (None, None, None, 0)
     assert (done.as_of, done.champion, done.next_due, done.ingested.batches) == (START, 1, DUE, ())
     assert done.ok
     assert trained.registry.version(2) is None
     assert str(done).splitlines() == [
         "ingested 0 batches, 0 rows",
-        "challenger: not due, 0 days after the last",
-        "predicted 0 rows whose outcome is to come, in the table predictions",
+        "challenger: not due, 0 days after the last training",
+        "predicted 0 upcoming rows, in the table predictions",
         "champion: version 1",
         "next challenger: from 2024-04-29",
     ]
@@ -108,7 +108,7 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
     def refuse(_: Workspace) -> None:
         raise LookupError
 
-    monkeypatch.setattr(lifecycle, "repair", refuse)
+    monkeypatch.setattr(lifecycle, "repair_registry", refuse)
     shutil.rmtree(empty.root / "mlruns")
     first = source()["arrivals"]["known"].min()
     assert isinstance(first, datetime)
@@ -125,15 +125,16 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
 def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
     later = START + timedelta(hours=6)
     done = lifecycle.run(trained, now=later)
-    for table in KNOWN:
+    for table in ARRIVAL:
         assert len(rows_of(trained, table)) == len(arrived(table, later))
-    rows = sum(len(arrived(table, later, since=START)) for table in KNOWN)
+    rows = sum(len(arrived(table, later, since=START)) for table in ARRIVAL)
     assert sum(batch.accepted for batch in done.ingested.batches) == rows > 0
     assert str(done).startswith(
-        f"ingested {len(done.ingested.batches)} batches, {rows} rows\nchallenger: not due, 0 days after the last\n"
+        f"ingested {len(done.ingested.batches)} batches, {rows} rows\n"
+        "challenger: not due, 0 days after the last training\n"
     )
     predicted = rows_of(trained, "predictions")
-    assert len(predicted.filter(made=later)) == done.predicted > 0
+    assert len(predicted.filter(predicted_at=later)) == done.predicted > 0
     assert predicted["parcel"].is_unique().all()
     before = trained.lake.version("collections")
     lifecycle.run(trained, now=later - INSTANT)
@@ -165,7 +166,7 @@ def test_a_broken_batch_goes_to_quarantine_and_the_rest_of_the_run_is_done(train
     done = lifecycle.run(trained, now=START)
     assert not done.ok
     assert (done.champion, done.as_of) == (1, START)
-    assert "\n  traffic/broken.parquet breaks the contract: " in str(done)
+    assert "\n  traffic/broken.parquet violates the contract: " in str(done)
     assert len([line for line in str(done).splitlines() if line.startswith("  ")]) == 1
     assert not lifecycle.run(trained, now=START).ok, "it still lies in quarantine"
     shutil.rmtree(trained.root / "data" / "quarantine")
@@ -189,34 +190,34 @@ def test_where_no_challenger_can_be_trained_the_champion_goes_on_predicting(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise Refused("too few labels")
+        raise Rejected("too few labels")
 
     monkeypatch.setattr(lifecycle, "train", refuse)
     done = lifecycle.run(trained, now=DUE)
     assert (done.champion, done.trained, done.ok) == (1, None, False)
     assert done.predicted > 0
-    assert "challenger: due, 28 days after the last, but too few labels" in str(done).splitlines()
+    assert "challenger: due, 28 days after the last training, but too few labels" in str(done).splitlines()
     shutil.rmtree(trained.root / "data" / "lake" / "releases")
     monkeypatch.setattr(lifecycle, "_retrain", refuse)
-    with pytest.raises(Refused, match="too few labels"):
+    with pytest.raises(Rejected, match="too few labels"):
         lifecycle.run(dataclasses.replace(trained), now=DUE + timedelta(days=1))
 
 
 def test_there_is_nothing_to_predict_or_explain_by_without_a_champion(empty: Workspace) -> None:
     file = empty.root / "parcels.parquet"
     for work in (lambda: predict(empty, file), lambda: explain(empty, "1"), lambda: champion(empty)):
-        with pytest.raises(Refused, match="there is no champion yet: run"):
+        with pytest.raises(Rejected, match="there is no champion yet: call run"):
             work()
     assert not (empty.root / "reports").exists()
 
 
 def test_rows_are_predicted_ahead_once_for_each_version(trained: Workspace) -> None:
     before = rows_of(trained, "predictions")
-    assert predict_ahead(trained, now=START) == 0
+    assert predict_upcoming(trained, now=START) == 0
     release = champion(trained)
     trained.releases.append(release.model_copy(update={"number": 2, "version": 2}))
-    assert predict_ahead(trained, now=START) == len(before)
-    assert predict_ahead(trained, now=START) == 0
+    assert predict_upcoming(trained, now=START) == len(before)
+    assert predict_upcoming(trained, now=START) == 0
     after = rows_of(trained, "predictions")
     ours = after.filter(version=2)
     assert len(after) == 2 * len(before)
@@ -229,14 +230,14 @@ def test_as_many_other_rows_at_the_same_time_are_predicted_too(trained: Workspac
         trained.lake.append(
             "parcels",
             part.with_columns(
-                pl.lit(START).alias(ARRIVED), pl.lit("b").alias(BATCH), pl.lit(1, dtype=pl.Int64).alias(CONTRACT)
+                pl.lit(START).alias(INGESTED_AT), pl.lit("b").alias(BATCH), pl.lit(1, dtype=pl.Int64).alias(CONTRACT)
             ),
             batch=str(part["parcel"][0]),
         )
-        assert predict_ahead(trained, now=START) == 5
+        assert predict_upcoming(trained, now=START) == 5
     legs = set(rows_of(trained, "predictions")["parcel"])
     assert set(april[:10]["parcel"]) <= legs
-    assert predict_ahead(trained, now=START) == 0
+    assert predict_upcoming(trained, now=START) == 0
 
 
 def test_only_rows_after_now_without_an_outcome_are_predicted_ahead(trained: Workspace) -> None:
@@ -244,12 +245,12 @@ def test_only_rows_after_now_without_an_outcome_are_predicted_ahead(trained: Wor
     trained.releases.append(champion(trained).model_copy(update={"number": 2, "version": 2}))
     now, known = before["due"][20], before["parcel"][-1]
     outcome = pl.DataFrame(
-        {"parcel": [known], "known": [START], "late": [True], ARRIVED: [START], BATCH: ["x"], CONTRACT: [1]},
+        {"parcel": [known], "known": [START], "late": [True], INGESTED_AT: [START], BATCH: ["x"], CONTRACT: [1]},
         schema=rows_of(trained, "arrivals").schema,
     )
     trained.lake.append("arrivals", outcome, batch="x")
     expected = before.filter(pl.col("due") > now, pl.col("parcel") != known)["parcel"].to_list()
-    assert predict_ahead(trained, now=now) == len(expected)
+    assert predict_upcoming(trained, now=now) == len(expected)
     assert 0 < len(expected) < len(before) - 20
     assert rows_of(trained, "predictions").filter(version=2)["parcel"].to_list() == expected
 
@@ -263,7 +264,9 @@ def test_a_champion_whose_feature_is_no_longer_given_says_which(trained: Workspa
     )
     file = trained.root / "parcels.parquet"
     march().write_parquet(file)
-    with pytest.raises(BadInput, match=r"^features\.build no longer gives weekday, which version 1 takes: keep them"):
+    with pytest.raises(
+        InputError, match=r"^features\.build no longer returns weekday, which version 1 needs: keep them"
+    ):
         predict(dataclasses.replace(trained, problem=problem), file)
 
 
@@ -272,12 +275,12 @@ def test_a_row_predicted_before_its_time_knows_what_is_known_now_and_no_more(tra
     state = {name: Path("earlier", name) for name in ("inbox", "archive", "quarantine")}
     settings = trained.settings.model_copy(update={"lake": "earlier/lake", **state})
     earlier = dataclasses.replace(trained, settings=settings)
-    lifecycle.bring_in(earlier, early)
+    lifecycle.collect_and_ingest(earlier, early)
     parcels = source()["parcels"]
     near = parcels.filter(pl.col("due").is_between(early - timedelta(hours=2), early + timedelta(hours=8)))
     built = features_for(trained, near, now=early)
     ready = near["due"] - timedelta(hours=2)
-    assert built[AT].to_list() == [min(at, early) for at in ready]
+    assert built[PREDICTED_AT].to_list() == [min(at, early) for at in ready]
     assert 0 < (ready < early).sum() < len(near)
     assert built.equals(features_for(earlier, near, now=early))
     assert not built.equals(features_for(trained, near, now=early + timedelta(hours=6)))
@@ -287,7 +290,7 @@ def test_predictions_are_those_of_the_training_path_row_by_row(trained: Workspac
     release, problem = champion(trained), trained.problem
     known = datasets.training_set(problem, trained.lake, as_of=START)
     some = known.sample(150, seed=3, shuffle=True)
-    requests = some.select(problem.schema.public.names)
+    requests = some.select(problem.schema.loggable.names)
     answers = predict_rows(trained, release, requests, now=START)
     features = features_for(trained, requests, now=START).select(problem.features)
     assert features.equals(some.select(problem.features))
@@ -341,7 +344,7 @@ def test_rows_that_break_the_contract_get_their_reasons_and_no_answer(trained: W
     bent.write_csv("bent.csv")
     done = predict(trained, Path("bent.csv"), out=Path("out.parquet"), now=START)
     assert (done.rows, done.invalid, done.ok) == (4, 2, False)
-    assert str(done).endswith("-> out.parquet; 2 rows break the contract and have a reason instead")
+    assert str(done).endswith("-> out.parquet; 2 rows violate the contract and have an error instead")
     answers = pl.read_parquet("out.parquet")
     assert answers["parcel"].to_list() == rows["parcel"].to_list()
     reasons = answers["error"].to_list()
@@ -381,7 +384,7 @@ def test_a_file_with_other_columns_is_bad_input(trained: Workspace, change: Any,
     rows = change(march().head(3))
     file = Path(f"other.{ending}")
     rows.write_parquet(file) if ending == "parquet" else rows.write_csv(file)
-    with pytest.raises(BadInput, match=f"^other.{ending} breaks the contract of parcels: {reason}"):
+    with pytest.raises(InputError, match=f"^other.{ending} violates the contract of parcels: {reason}"):
         predict(trained, file, out=Path("out.parquet"), now=START)
     assert not Path("out.parquet").exists()
 
@@ -394,14 +397,14 @@ def test_answers_that_can_not_be_written_are_bad_input_and_leave_nothing(trained
     Path(f"folder.{ending}").mkdir()
     before = sorted(Path.cwd().rglob("*"))
     for out in (Path(f"taken/answers.{ending}"), Path(f"folder.{ending}")):
-        with pytest.raises(BadInput, match=f"^{out.as_posix()} can't be written: "):
+        with pytest.raises(InputError, match=f"^{out.as_posix()} can't be written: "):
             predict(trained, file, out=out, now=START)
     assert sorted(Path.cwd().rglob("*")) == before
     assert Path("taken").read_text() == "a file"
 
 
 def test_a_file_that_is_not_there_is_bad_input(trained: Workspace) -> None:
-    with pytest.raises(BadInput, match=r"^missing\.csv can't be read: "):
+    with pytest.raises(InputError, match=r"^missing\.csv can't be read: "):
         predict(trained, Path("missing.csv"))
 
 
@@ -414,11 +417,11 @@ def test_a_row_is_taken_through_every_stage(trained: Workspace) -> None:
     told = explain(trained, str(row["parcel"]), now=START)
     parcel = source()["parcels"].filter(parcel=row["parcel"]).drop("sender")
     assert told.raw == json.loads(parcel.write_json())[0]
-    assert (told.broken, told.version) == ((), 1)
+    assert (told.violations, told.version) == ((), 1)
     assert told.predicted_at == (parcel["due"].item() - timedelta(hours=2)).isoformat()
     assert told.features == json.loads(known.select(trained.problem.features).write_json())[-5]
     probability = champion(trained).predictor.predict(known[-5])[0]
-    assert told.answer == {"probability": pytest.approx(probability), "decision": bool(probability >= 0.2)}
+    assert told.prediction == {"probability": pytest.approx(probability), "decision": bool(probability >= 0.2)}
     assert told.outcome is row["_target"]
     lines = str(told).splitlines()
     assert [line[:14].strip() for line in lines] == [
@@ -430,9 +433,11 @@ def test_a_row_is_taken_through_every_stage(trained: Workspace) -> None:
         "contributions",
         "outcome",
     ]
-    assert lines[1] == "contract      keeps every rule"
+    assert lines[1] == "contract      no violations"
     assert lines[2] == f"predicted at  {told.predicted_at}"
-    assert lines[4] == f"prediction    probability {probability:.4g}, decision {told.answer['decision']} (version 1)"
+    assert (
+        lines[4] == f"prediction    probability {probability:.4g}, decision {told.prediction['decision']} (version 1)"
+    )
     assert lines[6] == f"outcome       {told.outcome}"
     moved = [abs(float(pair.split()[1])) for pair in lines[5][14:].split(", ")]
     assert moved == sorted(moved, reverse=True)
@@ -448,7 +453,7 @@ def test_outcomes_are_told_where_they_are_known(trained: Workspace) -> None:
     ahead = explain(trained, str(rows_of(trained, "predictions")["parcel"][-1]), now=START)
     assert ahead.outcome is None
     assert ahead.predicted_at == START.isoformat()
-    assert str(ahead).endswith("outcome       not known yet")
+    assert str(ahead).endswith("outcome       not available yet")
 
 
 def test_a_contribution_is_by_how_much_a_typical_value_moves_the_prediction(trained: Workspace) -> None:
@@ -483,7 +488,7 @@ def test_of_many_classes_a_contribution_is_to_the_likeliest() -> None:
     ],
 )
 def test_a_key_that_no_row_has_is_bad_input(trained: Workspace, key: str, reason: str) -> None:
-    with pytest.raises(BadInput, match=f"^{reason}"):
+    with pytest.raises(InputError, match=f"^{reason}"):
         explain(trained, key)
 
 
@@ -531,8 +536,8 @@ class Contract(Table):
 
 
 def test_values_of_keys_may_hold_what_stands_between_them() -> None:
-    assert keys_of(schema_of(Contract), ("K/1/2", "K")).rows() == [("K/1/2",), ("K",)]
-    assert keys_of(schema_of(Bill), (r"the inn\/bar/2", "inn/1")).rows() == [("the inn/bar", 2), ("inn", 1)]
+    assert parse_keys(schema_of(Contract), ("K/1/2", "K")).rows() == [("K/1/2",), ("K",)]
+    assert parse_keys(schema_of(Bill), (r"the inn\/bar/2", "inn/1")).rows() == [("the inn/bar", 2), ("inn", 1)]
 
 
 def tenfold(version: int) -> SimpleNamespace:
@@ -541,20 +546,20 @@ def tenfold(version: int) -> SimpleNamespace:
         features={"hours": False},
         reference={"hours": 1.0},
         predictor=SimpleNamespace(predict=lambda frame: 10 * frame["hours"].to_numpy()),
-        answers=lambda predictions: pl.DataFrame({"prediction": predictions}),
+        prediction_frame=lambda predictions: pl.DataFrame({"prediction": predictions}),
         version=version,
     )
 
 
 def with_problem(workspace: Workspace, table: type[Table]) -> Workspace:
     problem = Problem(
-        subject=table,
+        entity=table,
         tables=(table,),
         features=("hours",),
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, lambda *_: None, lambda *_: pytest.fail("nothing is exported")),
+        model_spec=lambda: ModelSpec(Parameters, lambda *_: None, lambda *_: pytest.fail("nothing is exported")),
     )
     return dataclasses.replace(workspace, problem=problem)
 
@@ -569,14 +574,14 @@ def test_a_row_is_found_by_a_key_of_two_columns_and_shown_without_what_is_person
         "guest": ["Ann", "Bob", "Eve"],
         "hours": [1.0, 2.0, 3.0],
         "amount": [10.0, 20.0, None],
-        ARRIVED: [START] * 3,
+        INGESTED_AT: [START] * 3,
         BATCH: ["x"] * 3,
     }
     empty.lake.append("bills", pl.DataFrame(rows).with_columns(pl.col("hours").cast(pl.Float64)), batch="x")
     monkeypatch.setattr(explain_module, "champion", lambda _: tenfold(7))
     told = explain(bills, "inn/2", now=START)
     assert told.raw == {"house": "inn", "seat": 2, "hours": 2.0}
-    assert (told.answer, told.contributions, told.outcome, told.version) == (
+    assert (told.prediction, told.contributions, told.outcome, told.version) == (
         {"prediction": 20.0},
         {"hours": 10.0},
         20.0,
@@ -585,23 +590,23 @@ def test_a_row_is_found_by_a_key_of_two_columns_and_shown_without_what_is_person
     assert told.predicted_at == START.isoformat()
     assert "prediction    prediction 20 (version 7)" in str(told)
     assert explain(bills, "bar/2", now=START).outcome is None
-    with pytest.raises(BadInput, match=r"^the key of bills is house/seat, not 'inn'$"):
+    with pytest.raises(InputError, match=r"^the key of bills is house/seat, not 'inn'$"):
         explain(bills, "inn")
-    with pytest.raises(BadInput, match=r"^bills has no row with house/seat bar/1$"):
+    with pytest.raises(InputError, match=r"^bills has no row with house/seat bar/1$"):
         explain(bills, "bar/1")
-    assert predict_ahead(bills, now=START) == 0
+    assert predict_upcoming(bills, now=START) == 0
 
 
 @pytest.mark.parametrize("key", ["2024-05-01", "2024-05-02", "someday"])
 def test_a_row_is_found_by_a_key_that_is_a_date(empty: Workspace, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     days = with_problem(empty, Day)
-    rows = {"day": [date(2024, 5, 1)], "hours": [2.0], "open": [True], ARRIVED: [START], BATCH: ["x"]}
+    rows = {"day": [date(2024, 5, 1)], "hours": [2.0], "open": [True], INGESTED_AT: [START], BATCH: ["x"]}
     empty.lake.append("days", pl.DataFrame(rows), batch="x")
     monkeypatch.setattr(explain_module, "champion", lambda _: tenfold(1))
     if key == "2024-05-01":
         assert explain(days, key, now=START).raw == {"day": key, "hours": 2.0}
     else:
-        with pytest.raises(BadInput, match=f"^days has no row with (day {key}|such a key: .*'{key}')$"):
+        with pytest.raises(InputError, match=f"^days has no row with (day {key}|such a key: .*'{key}')$"):
             explain(days, key, now=START)
 
 
@@ -609,14 +614,16 @@ def test_rows_without_a_key_are_neither_explained_nor_predicted_ahead(
     trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scraps = with_problem(trained, Scrap)
-    with pytest.raises(BadInput, match=r"^rows of scraps have no key: mark a column of shared/contract\.py as Key\(\)"):
+    with pytest.raises(
+        InputError, match=r"^rows of scraps have no key: mark a column of shared/contract\.py as Key\(\)"
+    ):
         explain(scraps, "1")
-    assert predict_ahead(scraps, now=START) == 0
+    assert predict_upcoming(scraps, now=START) == 0
     parcels = trained.problem
     for lost in ("key", "event_time"):
         with monkeypatch.context() as patch:
             patch.setattr(type(parcels.schema), lost, property(lambda _: None))
-            assert predict_ahead(trained, now=START - timedelta(days=1)) == 0
+            assert predict_upcoming(trained, now=START - timedelta(days=1)) == 0
 
 
 # status
@@ -648,7 +655,7 @@ def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> 
     assert (now.champion, now.trained_until, now.labels_until) == (1, START, labels)
     assert now.metrics == {name: release.metrics[name] for name in ("auc", "log_loss", "cost")}
     assert now.batches == {"parcels": 1, "traffic": 1, "arrivals": 1}
-    assert now.next.startswith("run again when batches have arrived")
+    assert now.next.startswith("run when new batches have arrived")
     lines = str(now).splitlines()
     figures = f"auc {now.metrics['auc']:.4g}, log_loss {now.metrics['log_loss']:.4g}, cost {now.metrics['cost']:.4g}"
     assert lines[1] == f"champion   version 1, trained on labels until 2024-04-01: {figures}"
@@ -676,22 +683,15 @@ def test_without_labels_the_clock_of_the_data_is_the_wall(empty: Workspace) -> N
 
 def test_one_command_that_writes_at_a_time(empty: Workspace) -> None:
     other = dataclasses.replace(empty)
-    with empty.alone():
+    with empty.exclusive_lock():
         lock = empty.root / "data" / ".lock"
         with (
             pytest.raises(
-                BadInput, match=r"another command of this project is at work and holds .*: try again"
+                InputError, match=r"another command of this project is running and holds the lock .*: try again"
             ) as told,
-            other.alone(),
+            other.exclusive_lock(),
         ):
             pytest.fail("two at a time")
         assert str(lock) in str(told.value)
-        with other.alone(needed=False):
-            pass
-    with other.alone():
+    with other.exclusive_lock():
         pass
-
-
-def test_a_command_that_only_reads_takes_no_lock(empty: Workspace) -> None:
-    with empty.alone(needed=False):
-        assert not (empty.root / "data").exists()

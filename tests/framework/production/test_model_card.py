@@ -48,9 +48,9 @@ def test_the_figures_of_the_card_are_the_runs(tracked, trained: Workspace) -> No
     assert {name for _, name in shown} >= {"auc", "log_loss", "cost"}
     for (model, name), value in shown.items():
         assert value == pytest.approx(metrics[name if model == "model" else f"{model}.{name}"], abs=5e-5)
-    assert f"| has seen | labels that were known by {tags['as_of'][:16].replace('T', ' ')} UTC |" in card
+    assert f"| trained on | labels available by {tags['as_of'][:16].replace('T', ' ')} UTC |" in card
     assert f"| run | {release.run_id} |" in card
-    assert f"{metrics['window_rows']:.0f} rows that were predicted" in card
+    assert f"{metrics['window_rows']:.0f} rows predicted" in card
     assert {row[0]: row[1] for row in table(card, "parameter")[1:]} == {
         k: str(v) for k, v in release.parameters.items()
     }
@@ -83,7 +83,7 @@ def test_the_sheet_counts_what_the_tables_had(trained: Workspace) -> None:
         assert said["most missing"].endswith(f"{max(missing.values()):.1%}" if said["most missing"] else "")
     assert versions == {}
     shares = dict(table(page(trained, "data-sheet.md"), trained.problem.target.name)[1:])
-    assert float(shares["true"]) == pytest.approx(champion(trained).metrics["rate"], abs=5e-5)
+    assert float(shares["true"]) == pytest.approx(champion(trained).metrics["base_rate"], abs=5e-5)
 
 
 def test_a_filled_page_is_kept_beside_its_run_and_a_rollback_fills_in_the_version_that_serves(
@@ -109,6 +109,6 @@ def test_a_page_that_was_deleted_is_not_filled_in_and_an_unknown_mark_is_named(
     card = (trained.settings.reports / "model-card.md").as_posix()
     assert model_card.fill(trained, champion(trained), candidate) == [card]
     assert page(trained, "model-card.md") == "<!-- filled in: nonsense -->\n"
-    assert "docs/model-card.md asks for nonsense" in caplog.text
+    assert "docs/model-card.md: unknown placeholders nonsense" in caplog.text
     (docs / "model-card.md").unlink()
     assert model_card.fill(trained, champion(trained), candidate) == []

@@ -22,11 +22,11 @@ from polars.exceptions import PolarsError
 from pydantic import BaseModel, Field
 
 import problems
-from my_ml_project.core.contracts.schema import Forbidden, Key, Personal, Table, Target, Task
-from my_ml_project.core.errors import BadInput
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.contracts.schema import Excluded, Key, Personal, Table, Target, Task
+from my_ml_project.core.errors import InputError
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import load_settings
-from my_ml_project.core.store.releases import Golden, Release
+from my_ml_project.core.store.releases import GoldenRequests, Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import predict as predict_module
 from my_ml_project.production.predict import PredictionResult, predict, predict_rows
@@ -47,23 +47,23 @@ class Ask(Table):
         "person is not of origin": nw.col("person") != nw.col("origin"),
     }
 
-    id: Annotated[int, Key(), Forbidden("a number means nothing")]
+    id: Annotated[int, Key(), Excluded("a number means nothing")]
     name: str | None
     x: Annotated[float, Field(gt=0)]
     top: float | None
     person: Annotated[str, Personal()]
-    origin: Annotated[str, Forbidden("the law")]
+    origin: Annotated[str, Excluded("the law")]
     y: Annotated[float, Target()]
 
 
 ASKING = Problem(
-    subject=Ask,
+    entity=Ask,
     tables=(Ask,),
     features=("x",),
     lookback=timedelta(0),
     build=lambda rows, _: rows,
     collect=lambda *_: [],
-    recipe=lambda: Recipe(BaseModel, lambda *_: None, lambda *_: doubled()),
+    model_spec=lambda: ModelSpec(BaseModel, lambda *_: None, lambda *_: doubled()),
 )
 
 
@@ -94,7 +94,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         metrics={},
         parameters={},
         tables={},
-        golden=Golden(requests=[], features=[], answers=[]),
+        golden=GoldenRequests(requests=[], features=[], predictions=[]),
         onnx=doubled().SerializeToString(),
     )
     workspace.releases.append(release)
@@ -120,7 +120,7 @@ def rows_of(n: int) -> pl.DataFrame:
     names = [NAMES[i % len(NAMES)] for i in range(n)]
     return pl.DataFrame(
         {"id": range(n), "name": names, "x": [i + 0.5 for i in range(n)], "top": float(n)}, strict=False
-    ).with_columns(person=pl.lit("Ann"), origin=pl.lit("here"))
+    ).with_columns(needs_attention=pl.lit("Ann"), origin=pl.lit("here"))
 
 
 def written(rows: pl.DataFrame, file: Path) -> Path:
@@ -183,7 +183,7 @@ def test_a_column_that_is_empty_in_a_chunk_is_as_it_is_at_once(
     assert (done.rows, done.invalid) == (4, 6)
     answers = read(OUT)
     assert answers.columns == ["id", "name", "x", "top", "origin", "error", "prediction", "version"]
-    assert answers["error"].to_list() == ["x is given"] * 6 + [None] * 4
+    assert answers["error"].to_list() == ["x is not null"] * 6 + [None] * 4
     assert answers["prediction"].null_count() == 6
     assert answers.equals(at_once(project, file))
 
@@ -204,8 +204,10 @@ def test_a_breach_far_down_names_its_place_and_leaves_nothing(
 ) -> None:
     file = written(rows_of(8).with_columns(pl.col("x").cast(pl.String).replace("7.5", "much")), Path("asked.csv"))
     before = sorted(Path.cwd().rglob("*"))
-    line = r"^asked\.csv from row 7 on breaks the contract of asks: column x has 1 values that are no float, as 'much'$"
-    with pytest.raises(BadInput, match=line):
+    line = (
+        r"^asked\.csv from row 7 on violates the contract of asks: column x has 1 values that are no float, as 'much'$"
+    )
+    with pytest.raises(InputError, match=line):
         predict(project, file, out=OUT)
     assert by_three() == ["predict   3 rows of asked.csv", "predict   6 rows of asked.csv"]
     assert sorted(Path.cwd().rglob("*")) == before
@@ -217,12 +219,12 @@ def test_a_breach_far_down_names_its_place_and_leaves_nothing(
         (lambda text: b"\xef\xbb\xbf" + text, None),
         (lambda text: text.replace(b"\n", b"\r\n"), None),
         (lambda text: text.rstrip(), None),
-        (lambda text: text.replace(b",", b";"), "breaks the contract of asks: column id is missing; "),
-        (lambda text: text.decode().encode("utf-16"), "breaks the contract of asks: column id is missing; "),
+        (lambda text: text.replace(b",", b";"), "violates the contract of asks: column id is missing; "),
+        (lambda text: text.decode().encode("utf-16"), "violates the contract of asks: column id is missing; "),
         (lambda text: text.replace(b"Ann", b"J\xfcrg"), "can't be read as csv: invalid utf-8 sequence; write it again"),
         (lambda text: text + b",,,,,,,\n", "can't be read as csv: found more fields than defined in 'Schema'; write"),
         (lambda _: b"", "can't be read as csv: empty CSV; write it again"),
-        (lambda text: text.splitlines()[0], "breaks the contract of asks: it has no rows"),
+        (lambda text: text.splitlines()[0], "violates the contract of asks: it has no rows"),
     ],
     ids=["mark", "crlf", "no end", "semicolons", "utf-16", "latin", "ragged", "empty", "head"],
 )
@@ -236,7 +238,7 @@ def test_other_ways_to_write_csv_are_read_or_refused_in_one_line(
         assert predict(project, file, out=OUT).rows == 5
         assert read(OUT).equals(at_once(project, written(rows, ASKED)))
         return
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(InputError) as refused:
         predict(project, file, out=OUT)
     assert str(refused.value).startswith(f"asked.csv {line}")
     assert "\n" not in str(refused.value)
@@ -250,7 +252,7 @@ def test_other_ways_to_write_csv_are_read_or_refused_in_one_line(
 def test_personal_and_forbidden_columns_may_be_missing_with_the_rules_that_need_them(
     project: Workspace, ending: str
 ) -> None:
-    rows = rows_of(3).with_columns(person=pl.lit("here"), x=pl.Series([1.0, 99.0, 2.0]))
+    rows = rows_of(3).with_columns(needs_attention=pl.lit("here"), x=pl.Series([1.0, 99.0, 2.0]))
     full = predict(project, written(rows, Path(f"asked.{ending}")), out=OUT)
     assert (full.rows, full.invalid) == (0, 3)
     for absent in (["person"], ["origin"], ["person", "origin"]):
@@ -265,7 +267,7 @@ def test_personal_and_forbidden_columns_may_be_missing_with_the_rules_that_need_
 
 @pytest.mark.parametrize("name", ["id", "x", "name"])
 def test_a_key_and_what_features_may_see_must_be_there(project: Workspace, name: str) -> None:
-    with pytest.raises(BadInput, match=rf"^asked\.parquet breaks the contract of asks: column {name} is missing$"):
+    with pytest.raises(InputError, match=rf"^asked\.parquet violates the contract of asks: column {name} is missing$"):
         predict(project, written(rows_of(3).drop(name, "person"), ASKED), out=OUT)
 
 

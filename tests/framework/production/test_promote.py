@@ -10,16 +10,16 @@ import polars as pl
 import pytest
 
 from my_ml_project.core import datasets
-from my_ml_project.core.contracts.schema import KNOWN, TARGET
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.contracts.schema import AVAILABLE_AT, TARGET
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.models import training
 from my_ml_project.core.store.registry import CHALLENGER, CHAMPION, Version
-from my_ml_project.core.store.releases import MODEL, Golden, Release
+from my_ml_project.core.store.releases import MODEL_FILE, GoldenRequests, Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle, model_card
 from my_ml_project.production import promote as promote_module
 from my_ml_project.production.predict import features_for, predict_rows
-from my_ml_project.production.promote import promote, publish, repair, rollback
+from my_ml_project.production.promote import promote, publish, repair_registry, rollback
 from problems import START
 
 MARCH = datetime(2024, 3, 20, tzinfo=UTC)
@@ -48,18 +48,18 @@ def challenge(workspace: Workspace, **changes: Any) -> Version:
     candidate = workspace.candidates.read(champion.run_id)
     truth = pl.col(TARGET).cast(pl.Float64)
     rows = candidate.holdout.with_columns(
-        pl.col(KNOWN).dt.offset_by("60d"), _model=0.1 + 0.8 * truth, _linear=pl.lit(0.4), _dummy=pl.lit(0.5)
+        pl.col(AVAILABLE_AT).dt.offset_by("60d"), _model=0.1 + 0.8 * truth, _linear=pl.lit(0.4), _dummy=pl.lit(0.5)
     )
     with registry.run("train", {}, {}) as run:
         made = {"run_id": run.id, "trained": datetime.now(UTC), "holdout": rows, "metrics": METRICS}
         made["parameters"] = candidate.parameters | OTHER
         workspace.candidates.append(candidate.model_copy(update=made | changes))
-    version = registry.register(run.id, MODEL)
+    version = registry.register(run.id, MODEL_FILE)
     registry.set_alias(CHALLENGER, version.number)
     return version
 
 
-class State:
+class Snapshot:
     """What must not move: the alias, the table of releases, and what serves."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -78,7 +78,7 @@ class State:
 def kept_beside(tracked, workspace: Workspace, version: Version, name: str) -> bytes | None:
     try:
         content: bytes = tracked.read(workspace.registry, version.run_id, name)
-    except (BadInput, FileNotFoundError):
+    except (InputError, FileNotFoundError):
         return None
     return content
 
@@ -104,18 +104,18 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(tracked, 
     assert {name for name, text in release.features.items() if text} == {"courier", "city"}
     assert release.metrics == METRICS
     assert release.parameters == trained.parameters.model_dump() | OTHER
-    assert release.tables == datasets.versions(trained.problem, trained.lake)
+    assert release.tables == datasets.table_versions(trained.problem, trained.lake)
     assert str(done).splitlines()[-1] == f"version 2 is champion, refitted on {len(whole)} rows"
 
     parameters = trained.parameters.model_copy(update=OTHER)
     again = training.fit(trained.problem, parameters, whole, check=whole.head(100))
     assert release.onnx == again.onnx
-    assert kept_beside(tracked, trained, version, MODEL) == release.onnx
+    assert kept_beside(tracked, trained, version, MODEL_FILE) == release.onnx
 
 
 def test_a_refit_reads_the_versions_of_the_tables_that_training_read(trained: Workspace) -> None:
-    lifecycle.bring_in(trained, NOW)
-    tables = datasets.versions(trained.problem, trained.lake) | {"arrivals": 0}
+    lifecycle.collect_and_ingest(trained, NOW)
+    tables = datasets.table_versions(trained.problem, trained.lake) | {"arrivals": 0}
     challenge(trained, as_of=NOW, tables=tables)
     done = promote(trained, now=NOW)
     assert done.rows == len(datasets.training_set(trained.problem, trained.lake, as_of=NOW, versions=tables))
@@ -128,11 +128,11 @@ def test_golden_requests_are_the_newest_rows_with_what_the_pipeline_answers(trai
     newest = datasets.training_set(trained.problem, trained.lake, as_of=START).tail(20)
     golden = release.golden
     assert [row["parcel"] for row in golden.requests] == newest["parcel"].to_list()
-    assert {tuple(row) for row in golden.requests} == {tuple(trained.problem.schema.request.public.names)}
+    assert {tuple(row) for row in golden.requests} == {tuple(trained.problem.schema.request.loggable.names)}
     features = pl.DataFrame(golden.features, schema=newest.select(list(release.features)).schema, strict=False)
     assert features.equals(newest.select(list(release.features)), null_equal=True)
-    assert np.allclose(release.predictor.predict(newest), golden.answers, rtol=0, atol=1e-6)
-    assert len(set(golden.answers)) > 10
+    assert np.allclose(release.predictor.predict(newest), golden.predictions, rtol=0, atol=1e-6)
+    assert len(set(golden.predictions)) > 10
 
 
 def test_a_typical_row_has_the_median_numbers_and_the_most_frequent_texts(trained: Workspace) -> None:
@@ -145,18 +145,18 @@ def test_a_typical_row_has_the_median_numbers_and_the_most_frequent_texts(traine
 
 def test_a_refused_challenger_moves_nothing(tracked, trained: Workspace) -> None:
     (trained.root / "config" / "acceptance.toml").write_text("[at_least]\nauc = 1.5\n")
-    version, state = challenge(trained), State(trained)
+    version, state = challenge(trained), Snapshot(trained)
     done = promote(trained, now=NOW)
     assert (done.ok, done.release, done.rows) == (False, None, 0)
     assert str(done) == str(done.verdict)
     assert state.is_as_before()
-    assert kept_beside(tracked, trained, version, MODEL) is None
+    assert kept_beside(tracked, trained, version, MODEL_FILE) is None
 
 
 def test_a_version_can_be_named(trained: Workspace) -> None:
     challenge(trained)
-    third, state = challenge(trained), State(trained)
-    with pytest.raises(BadInput, match="there is no version 9"):
+    third, state = challenge(trained), Snapshot(trained)
+    with pytest.raises(InputError, match="there is no version 9"):
         promote(trained, version=9)
     assert state.is_as_before()
     assert promote(trained, version=2, now=NOW).release == 2
@@ -166,8 +166,8 @@ def test_a_version_can_be_named(trained: Workspace) -> None:
 
 def test_code_that_has_changed_since_training_is_refused(trained: Workspace) -> None:
     challenge(trained, code="of yesterday")
-    state = State(trained)
-    with pytest.raises(Refused, match="the code has changed since version 2 was trained: train again"):
+    state = Snapshot(trained)
+    with pytest.raises(Rejected, match="the code has changed since version 2 was trained: train again"):
         promote(trained, now=NOW)
     assert state.is_as_before()
 
@@ -175,23 +175,23 @@ def test_code_that_has_changed_since_training_is_refused(trained: Workspace) -> 
 def test_an_export_that_answers_its_golden_requests_otherwise_is_refused(
     tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, state = challenge(trained), State(trained)
+    version, state = challenge(trained), Snapshot(trained)
     golden = promote_module._golden
 
-    def other(workspace: Workspace, rows: pl.DataFrame, answers: np.ndarray, as_of: datetime) -> Golden:
+    def other(workspace: Workspace, rows: pl.DataFrame, answers: np.ndarray, as_of: datetime) -> GoldenRequests:
         return golden(workspace, rows, answers + 0.01, as_of)
 
     monkeypatch.setattr(promote_module, "_golden", other)
-    with pytest.raises(Refused, match=r"version 2 differs by 0\.01 from its golden answers: it must not serve"):
+    with pytest.raises(Rejected, match=r"version 2 differs by 0\.01 from its golden predictions: it must not serve"):
         promote(trained, now=NOW)
     assert state.is_as_before()
-    assert kept_beside(tracked, trained, version, MODEL) is None
+    assert kept_beside(tracked, trained, version, MODEL_FILE) is None
 
 
 def test_features_that_are_others_when_served_are_refused_and_named(
     tracked, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, state = challenge(trained), State(trained)
+    version, state = challenge(trained), Snapshot(trained)
 
     def skewed(*given: Any, **named: Any) -> pl.DataFrame:
         first = pl.int_range(pl.len()) == 0
@@ -200,10 +200,10 @@ def test_features_that_are_others_when_served_are_refused_and_named(
         )
 
     monkeypatch.setattr(promote_module, "features_for", skewed)
-    with pytest.raises(Refused, match="training-serving skew: distance of a request differ from those of training"):
+    with pytest.raises(Rejected, match="training-serving skew: distance of a request differ from those of training"):
         promote(trained, now=NOW)
     assert state.is_as_before()
-    assert kept_beside(tracked, trained, version, MODEL) is None
+    assert kept_beside(tracked, trained, version, MODEL_FILE) is None
 
 
 # --- interruptions
@@ -222,18 +222,18 @@ def test_a_promotion_cut_between_row_and_alias_is_repaired(
 ) -> None:
     version = challenge(trained)
     with monkeypatch.context() as cut:
-        cut.setattr(promote_module, "follow", killed)
+        cut.setattr(promote_module, "sync_registry", killed)
         with pytest.raises(Killed):
             promote(trained, now=NOW)
     assert serving(trained).version == 2, "the row decides"
     assert alias(trained) == 1
     rows = trained.lake.version("releases")
-    repair(trained)
+    repair_registry(trained)
     assert alias(trained) == 2
-    assert kept_beside(tracked, trained, version, MODEL) == serving(trained).onnx
+    assert kept_beside(tracked, trained, version, MODEL_FILE) == serving(trained).onnx
     assert "version | 2, promoted" in (trained.root / "reports" / "model-card.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(promote_module, "follow", killed)
-    repair(trained)  # there is nothing left to do
+    monkeypatch.setattr(promote_module, "sync_registry", killed)
+    repair_registry(trained)  # there is nothing left to do
     assert trained.lake.version("releases") == rows
 
 
@@ -253,11 +253,11 @@ def test_the_alias_moves_last_so_that_all_else_is_done_again(
 def test_nothing_is_repaired_where_alias_and_row_agree_or_there_is_neither(
     trained: Workspace, empty_registry: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promote_module, "follow", killed)
-    state = State(trained)
-    repair(trained)
+    monkeypatch.setattr(promote_module, "sync_registry", killed)
+    state = Snapshot(trained)
+    repair_registry(trained)
     assert state.is_as_before()
-    repair(empty_registry)
+    repair_registry(empty_registry)
     assert empty_registry.releases.champion() is None
 
 
@@ -279,7 +279,7 @@ def test_of_two_promotions_at_once_one_wins(trained: Workspace, monkeypatch: pyt
         return release
 
     monkeypatch.setattr(promote_module, "_refit", overtaken)
-    with pytest.raises(Refused, match="version 2 is not released: another release was made meanwhile; try again"):
+    with pytest.raises(Rejected, match="version 2 is not released because of a concurrent release; try again"):
         promote(trained, now=NOW)
     assert (serving(trained).version, alias(trained)) == (9, 1)
 
@@ -288,9 +288,11 @@ def test_what_serves_needs_no_mlflow_that_answers(trained: Workspace, caplog: py
     promoted(trained)
     nowhere = trained.settings.model_copy(update={"tracking": "http://127.0.0.1:1"})
     assert rollback(Workspace(trained.root, nowhere, trained.problem), now=NOW).version == 1
-    assert "version 1 serves; MLflow follows with the next run: MLflow at http://127.0.0.1:1 does not" in caplog.text
+    assert (
+        "version 1 serves; MLflow will be updated by the next run: MLflow at http://127.0.0.1:1 failed" in caplog.text
+    )
     assert (serving(trained).version, alias(trained)) == (1, 2)
-    repair(trained)
+    repair_registry(trained)
     assert alias(trained) == 1
 
 
@@ -322,8 +324,8 @@ def test_after_a_rollback_the_model_is_the_same_to_the_byte_and_so_are_its_answe
     assert predict_rows(trained, release, asked, now=NOW).equals(answers)
     assert alias(trained) == 1
 
-    state = State(trained)
-    with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
+    state = Snapshot(trained)
+    with pytest.raises(Rejected, match="there is no previous version to roll back to"):
         rollback(trained, now=NOW)
     assert state.is_as_before()
 
@@ -341,23 +343,23 @@ def test_what_is_rolled_back_step_by_step_ends_at_the_first(trained: Workspace) 
 def test_without_a_time_a_rollback_is_now(trained: Workspace) -> None:
     promoted(trained)
     rollback(trained)
-    assert serving(trained).released == datasets.newest(trained.problem, trained.lake)
+    assert serving(trained).released == datasets.newest_label(trained.problem, trained.lake)
 
 
 def test_there_is_nothing_to_go_back_to_in_a_new_project(empty: Workspace) -> None:
     shutil.rmtree(empty.root / "mlruns")
-    with pytest.raises(Refused, match="there is no version before the champion's to go back to"):
+    with pytest.raises(Rejected, match="there is no previous version to roll back to"):
         rollback(empty)
     assert not (empty.root / "mlruns").exists()
 
 
 def test_a_release_that_no_longer_answers_as_it_did_is_not_gone_back_to(trained: Workspace) -> None:
     golden = serving(trained).golden
-    wrong = golden.model_copy(update={"answers": [answer + 0.01 for answer in golden.answers]})
+    wrong = golden.model_copy(update={"predictions": [answer + 0.01 for answer in golden.predictions]})
     promoted(trained, golden=wrong)
     promoted(trained, golden=golden)
-    state = State(trained)
-    with pytest.raises(Refused, match=r"version 2 differs by 0\.01"):
+    state = Snapshot(trained)
+    with pytest.raises(Rejected, match=r"version 2 differs by 0\.01"):
         rollback(trained, now=NOW)
     assert state.is_as_before()
 
@@ -365,7 +367,7 @@ def test_a_release_that_no_longer_answers_as_it_did_is_not_gone_back_to(trained:
 def test_the_next_run_keeps_what_was_rolled_back(trained: Workspace) -> None:
     promoted(trained)
     rollback(trained, now=NOW)
-    state = State(trained)
+    state = Snapshot(trained)
     done = lifecycle.run(trained, now=NOW)
     assert (done.champion, done.trained, done.promoted) == (1, None, None)
     assert state.is_as_before()

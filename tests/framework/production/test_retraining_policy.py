@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from my_ml_project.core.errors import Refused
+from my_ml_project.core.errors import Rejected
 from my_ml_project.core.store import decisions
 from my_ml_project.core.store.registry import CHALLENGER
 from my_ml_project.core.workspace import Workspace
@@ -16,7 +16,7 @@ from my_ml_project.production import lifecycle
 from my_ml_project.production import promote as promote_module
 from my_ml_project.production import retraining_policy as decide_module
 from my_ml_project.production.gate import Verdict
-from my_ml_project.production.monitor import Health, Period
+from my_ml_project.production.monitor import Health, QualityWindow
 from my_ml_project.production.predict import champion
 from my_ml_project.production.retraining_policy import decide
 from my_ml_project.production.train import train
@@ -53,11 +53,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     return moments
 
 
-def period(until: datetime, *broken: str) -> Period:
-    return Period(until, 1, 1000, {}, {}, broken)
+def period(until: datetime, *broken: str) -> QualityWindow:
+    return QualityWindow(until, 1, 1000, {}, {}, broken)
 
 
-def health(moment: datetime, *periods: Period) -> Health:
+def health(moment: datetime, *periods: QualityWindow) -> Health:
     return Health(moment, (), periods)
 
 
@@ -97,10 +97,10 @@ def test_a_challenger_is_due_when_live_quality_broke_its_limits_twice_and_a_week
         broken = health(moment, period(moment - timedelta(days=7), "NO"), period(moment, "NO"))
         decision = decide(trained, broken)
         assert decision.due is due
-        assert ("broke its limits in 2 of 2 windows" in decision.reason) is due
+        assert ("breached its limits in 2 of 2 windows" in decision.reason) is due
     moment = START + timedelta(days=14)
     mended = health(moment, period(moment - timedelta(days=7), "NO"), period(moment))
-    assert decide(trained, mended).reason == "not due, 14 days after the last"
+    assert decide(trained, mended).reason == "not due, 14 days after the last training"
 
 
 def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_due(
@@ -115,8 +115,8 @@ def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_d
     assert (done.trained.version, done.trained.as_of, done.promoted.verdict.version) == (2, DUE, 2)
     assert not done.promoted.ok
     assert not done.ok, "live quality misses its limit too, and no challenger mends it"
-    assert (done.champion, done.picture, done.next_due) == (1, "reports/version-2.png", DUE + timedelta(days=28))
-    assert "version 2 is refused" in str(done)
+    assert (done.champion, done.plot_file, done.next_due) == (1, "reports/version-2.png", DUE + timedelta(days=28))
+    assert "version 2 is rejected" in str(done)
     assert "picture: reports/version-2.png\n" in str(done)
     assert trained.lake.version("releases") == releases
     assert done.predicted > 0
@@ -154,8 +154,8 @@ def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(
     done = lifecycle.run(dataclasses.replace(trained), now=DUE)
     assert (done.ok, done.champion, asked) == (False, 1, [])
     assert done.decision.reason == (
-        f"due, 28 days after the last, but version 1 serves, and MLflow at {trained.registry.address} knows no "
-        "version: restore it, or train and promote to begin anew"
+        f"due, 28 days after the last training, but version 1 serves, and MLflow at {trained.registry.address} has no "
+        "version: restore it, or train and promote to start over"
     )
 
 
@@ -168,11 +168,11 @@ def test_a_challenger_left_by_a_killed_run_is_taken_up_unless_the_code_changed(
     with monkeypatch.context() as patched:
         patched.setattr(decide_module, "code_hash", lambda _: "of another time")
         done = lifecycle.run(trained, now=START + timedelta(hours=2))
-    assert (done.trained, done.promoted, done.picture) == (None, None, None)
+    assert (done.trained, done.promoted, done.plot_file) == (None, None, None)
     done = lifecycle.run(trained, now=START + timedelta(hours=2))
-    assert f"the challenger of run {left.run_id[:8]} was trained and not judged: it is taken up" in str(done)
+    assert f"the challenger of run {left.run_id[:8]} was trained but not evaluated: resuming with it" in str(done)
     assert done.promoted is not None
-    assert (done.trained, done.picture, done.promoted.verdict.version) == (None, "reports/version-2.png", 2)
+    assert (done.trained, done.plot_file, done.promoted.verdict.version) == (None, "reports/version-2.png", 2)
     assert not done.promoted.ok
     done = lifecycle.run(trained, now=START + timedelta(hours=2))
     assert (done.trained, done.promoted) == (None, None)
@@ -210,8 +210,10 @@ def test_a_challenger_waits_for_files_to_be_committed(committed: Workspace, aske
     change_seed(committed)
     done = lifecycle.run(committed, now=DUE)
     assert not done.ok
-    assert done.decision.person
-    assert "but config/params.toml differ from the last commit: commit them, or run --dirty" in done.decision.reason
+    assert done.decision.needs_attention
+    assert (
+        "but config/params.toml differ from the last commit: commit them, or call run --dirty" in done.decision.reason
+    )
     assert asked == []
     with pytest.raises(Asked):
         lifecycle.run(committed, now=DUE, dirty=True)
@@ -224,10 +226,10 @@ def test_a_version_from_files_that_differ_is_released_by_name_only(
     version = train(committed, as_of=START + timedelta(hours=1)).version
     passes = Verdict(version, ())
     monkeypatch.setattr(promote_module, "evaluate", lambda *_, **__: passes)
-    with pytest.raises(Refused, match=f"^version {version} was trained from files that differ from the last commit: "):
+    with pytest.raises(Rejected, match=f"^version {version} was trained from files that differ from the last commit: "):
         promote_module.promote(committed, version=version)
     assert champion(committed).version == 1
-    assert not decide(committed, health(START)).left, "run does not take it up either"
+    assert not decide(committed, health(START)).unfinished_run, "run does not take it up either"
     assert promote_module.promote(committed, version=version, dirty=True).ok
     assert champion(committed).version == version
     assert tracked.tags(committed.registry, champion(committed).run_id)["dirty"] == "true"
@@ -236,7 +238,7 @@ def test_a_version_from_files_that_differ_is_released_by_name_only(
 def test_what_was_decided_is_kept_once(trained: Workspace) -> None:
     lifecycle.run(trained, now=START)
     rows = decisions.read(trained.lake).sort("batches", descending=True)
-    assert rows["decision"].to_list() == ["due, since there is none yet", "not due, 0 days after the last"]
+    assert rows["decision"].to_list() == ["due, there is no challenger yet", "not due, 0 days after the last training"]
     assert rows["trained"].to_list() == [1, None]
     assert rows["champion"].to_list() == [1, 1]
     assert rows["verdict"][0].startswith("version 1 passes\n")

@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from my_ml_project.core.contracts.schema import AT, Frame
+from my_ml_project.core.contracts.schema import PREDICTED_AT, Frame
 from my_ml_project.core.features import windows
-from my_ml_project.core.store.request_log import TABLE
+from my_ml_project.core.store.request_log import REQUESTS
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production.predict import champion, features_for, predict_rows
 from my_ml_project.production.service import json_route
@@ -43,7 +43,10 @@ from problems import PROBLEM, START
 
 AHEAD = timedelta(hours=24)
 PROPERTY = settings(deadline=None, max_examples=60, derandomize=True, database=None)
-QUIET = {"serve_looks": 3600, "serve_keeps": 3600}  # seconds: what is looked at and kept, the tests say
+QUIET = {
+    "serve_refresh_seconds": 3600,
+    "serve_log_flush_seconds": 3600,
+}  # seconds: what is looked at and kept, the tests say
 
 Row = dict[str, Any]
 
@@ -67,7 +70,9 @@ def asking(app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def quiet(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """A service that nothing changes."""
-    return create_app(opened(trained_folder, tmp_path_factory.mktemp("quiet") / "project", serve_rows=200), now=START)
+    return create_app(
+        opened(trained_folder, tmp_path_factory.mktemp("quiet") / "project", serve_max_rows=200), now=START
+    )
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +239,8 @@ def test_a_column_that_is_missing_is_named(client: TestClient, row: Row, name: s
     ("change", "reason"),
     [
         ({"city": "Aston", "distance": 13}, "distance belongs to city"),
-        ({"due": "0001-01-01T00:00:00+14:00"}, "due is not long past: predict FILE answers for older rows"),
-        ({"due": "0001-01-01T00:00:00Z"}, "due is not long past: predict FILE answers for older rows"),
+        ({"due": "0001-01-01T00:00:00+14:00"}, "due is within the maximum age: use predict FILE for older rows"),
+        ({"due": "0001-01-01T00:00:00Z"}, "due is within the maximum age: use predict FILE for older rows"),
         ({"due": "9999-12-31T23:59:59-14:00", "ordered": "9999-12-31", "distance": 1}, "distance belongs to city"),
     ],
 )
@@ -332,7 +337,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(
     before = figure(client, 'http_requests_total{path="/predict",status="408"}', 0)
     asyncio.run(quiet(scope, receive, send))
     assert sent[0]["status"] == 408
-    assert json.loads(sent[1]["body"]) == {"detail": "the body did not come"}
+    assert json.loads(sent[1]["body"]) == {"detail": "the request body timed out"}
     assert figure(client, 'http_requests_total{path="/predict",status="408"}') == before + 1
 
 
@@ -374,7 +379,7 @@ def test_any_json_is_answered_or_refused(client: TestClient, row: Row, body: Any
 
 
 def ask(app: FastAPI, rows: list[Row], layout: str = "rows") -> PredictionRequest:
-    model = request_model(row_model(workspace_of(app).problem.subject), max_rows=200)
+    model = request_model(row_model(workspace_of(app).problem.entity), max_rows=200)
     parsed = model.model_validate({layout: rows if layout == "rows" else columns(rows)})
     return PredictionRequest(parsed, show_features=True, id="me")
 
@@ -420,9 +425,9 @@ def test_a_request_that_breaks_the_features_spoils_no_other(
     assert isinstance(broken, PredictionFailed)
     for client in asking(app):
         response = client.post("/predict", json={"rows": [rows[1] | {"courier": "XX"}]})
-        assert (response.status_code, response.json()) == (503, {"detail": "no answer can be computed"})
+        assert (response.status_code, response.json()) == (503, {"detail": "the prediction failed"})
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        "serve     no answer can be computed: conversion failed"
+        "serve     the prediction failed: conversion failed"
     ]
 
 
@@ -438,7 +443,7 @@ def test_features_that_lose_a_row_give_no_answer_to_another(app: FastAPI) -> Non
         rows = said(rows_of(workspace, 2))
         assert client.post("/predict", json={"rows": rows}).status_code == 200
         refused = client.post("/predict", json={"rows": [rows[0] | {"courier": "XX"}, rows[1]]})
-        assert (refused.status_code, refused.json()) == (503, {"detail": "no answer can be computed"})
+        assert (refused.status_code, refused.json()) == (503, {"detail": "the prediction failed"})
 
 
 def test_features_that_look_at_the_rows_asked_for_are_computed_for_each_request(app: FastAPI) -> None:
@@ -447,7 +452,9 @@ def test_features_that_look_at_the_rows_asked_for_are_computed_for_each_request(
 
     def counting(rows: Frame, history: Mapping[str, Frame]) -> Frame:
         built, hour = build(rows, history).drop("distance"), timedelta(hours=1)
-        return windows.trailing(built, rows, when=AT, window=hour, sums={"distance": nw.lit(1)}, by=["courier"])
+        return windows.trailing(
+            built, rows, when=PREDICTED_AT, window=hour, sums={"distance": nw.lit(1)}, by=["courier"]
+        )
 
     changed = dataclasses.replace(workspace.problem, build=counting)
     for client in asking(create_app(Workspace(workspace.root, workspace.settings, changed), now=START)):
@@ -465,13 +472,13 @@ def test_an_answer_that_is_no_number_is_not_given(app: FastAPI, monkeypatch: pyt
         predictor = service.reloader.model.release.predictor
         monkeypatch.setattr(predictor, "predict", lambda rows: np.where(rows["courier"] == "XX", np.nan, 0.5))
         response = client.post("/predict", json={"columns": columns([rows[0], rows[1] | {"courier": "XX"}])})
-        assert (response.status_code, response.json()) == (503, {"detail": "the model gives no number"})
+        assert (response.status_code, response.json()) == (503, {"detail": "the prediction is not a number"})
         assert client.post("/predict", json={"rows": rows}).json()["rows"][0]["probability"] == 0.5
-        assert figure(client, 'breaches_total{reason="the model gives no number"}') == 1
+        assert figure(client, 'rejected_requests_total{reason="the prediction is not a number"}') == 1
         assert service.log
         service.log.flush()
-        kept = workspace_of(app).lake.read(TABLE, {}).collect()
-        assert kept["_answer"].is_null().to_list() == [True, True, False, False]
+        kept = workspace_of(app).lake.read(REQUESTS, {}).collect()
+        assert kept["_prediction"].is_null().to_list() == [True, True, False, False]
 
 
 @asynccontextmanager
@@ -548,7 +555,7 @@ def test_a_busy_service_says_when_to_try_again(quiet: FastAPI, client: TestClien
     response = client.post("/predict", json={"rows": [row]})
     batcher.queued_rows -= 50_000
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-    assert response.json() == {"detail": "more than 50000 rows wait for an answer: try again"}
+    assert response.json() == {"detail": "more than 50000 rows are queued: try again later"}
     assert client.post("/predict", json={"rows": [row]}).status_code == 200
 
 

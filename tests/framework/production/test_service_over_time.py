@@ -21,18 +21,21 @@ from starlette.testclient import TestClient
 
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import Frame
-from my_ml_project.core.errors import BadInput
+from my_ml_project.core.errors import InputError
 from my_ml_project.core.store.releases import Release
-from my_ml_project.core.store.request_log import TABLE
+from my_ml_project.core.store.request_log import REQUESTS
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production.predict import champion, features_for
-from my_ml_project.production.service import request_log
+from my_ml_project.production.service import request_log_writer
 from my_ml_project.production.service.app import Service, create_app
-from my_ml_project.production.service.request_log import LoggedBatch, RequestLog
+from my_ml_project.production.service.request_log_writer import LoggedBatch, RequestLogWriter
 from my_ml_project.production.service.serving_model import ModelReloader
 from problems import START
 
-QUIET = {"serve_looks": 3600, "serve_keeps": 3600}  # seconds: what is looked at and kept, the tests say
+QUIET = {
+    "serve_refresh_seconds": 3600,
+    "serve_log_flush_seconds": 3600,
+}  # seconds: what is looked at and kept, the tests say
 
 
 def within(workspace: Workspace, **limits: object) -> Workspace:
@@ -118,7 +121,7 @@ def test_a_new_champion_is_followed_and_a_broken_one_is_not(
     service.reloader.refresh()
     answer = client.post("/predict", json=asked).json()
     assert (answer["version"], answer["rows"][0]["decision"]) == (2, True)
-    assert "serve     version 2 answers from now on" in caplog.messages
+    assert "serve     version 2 is serving" in caplog.messages
     for number, wrong in ((3, {"onnx": b"no model"}), (4, {"golden": other_answers(trained)}), (5, {"features": {}})):
         released(trained, number, **wrong)
         for _ in range(3):
@@ -128,7 +131,7 @@ def test_a_new_champion_is_followed_and_a_broken_one_is_not(
         assert figure(client, "refresh_failing") == 1
         assert figure(client, "refresh_failures") == number - 2
         assert len(warnings(caplog)) == number - 2, "it is said once"
-        assert warnings(caplog)[-1].startswith(f"serve     goes on as it is: version {number} can't serve: ")
+        assert warnings(caplog)[-1].startswith(f"serve     keeps the current model: version {number} can't serve: ")
     released(trained, 6)
     service.reloader.refresh()
     assert client.get("/readyz").json() == {"version": 6}
@@ -137,7 +140,7 @@ def test_a_new_champion_is_followed_and_a_broken_one_is_not(
 
 def other_answers(workspace: Workspace) -> Any:
     golden = champion(workspace).golden
-    return golden.model_copy(update={"answers": [1 - answer for answer in golden.answers]})
+    return golden.model_copy(update={"predictions": [1 - answer for answer in golden.predictions]})
 
 
 def test_a_champion_of_other_code_is_not_taken(trained: Workspace, caplog: pytest.LogCaptureFixture) -> None:
@@ -150,8 +153,10 @@ def test_a_champion_of_other_code_is_not_taken(trained: Workspace, caplog: pytes
     reloader = ModelReloader(Workspace(trained.root, trained.settings, fewer), now=START)
     reloader.refresh()
     assert reloader.model is None
-    reason = "version 1 takes distance, which features.build does not give like that: it is of other code"
-    assert warnings(caplog) == [f"serve     goes on as it is: version 1 can't serve: {reason}"]
+    reason = (
+        "version 1 needs distance, which features.build does not return with these types: it was trained by other code"
+    )
+    assert warnings(caplog) == [f"serve     keeps the current model: version 1 can't serve: {reason}"]
 
 
 def test_a_champion_whose_history_can_not_be_computed_is_not_taken(
@@ -170,7 +175,9 @@ def test_a_champion_whose_history_can_not_be_computed_is_not_taken(
     reloader.refresh()
     assert reloader.model is None
     (warning,) = warnings(caplog)
-    assert warning.startswith("serve     goes on as it is: version 1 can't serve: conversion from `str` to `i64`")
+    assert warning.startswith(
+        "serve     keeps the current model: version 1 can't serve: conversion from `str` to `i64`"
+    )
 
 
 def test_a_sound_champion_is_taken_once_the_lake_is_back(
@@ -181,15 +188,15 @@ def test_a_sound_champion_is_taken_once_the_lake_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:
-        raise BadInput("table traffic in the lake s3://bucket can't be used: no route to host")
+        raise InputError("table traffic in the lake s3://bucket can't be used: no route to host")
 
     released(trained, 2)
     with monkeypatch.context() as away:
-        away.setattr(datasets, "known", unreachable)
+        away.setattr(datasets, "history_as_of", unreachable)
         for _ in range(3):
             service.reloader.refresh()
     assert warnings(caplog) == [
-        "serve     goes on as it is: table traffic in the lake s3://bucket can't be used: no route to host"
+        "serve     keeps the current model: table traffic in the lake s3://bucket can't be used: no route to host"
     ]
     assert (figure(client, "refresh_failing"), figure(client, "model_version")) == (1, 1)
     service.reloader.refresh()
@@ -209,7 +216,7 @@ def test_where_the_lake_is_gone_answers_go_on(
     assert figure(client, "refresh_failing") == 1
     assert service.log
     assert service.log.flush() == 0
-    assert (figure(client, "log_waiting_rows"), figure(client, "log_lost_rows")) == (6, 0)
+    assert (figure(client, "log_queued_rows"), figure(client, "log_lost_rows")) == (6, 0)
     assert len(warnings(caplog)) == 2
     lake.unlink()
     lake.with_name("away").rename(lake)
@@ -244,14 +251,14 @@ def test_what_is_new_is_looked_for_and_what_is_asked_is_kept_again_and_again(
             raise panic
         refresh(reloader)
 
-    app = served(within(trained, serve_looks=0.01, serve_keeps=0.01), now=START)
+    app = served(within(trained, serve_refresh_seconds=0.01, serve_log_flush_seconds=0.01), now=START)
     monkeypatch.setattr(ModelReloader, "refresh", at_first_in_panic)
     with TestClient(app) as client:
         asked = client.post("/predict", json={"rows": said(rows_of(trained, 1))}).json()
         released(trained, 2)
         until(lambda: client.get("/readyz").json() == {"version": 2})
-        until(lambda: trained.lake.read(TABLE, {"_id": pl.String()}).collect()["_id"].to_list() == [asked["id"]])
-    assert warnings(caplog) == ["serve     goes on: a panic of Polars"]
+        until(lambda: trained.lake.read(REQUESTS, {"_id": pl.String()}).collect()["_id"].to_list() == [asked["id"]])
+    assert warnings(caplog) == ["serve     error: a panic of Polars"]
 
 
 # --- history
@@ -291,7 +298,7 @@ def test_history_is_read_again_before_what_it_knows_ahead_has_come(
 def test_data_are_the_clock_where_the_settings_say_so(trained: Workspace) -> None:
     reloader = ModelReloader(trained)
     reloader.refresh()
-    assert reloader.now() == datasets.newest(trained.problem, trained.lake)
+    assert reloader.now() == datasets.newest_label(trained.problem, trained.lake)
     later = pl.DataFrame({"parcel": [10**9], "known": [START + timedelta(days=9)], "late": [True]})
     labels = trained.problem.labels
     template = trained.lake.scan(labels).head(1).collect()
@@ -317,11 +324,11 @@ def test_what_was_asked_and_answered_is_read_back_exactly(
     assert client.post("/predict", json={"rows": [{}]}).status_code == 422
     assert service.log
     assert service.log.flush() == 35
-    kept = trained.lake.read(TABLE, {}).collect().sort("_served", "_nth", maintain_order=True)
+    kept = trained.lake.read(REQUESTS, {}).collect().sort("_served_at", "_row_number", maintain_order=True)
     for answer in [*answers, ready]:
-        mine = kept.filter(pl.col("_id") == answer["id"]).sort("_nth")
-        assert mine["_nth"].to_list() == [0, 1, 2]
-        assert [json.loads(text) for text in mine["_answer"]] == answer["rows"]
+        mine = kept.filter(pl.col("_id") == answer["id"]).sort("_row_number")
+        assert mine["_row_number"].to_list() == [0, 1, 2]
+        assert [json.loads(text) for text in mine["_prediction"]] == answer["rows"]
         assert [json.loads(text) for text in mine["_features"]] == answer.get("features", answers[0]["features"])
         assert mine["_version"].to_list() == [1, 1, 1]
     raw = kept.filter(pl.col("_id").is_in([answer["id"] for answer in answers]))
@@ -330,9 +337,9 @@ def test_what_was_asked_and_answered_is_read_back_exactly(
         .sort("due", "parcel")
         .equals(rows.drop("sender", "refunded"))
     )
-    assert kept.filter(pl.col("_answer").is_null())["parcel"].to_list() == rows["parcel"][:2].to_list()
+    assert kept.filter(pl.col("_prediction").is_null())["parcel"].to_list() == rows["parcel"][:2].to_list()
     assert kept.filter(pl.col("_id") == ready["id"])["parcel"].null_count() == 3
-    assert figure(client, "log_waiting_rows") == 0
+    assert figure(client, "log_queued_rows") == 0
 
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.none()
@@ -344,7 +351,7 @@ VALUES = st.lists(st.tuples(NUMBERS, st.floats(width=32) | st.none(), st.text() 
 def test_any_feature_is_kept_as_it_is_answered(values: list[tuple[float | None, float | None, str | None]]) -> None:
     types = {"wide": pl.Float64, "narrow": pl.Float32, "text": pl.String}
     rows = pl.DataFrame(values, schema=types, orient="row")
-    encoded = request_log._as_json(rows)
+    encoded = request_log_writer._as_json(rows)
     answered = json.loads(to_json(rows.to_dicts(), inf_nan_mode="null"))
     assert [json.loads(text) for text in encoded] == answered
 
@@ -352,12 +359,12 @@ def test_any_feature_is_kept_as_it_is_answered(values: list[tuple[float | None, 
 def test_a_log_is_appended_once_however_often_it_is_tried(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = RequestLog(trained, max_rows=5)
+    log = RequestLogWriter(trained, max_rows=5)
     append = trained.lake.append
 
     def lost_answer(*arguments: Any, **options: Any) -> bool:
         append(*arguments, **options)
-        raise BadInput("the storage's answer did not come")
+        raise InputError("the storage's answer did not come")
 
     log.add(some(service, 2))
     with monkeypatch.context() as broken:
@@ -367,20 +374,20 @@ def test_a_log_is_appended_once_however_often_it_is_tried(
         assert (log.flush(), log.rows) == (0, 2)
     log.add(some(service, 3))
     assert (log.flush(), log.rows, log.lost) == (5, 0, 0)
-    assert trained.lake.read(TABLE, {}).collect()["_nth"].sort().to_list() == [0, 0, 1, 1, 2]
+    assert trained.lake.read(REQUESTS, {}).collect()["_row_number"].sort().to_list() == [0, 0, 1, 1, 2]
 
 
 def test_a_flush_appends_once_however_fast_requests_come(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, append, one = RequestLog(trained, max_rows=100), type(trained.lake).append, some(service, 1)
+    log, append, one = RequestLogWriter(trained, max_rows=100), type(trained.lake).append, some(service, 1)
 
     def meanwhile(*arguments: Any, **options: Any) -> bool:
         log.add(one)
         return append(*arguments, **options)
 
     assert log.flush() == 0
-    assert trained.lake.version(TABLE) == -1, "nothing is no commit"
+    assert trained.lake.version(REQUESTS) == -1, "nothing is no commit"
     monkeypatch.setattr(type(trained.lake), "append", meanwhile)
     log.add(one)
     assert [(log.flush(), log.rows) for _ in range(3)] == [(1, 1)] * 3
@@ -389,9 +396,9 @@ def test_a_flush_appends_once_however_fast_requests_come(
 def test_of_what_cannot_be_appended_the_newest_is_kept(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = RequestLog(trained, max_rows=5)
+    log = RequestLogWriter(trained, max_rows=5)
     with monkeypatch.context() as broken:
-        broken.setattr(type(trained.lake), "append", raising(BadInput("no route to host")))
+        broken.setattr(type(trained.lake), "append", raising(InputError("no route to host")))
         for n in (2, 1, 4):
             log.add(some(service, n))
             assert log.flush() == 0
@@ -403,7 +410,7 @@ def test_of_what_cannot_be_appended_the_newest_is_kept(
 def test_no_request_fails_for_its_log(
     service: Service, client: TestClient, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RequestLog, "_frame", raising(ValueError("a fault")))
+    monkeypatch.setattr(RequestLogWriter, "_frame", raising(ValueError("a fault")))
     assert client.post("/predict", json={"rows": said(rows_of(trained, 2))}).status_code == 200
     assert service.log
     assert (service.log.flush(), service.log.lost) == (0, 2)
@@ -412,8 +419,8 @@ def test_no_request_fails_for_its_log(
 def test_a_full_log_says_so_before_it_is_time(
     service: Service, trained: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_log, "FULL", 50)
-    log = RequestLog(within(trained), max_rows=1000)
+    monkeypatch.setattr(request_log_writer, "FULL", 50)
+    log = RequestLogWriter(within(trained), max_rows=1000)
     for n in (1, 40):
         log.add(some(service, n))
     assert (log.rows, log.due) == (41, False)
@@ -423,7 +430,7 @@ def test_a_full_log_says_so_before_it_is_time(
 
 
 def test_of_what_comes_between_two_flushes_the_newest_is_kept(service: Service, trained: Workspace) -> None:
-    log = RequestLog(trained, max_rows=5)
+    log = RequestLogWriter(trained, max_rows=5)
     for n in (2, 3, 2, 9):
         log.add(some(service, n))
     assert (log.rows, log.lost, log.flush()) == (9, 7, 9)
@@ -461,9 +468,9 @@ def test_the_figures_say_how_much_was_asked_how_quickly_and_what_was_wrong(
     assert figure(client, 'http_requests_total{path="/predict",status="415"}') == 1
     assert figure(client, 'http_request_duration_seconds_count{path="/predict"}') == 5
     assert 0 < figure(client, 'http_request_duration_seconds_sum{path="/predict"}') < 60
-    assert figure(client, 'breaches_total{reason="distance belongs to city"}') == 1
-    assert figure(client, 'breaches_total{reason="int_type"}') == 1
+    assert figure(client, 'rejected_requests_total{reason="distance belongs to city"}') == 1
+    assert figure(client, 'rejected_requests_total{reason="int_type"}') == 1
     assert figure(client, "rows_total") == 9
     age = START - champion(trained).trained_until
     assert figure(client, "model_age_seconds") == age / timedelta(seconds=1)
-    assert figure(client, "log_waiting_rows") == 9
+    assert figure(client, "log_queued_rows") == 9

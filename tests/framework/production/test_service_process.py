@@ -21,8 +21,8 @@ import polars as pl
 import pytest
 
 import problems
-from my_ml_project.core.errors import BadInput
-from my_ml_project.core.store.request_log import TABLE
+from my_ml_project.core.errors import InputError
+from my_ml_project.core.store.request_log import REQUESTS
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production.service.serve import ServerStopped, serve
 from problems import PROBLEM, START
@@ -106,7 +106,7 @@ def copied(trained: Path, folder: Path) -> Path:
 def server(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service that the tests here share."""
     folder = copied(trained_folder, tmp_path_factory.mktemp("served") / "project")
-    with running(folder, serve_looks=0.05, serve_keeps=0.1) as server:
+    with running(folder, serve_refresh_seconds=0.05, serve_log_flush_seconds=0.1) as server:
         yield server
 
 
@@ -144,7 +144,7 @@ def received(connection: socket.socket) -> bytes:
 
 # --- its own description
 
-# JSON Schema can't say rules across columns: what fits it may break the contract all the same, and is refused.
+# JSON Schema can't say rules across columns: what fits it may violate the contract all the same, and is rejected.
 ASKING = """--checks all --exclude-checks positive_data_acceptance --max-examples 10 --generation-deterministic
 --no-color""".split()
 
@@ -230,7 +230,7 @@ def test_a_service_that_is_told_to_end_answers_what_is_under_way_and_keeps_it(
     trained_folder: Path, tmp_path: Path, asked: Json
 ) -> None:
     folder, body = copied(trained_folder, tmp_path / "project"), json.dumps(asked).encode()
-    with running(folder, serve_keeps=3600) as server, server.connect() as connection:
+    with running(folder, serve_log_flush_seconds=3600) as server, server.connect() as connection:
         connection.sendall(head(body, "Expect: 100-continue"))
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 "), "it is under way"
         server.process.send_signal(signal.SIGTERM)
@@ -239,8 +239,8 @@ def test_a_service_that_is_told_to_end_answers_what_is_under_way_and_keeps_it(
         answer = received(connection)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert server.process.wait(PATIENCE) == 0
-        until(lambda: server.lines[-1] == "1 requests answered")
-        kept = open_workspace(PROBLEM, root=folder).lake.read(TABLE, {}).collect()
+        until(lambda: server.lines[-1] == "1 requests served")
+        kept = open_workspace(PROBLEM, root=folder).lake.read(REQUESTS, {}).collect()
         assert set(kept["_id"]) == {json.loads(answer.partition(b"\r\n\r\n")[2])["id"]}
         assert len(kept) == 2
 
@@ -250,7 +250,7 @@ def test_a_service_that_is_told_to_end_at_once_ends_well(trained_folder: Path, t
     with running(copied(trained_folder, tmp_path / "project")) as server:
         server.process.send_signal(signal.SIGTERM)  # as soon as it has said where it is
         assert server.process.wait(PATIENCE) == 0
-        until(lambda: server.lines[-1] == "0 requests answered")
+        until(lambda: server.lines[-1] == "0 requests served")
 
 
 def refuses(server: Running) -> bool:
@@ -268,10 +268,10 @@ def test_a_service_that_is_killed_has_kept_what_was_flushed_in_a_sound_table(
     lake = open_workspace(PROBLEM, root=folder).lake
 
     def kept() -> set[str]:
-        return set(lake.read(TABLE, {"_id": pl.String()}).select("_id").collect().to_series())
+        return set(lake.read(REQUESTS, {"_id": pl.String()}).select("_id").collect().to_series())
 
     answered: list[str] = []
-    with running(folder, serve_keeps=0.05) as server:
+    with running(folder, serve_log_flush_seconds=0.05) as server:
         for _ in range(3):
             answered += [server.ask("/predict", asked)[1]["id"] for _ in range(10)]
             until(lambda: kept() == set(answered))  # noqa: B023 - it is called here only
@@ -280,22 +280,22 @@ def test_a_service_that_is_killed_has_kept_what_was_flushed_in_a_sound_table(
         server.process.wait()
     before = kept()
     assert set(answered) <= before <= {*answered, *last}
-    rows = lake.read(TABLE, {}).collect()
-    assert len(rows.unique(["_id", "_nth"])) == len(rows) == 2 * len(before)
-    assert lake.append(TABLE, rows, batch="after it")
-    assert len(lake.read(TABLE, {}).collect()) == 2 * len(rows)
+    rows = lake.read(REQUESTS, {}).collect()
+    assert len(rows.unique(["_id", "_row_number"])) == len(rows) == 2 * len(before)
+    assert lake.append(REQUESTS, rows, batch="after it")
+    assert len(lake.read(REQUESTS, {}).collect()) == 2 * len(rows)
 
 
 def test_serving_gives_signals_back_and_an_address_that_is_taken_is_named(trained: Workspace) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BadInput, match=rf"^127\.0\.0\.1:{port} can't be listened at: .+; choose another --port$"):
+        with pytest.raises(InputError, match=rf"^127\.0\.0\.1:{port} is not available: .+; choose another --port$"):
             serve(trained, port=port)
-    with pytest.raises(BadInput, match=r"^nowhere\.invalid:8000 can't be listened at: .+; choose another --host$"):
+    with pytest.raises(InputError, match=r"^nowhere\.invalid:8000 is not available: .+; choose another --host$"):
         serve(trained, host="nowhere.invalid")
     threading.Thread(target=ended, args=(port,), daemon=True).start()
-    assert str(serve(trained, port=port)) == str(ServerStopped(0)) == "0 requests answered"
+    assert str(serve(trained, port=port)) == str(ServerStopped(0)) == "0 requests served"
     assert signal.getsignal(signal.SIGTERM) == before
 
 

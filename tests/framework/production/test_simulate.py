@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from my_ml_project.core import datasets
-from my_ml_project.core.contracts.schema import AT
-from my_ml_project.core.errors import BadInput
+from my_ml_project.core.contracts.schema import PREDICTED_AT
+from my_ml_project.core.errors import InputError
 from my_ml_project.core.store.predictions import predict_as_deployed
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
@@ -20,7 +20,7 @@ from my_ml_project.production.simulation.simulate import SimulationResult
 from problems import START
 
 FROM, TO = datetime(2024, 3, 20, tzinfo=UTC), datetime(2024, 3, 26, tzinfo=UTC)
-CONFIG = "[decision]\nmiss = 4\n[retrain]\nevery_days = 3\n[window]\ndays = 7\n"
+CONFIG = "[decision]\ncost_false_negative = 4\n[retrain]\nevery_days = 3\n[window]\ndays = 7\n"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
     assert state(quick) == before, "the project's own tables stay as they are"
     assert isinstance(found, SimulationResult)
     assert (half.total.rows, found.total.rows) == tuple(
-        len(datasets.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(AT) > FROM))
+        len(datasets.training_set(quick.problem, quick.lake, as_of=end).filter(pl.col(PREDICTED_AT) > FROM))
         for end in (FROM + timedelta(days=4), TO)
     )
     assert found.challengers == 2
@@ -70,7 +70,7 @@ def test_days_are_replayed_compared_and_gone_on_with(quick: Workspace, monkeypat
 
 def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Workspace) -> None:
     rows = datasets.training_set(trained.problem, trained.lake, as_of=FROM).tail(30)
-    first, second = rows[AT][10], rows[AT][20]
+    first, second = rows[PREDICTED_AT][10], rows[PREDICTED_AT][20]
 
     class Constant:
         def __init__(self, value: float) -> None:
@@ -81,7 +81,7 @@ def test_each_row_is_answered_by_what_served_when_it_was_predicted(trained: Work
 
     turns = [(first, Constant(0.1)), (second, Constant(0.2))]
     answers = predict_as_deployed(rows, turns)  # type: ignore[arg-type]
-    expected = np.where(rows[AT].to_numpy() > np.datetime64(second.replace(tzinfo=None)), 0.2, 0.1)
+    expected = np.where(rows[PREDICTED_AT].to_numpy() > np.datetime64(second.replace(tzinfo=None)), 0.2, 0.1)
     assert answers.tolist() == expected.tolist()
     assert 0 < (expected == 0.2).sum() < 20
 
@@ -94,11 +94,11 @@ def test_another_configuration_is_replayed_anew(quick: Workspace) -> None:
 
 
 def test_without_labels_there_is_nothing_to_replay(empty: Workspace) -> None:
-    with pytest.raises(BadInput, match=r"the lake has no labels; run first$"):
+    with pytest.raises(InputError, match=r"the lake has no labels; run first$"):
         simulate.simulate(empty)
 
 
 def test_what_is_replayed_lies_within_the_labels(quick: Workspace) -> None:
     for start, end in ((FROM, FROM), (START, START + timedelta(days=10))):
-        with pytest.raises(BadInput, match="the lake has labels from 2024-03-01 to 2024-0"):
+        with pytest.raises(InputError, match="the lake has labels from 2024-03-01 to 2024-0"):
             simulate.simulate(quick, start=start, end=end)

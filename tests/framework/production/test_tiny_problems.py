@@ -21,19 +21,19 @@ from sklearn.preprocessing import OneHotEncoder
 from starlette.testclient import TestClient
 
 from my_ml_project.core.contracts.schema import (
+    AvailableAt,
     Category,
     EventTime,
-    Forbidden,
+    Excluded,
     Frame,
     Key,
-    Known,
     Personal,
     Table,
     Target,
 )
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.models import onnx
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import load_settings
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
@@ -72,8 +72,8 @@ def estimator(parameters: Parameters, categories: list[str], kind: type) -> Any:
     return make_pipeline(encode, trees)
 
 
-def recipe(kind: type) -> Callable[[], Recipe]:
-    return lambda: Recipe(Parameters, lambda parameters, names: estimator(parameters, names, kind))
+def model_spec(kind: type) -> Callable[[], ModelSpec]:
+    return lambda: ModelSpec(Parameters, lambda parameters, names: estimator(parameters, names, kind))
 
 
 # --- a regression without time, key or late label
@@ -103,25 +103,25 @@ def wetness(rows: Frame, _: Mapping[str, Frame]) -> Frame:
 
 
 BAKERY = Problem(
-    subject=Loaf,
+    entity=Loaf,
     tables=(Loaf,),
     features=("flour", "water", "oven", "wetness"),
     lookback=timedelta(0),
     build=wetness,
     collect=lambda *_: [],
-    recipe=recipe(HistGradientBoostingRegressor),
+    model_spec=model_spec(HistGradientBoostingRegressor),
 )
 ASKS_OF_LOAVES = """
 [window]
 share = 0.3
-rows = 30
+min_rows = 30
 [at_most]
 rmse = 10.0
 [at_least]
 r2 = 0.8
 [slices]
 columns = ["oven"]
-rows = 10
+min_rows = 10
 at_most = { rmse = 15.0 }
 """
 
@@ -159,7 +159,7 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     asked = {check.name: check.passed for check in verdict.checks}
     assert verdict.ok, str(verdict)
     assert {"rmse at most 10.0", "r2 at least 0.8", "better than dummy", "better than linear"} <= set(asked)
-    assert sum(check.part for check in verdict.checks) == len(OVENS)
+    assert sum(check.is_slice for check in verdict.checks) == len(OVENS)
     promoted = promote(workspace, now=NOW)
     assert (promoted.ok, promoted.release, promoted.rows) == (True, 1, 300)
 
@@ -180,7 +180,7 @@ def test_a_regression_without_time_or_key_goes_from_a_file_to_predictions(tmp_pa
     champion = workspace.releases.champion()
     assert champion
     assert (champion.threshold, champion.classes, champion.parameters) == (None, (), {"trees": 60, "seed": 0})
-    with pytest.raises(BadInput, match="rows of loaves have no key"):
+    with pytest.raises(InputError, match="rows of loaves have no key"):
         explain(workspace, "1", now=NOW)
 
 
@@ -194,7 +194,7 @@ def test_reports_of_a_regression_without_time_say_what_does_not_apply(
     pages = {name: shown(name, workspace.pinned()) for name in ("data", "model")}
     assert "Drift doesn't apply: rows have no event time." in pages["data"]
     assert "loaves.water" in pages["data"], "a tenth is missing"
-    assert "it doesn't apply to a regression" in pages["model"]
+    assert "not to regression" in pages["model"]
     assert "Rows have no key" in pages["model"]
     assert "oven wood" in pages["model"], "a slice of config/acceptance.toml"
 
@@ -223,10 +223,10 @@ def test_run_takes_a_regression_from_its_source_to_a_champion_with_a_picture(tmp
     done = lifecycle.run(workspace, now=NOW)
     assert (done.ok, done.champion, done.predicted) == (True, 1, 0)
     assert [batch.accepted for batch in done.ingested.batches] == [300]
-    assert done.picture == "reports/version-1.png"
-    assert (tmp_path / done.picture).read_bytes().startswith(b"\x89PNG")
+    assert done.plot_file == "reports/version-1.png"
+    assert (tmp_path / done.plot_file).read_bytes().startswith(b"\x89PNG")
     later = lifecycle.run(workspace, now=NOW + DAY)
-    assert (later.champion, later.trained, later.picture) == (1, None, None)
+    assert (later.champion, later.trained, later.plot_file) == (1, None, None)
     assert asked == [(tmp_path, None, NOW), (tmp_path, NOW, NOW + DAY)]
     assert status(workspace).batches == {"loaves": 2}
 
@@ -237,7 +237,7 @@ ODD = 1234.5  # what no row has but those that are made up
 def judged(folder: Path, no_runs: Path, problem: Problem) -> tuple[Workspace, pl.DataFrame]:
     """A promoted challenger, and the evidence by which it was judged."""
     shutil.copytree(no_runs, folder / "mlruns")
-    workspace = opened(folder, problem, "[window]\nshare = 0.3\nrows = 30\n[at_most]\nrmse = 100.0")
+    workspace = opened(folder, problem, "[window]\nshare = 0.3\nmin_rows = 30\n[at_most]\nrmse = 100.0")
     ingested(workspace, loaves(), "loaves")
     tried = train(workspace, as_of=NOW)
     assert promote(workspace, now=NOW).ok
@@ -265,9 +265,9 @@ def test_augmentation_sees_the_rows_of_training_and_no_row_that_judges_is_seen_o
     plain, augmented = tmp_path / "plain", tmp_path / "augmented"
     plain.mkdir()
     augmented.mkdir()
-    made = dataclasses.replace(BAKERY.recipe(), augment=augment)
+    made = dataclasses.replace(BAKERY.model_spec(), augment=augment)
     one, expected = judged(plain, no_runs, BAKERY)
-    other, evidence = judged(augmented, no_runs, dataclasses.replace(BAKERY, recipe=lambda: made))
+    other, evidence = judged(augmented, no_runs, dataclasses.replace(BAKERY, model_spec=lambda: made))
     names = ["flour", "water", "oven", "wetness", "_target", "_dummy", "_linear"]
     assert evidence.select(names).equals(expected.select(names)), "window and baselines are as they were"
     assert not evidence["_model"].equals(expected["_model"]), "and the model is another"
@@ -296,7 +296,7 @@ class Loan(Table):
     loan: Annotated[int, Field(ge=0), Key()]
     begins: Annotated[datetime, EventTime()]
     person: Annotated[str, Personal()]
-    origin: Annotated[str, Forbidden("the law")]
+    origin: Annotated[str, Excluded("the law")]
     income: Annotated[float, Field(gt=0)]
     years: Annotated[int, Field(gt=0)]
 
@@ -307,20 +307,20 @@ class Repayment(Table):
     table: ClassVar = "repayments"
 
     loan: Annotated[int, Field(ge=0), Key()]
-    ended: Annotated[datetime, Known()]
+    ended: Annotated[datetime, AvailableAt()]
     clerk: Annotated[str, Personal()]
     repaid: Annotated[bool, Target()]
 
 
 CLOSED = ("person", "origin", "clerk")  # their values begin with their names
 LENDING = Problem(
-    subject=Loan,
+    entity=Loan,
     tables=(Loan, Repayment),
     features=("income", "years"),
     lookback=timedelta(0),
     build=lambda rows, _: rows,
     collect=lambda *_: [],
-    recipe=recipe(HistGradientBoostingClassifier),
+    model_spec=model_spec(HistGradientBoostingClassifier),
 )
 
 
@@ -355,7 +355,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory, no_runs: Path) -> Workspace:
     """A champion for loans."""
     folder = tmp_path_factory.mktemp("bank")
     shutil.copytree(no_runs, folder / "mlruns")
-    workspace = opened(folder, LENDING, "[window]\ndays = 4\n[canary]\non = false")
+    workspace = opened(folder, LENDING, "[window]\ndays = 4\n[smoke_test]\nenabled = false")
     asked, ended = loans()
     ingested(workspace, asked, "loans")
     ingested(workspace, ended, "repayments")
@@ -378,8 +378,8 @@ class Ended(Repayment):
 
 
 def test_a_key_may_hold_the_time_of_the_event(tmp_path: Path) -> None:
-    problem = dataclasses.replace(LENDING, subject=Dated, tables=(Dated, Ended))
-    workspace = opened(tmp_path, problem, "[window]\ndays = 4\n[canary]\non = false")
+    problem = dataclasses.replace(LENDING, entity=Dated, tables=(Dated, Ended))
+    workspace = opened(tmp_path, problem, "[window]\ndays = 4\n[smoke_test]\nenabled = false")
     asked, ended = loans()
     ingested(workspace, asked, "loans")
     ingested(workspace, ended.join(asked.select("loan", "begins"), on="loan"), "repayments")
@@ -387,11 +387,11 @@ def test_a_key_may_hold_the_time_of_the_event(tmp_path: Path) -> None:
     assert 15 <= done.predicted <= 20
     predicted = workspace.lake.read("predictions", {}).collect()
     assert predicted.columns[:2] == ["loan", "begins"]
-    found = model.by_champion(workspace)
+    found = model.champion_predictions(workspace)
     first = found.rows.row(0, named=True)
     key = f"{first['loan']}/{first['begins']:%Y-%m-%dT%H:%M:%SZ}"
     explain(workspace, key, now=NOW)
-    assert not isinstance(model.case(workspace, found, key), str), "the report finds what explain finds"
+    assert not isinstance(model.contributions_of(workspace, found, key), str), "the report finds what explain finds"
 
 
 def test_a_label_that_is_known_before_its_row_is_named_by_train(tmp_path: Path) -> None:
@@ -400,8 +400,8 @@ def test_a_label_that_is_known_before_its_row_is_named_by_train(tmp_path: Path) 
     early = pl.when(pl.col("loan") == 7).then(pl.col("ended") - timedelta(hours=2)).otherwise("ended")
     ingested(workspace, ended.with_columns(ended=early), "repayments")  # before its row, which can't be seen yet
     ingested(workspace, asked, "loans")
-    line = r"^1 labels of repayments are known before their row is predicted, as that of 7: correct the rows, or "
-    with pytest.raises(Refused, match=line):
+    line = r"^1 labels of repayments are available before their prediction, as that of 7: correct the rows, or "
+    with pytest.raises(Rejected, match=line):
         train(workspace, as_of=NOW)
 
 
@@ -410,7 +410,7 @@ def test_data_that_ended_long_before_the_clock_say_so(tmp_path: Path) -> None:
     for rows, table in zip(loans(), ("loans", "repayments"), strict=True):
         ingested(workspace, rows, table)
     line = r'^\d+ labelled rows .*: the newest label is of 2024-05-01 12:00: set clock = "data" in config/settings.toml'
-    with pytest.raises(Refused, match=line):
+    with pytest.raises(Rejected, match=line):
         train(workspace, as_of=NOW + 30 * DAY)
 
 
@@ -444,7 +444,7 @@ def test_personal_and_forbidden_columns_are_not_in_the_predictions(bank: Workspa
     predictions = bank.lake.read("predictions", schema).collect()
     assert 15 <= len(predictions) <= 20
     assert predictions["probability"].is_between(0, 1).all()
-    assert_nothing_closed(predictions.drop("made", "begins").write_json() + str(predictions.columns))
+    assert_nothing_closed(predictions.drop("predicted_at", "begins").write_json() + str(predictions.columns))
 
 
 def test_a_request_may_leave_out_what_features_never_see(bank: Workspace) -> None:
@@ -459,11 +459,11 @@ def test_a_request_may_leave_out_what_features_never_see(bank: Workspace) -> Non
 @pytest.mark.parametrize("name", ["probability", "error", "decision"])
 def test_columns_and_features_are_not_named_like_answers(name: str) -> None:
     named = create_model("Named", __base__=Loan, **{name: (float, ...)})  # type: ignore[call-overload]
-    line = rf"^column names {name} are taken by the machinery: rename them in shared/contract\.py$"
-    with pytest.raises(BadInput, match=line):
+    line = rf"^column names {name} are reserved by the framework: rename them in shared/contract\.py$"
+    with pytest.raises(InputError, match=line):
         dataclasses.replace(LENDING, features=("income", name))
-    with pytest.raises(BadInput, match=line):
-        dataclasses.replace(LENDING, subject=named, tables=(named, Repayment))
+    with pytest.raises(InputError, match=line):
+        dataclasses.replace(LENDING, entity=named, tables=(named, Repayment))
 
 
 class Unlabelled(Table):
@@ -493,8 +493,8 @@ class Keyless(Table):
 def test_tables_without_one_target_or_the_key_of_its_rows_are_refused(
     tables: tuple[type[Table], ...], line: str
 ) -> None:
-    with pytest.raises(BadInput, match=f"^{re.escape(line)}"):
-        dataclasses.replace(LENDING, subject=tables[0], tables=tables)
+    with pytest.raises(InputError, match=f"^{re.escape(line)}"):
+        dataclasses.replace(LENDING, entity=tables[0], tables=tables)
 
 
 def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
@@ -502,7 +502,7 @@ def test_a_row_is_explained_without_the_person(bank: Workspace) -> None:
     asked, ended = loans()
     assert (explained.outcome, explained.version) == (ended["repaid"][7], 1)
     assert explained.features == {"income": pytest.approx(asked["income"][7]), "years": asked["years"][7]}
-    assert explained.answer["decision"] == explained.outcome
+    assert explained.prediction["decision"] == explained.outcome
     assert set(explained.contributions) == {"income", "years"}
     assert set(explained.raw) == {"loan", "begins", "origin", "income", "years"}
     shown = json.dumps(dataclasses.asdict(explained)) + str(explained)
@@ -526,14 +526,14 @@ def test_a_build_that_asks_for_a_closed_column_is_refused_with_a_line(tmp_path: 
     workspace = opened(tmp_path, asking)
     for table, rows in zip(("loans", "repayments"), loans(), strict=True):
         ingested(workspace, rows, table)
-    with pytest.raises(Refused, match=rf"^features\.build asks for a column that it can't have [^\n]*{name}[^\n]*$"):
+    with pytest.raises(Rejected, match=rf"^features\.build uses a column that is not available [^\n]*{name}[^\n]*$"):
         train(workspace, as_of=NOW)
     assert workspace.registry.version_by_alias("challenger") is None
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_a_closed_column_can_not_be_named_as_a_feature(name: str) -> None:
-    with pytest.raises(BadInput, match=rf"^features {name} are personal or forbidden in shared/contract\.py$"):
+    with pytest.raises(InputError, match=rf"^features {name} are personal or excluded in shared/contract\.py$"):
         dataclasses.replace(LENDING, features=("income", name))
 
 
@@ -551,13 +551,13 @@ class Bread(Table):
 
 
 BREADS = Problem(
-    subject=Bread,
+    entity=Bread,
     tables=(Bread,),
     features=("flour", "oven"),
     lookback=timedelta(0),
     build=lambda rows, _: rows,
     collect=lambda *_: [],
-    recipe=recipe(HistGradientBoostingClassifier),
+    model_spec=model_spec(HistGradientBoostingClassifier),
 )
 
 
@@ -570,12 +570,12 @@ def breads(n: int = 300, seed: int = 0) -> pl.DataFrame:
 
 
 def test_a_multiclass_problem_predicts_a_class_and_the_probability_of_each(tmp_path: Path) -> None:
-    workspace = opened(tmp_path, BREADS, "[window]\nrows = 30\n[at_least]\naccuracy = 0.8")
+    workspace = opened(tmp_path, BREADS, "[window]\nmin_rows = 30\n[at_least]\naccuracy = 0.8")
     ingested(workspace, breads(), "breads")
     done = lifecycle.run(workspace, now=NOW)
     assert done.champion == 1, str(done)
-    assert done.picture
-    assert (tmp_path / done.picture).read_bytes().startswith(b"\x89PNG")
+    assert done.plot_file
+    assert (tmp_path / done.plot_file).read_bytes().startswith(b"\x89PNG")
     new = breads(40, seed=1)
     new.drop("kind").write_csv(tmp_path / "new.csv")
     predict(workspace, tmp_path / "new.csv", now=NOW)
@@ -596,12 +596,12 @@ class Order(Bread):
 
     number: Annotated[int, Key()]
     baked: Annotated[datetime, EventTime()]
-    kind: Annotated[str, Category(("barley", "rye", "spelt"), grows=True), Target()]
+    kind: Annotated[str, Category(("barley", "rye", "spelt"), open=True), Target()]
 
 
 def test_a_class_that_the_champion_never_learnt_is_named_by_the_monitor(tmp_path: Path) -> None:
-    problem = dataclasses.replace(BREADS, subject=Order, tables=(Order,))
-    workspace = opened(tmp_path, problem, "[window]\ndays = 4\nrows = 30\n[canary]\non = false")
+    problem = dataclasses.replace(BREADS, entity=Order, tables=(Order,))
+    workspace = opened(tmp_path, problem, "[window]\ndays = 4\nmin_rows = 30\n[smoke_test]\nenabled = false")
     numbered = pl.int_range(pl.len(), dtype=pl.Int64)
     rows = breads(400).with_columns(number=numbered, baked=NOW + timedelta(hours=1) * (numbered - 299))
     new = pl.when(pl.col("number") > 396).then(pl.lit("oat")).otherwise("kind")
@@ -612,7 +612,7 @@ def test_a_class_that_the_champion_never_learnt_is_named_by_the_monitor(tmp_path
     line = "warning  classes: 3 of 100 labels are of classes that version 1 does not know: oat"
     assert line in str(monitor(workspace, now=later)).splitlines()
     told = explain(workspace, "7", now=later)
-    assert f" (to probability_{told.answer['prediction']})\n" in str(told), "of which class contributions are"
+    assert f" (to probability_{told.prediction['prediction']})\n" in str(told), "of which class contributions are"
 
 
 class Asked(Table):
@@ -632,13 +632,13 @@ class Judged(Table):
     table: ClassVar = "judged"
 
     number: Annotated[int, Key()]
-    tasted: Annotated[datetime, Known()]
+    tasted: Annotated[datetime, AvailableAt()]
     kind: Annotated[str, Target()]
 
 
 def test_a_champion_with_other_classes_goes_on_predicting_ahead(tmp_path: Path) -> None:
-    problem = dataclasses.replace(BREADS, subject=Asked, tables=(Asked, Judged))
-    limits = "[window]\ndays = 4\nrows = 30\n[retrain]\nevery_days = 8\n[canary]\non = false"
+    problem = dataclasses.replace(BREADS, entity=Asked, tables=(Asked, Judged))
+    limits = "[window]\ndays = 4\nmin_rows = 30\n[retrain]\nevery_days = 8\n[smoke_test]\nenabled = false"
     workspace = opened(tmp_path, problem, limits)
     numbered = pl.int_range(pl.len(), dtype=pl.Int64)
     rows = breads(1000).with_columns(number=numbered, baked=NOW + timedelta(hours=1) * (numbered - 299))

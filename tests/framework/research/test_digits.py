@@ -21,18 +21,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from my_ml_project.core.contracts.schema import (
-    AT,
-    KNOWN,
+    AVAILABLE_AT,
+    PREDICTED_AT,
     TARGET,
+    AvailableAt,
     Category,
     EventTime,
     Key,
-    Known,
     Table,
     Target,
 )
 from my_ml_project.core.models import training
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production.gate import gate
 from my_ml_project.production.ingest import ingest
@@ -61,7 +61,7 @@ class Reading(Table):
     table: ClassVar = "readings"
 
     image: Annotated[int, Field(ge=0), Key()]
-    read: Annotated[datetime, Known()]
+    read: Annotated[datetime, AvailableAt()]
     digit: Annotated[str, Category(DIGITS), Target()]
 
 
@@ -107,13 +107,13 @@ def problem(model: Callable[[], Any]) -> Problem:
         return make_pipeline(make_column_transformer((blank, PIXELS)), model())
 
     return Problem(
-        subject=Pixels,
+        entity=Pixels,
         tables=(Pixels, Reading),
         features=tuple(PIXELS),
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, estimator, augment=augment),
+        model_spec=lambda: ModelSpec(Parameters, estimator, augment=augment),
     )
 
 
@@ -125,7 +125,9 @@ def images(seed: int) -> pl.DataFrame:
     rows = pl.DataFrame(pixels[order] / 16, schema=PIXELS)
     target = pl.Series(digit[order]).cast(pl.String)
     return rows.with_columns(
-        pl.Series("image", order), *(pl.Series(name, seen) for name in (AT, KNOWN)), target.alias(TARGET)
+        pl.Series("image", order),
+        *(pl.Series(name, seen) for name in (PREDICTED_AT, AVAILABLE_AT)),
+        target.alias(TARGET),
     )
 
 
@@ -151,7 +153,7 @@ def learned(asks: Asks, seed: int, *, most: int, step: int) -> float:
         found = training.fitted_predictions(digits, Parameters(), labelled, pl.concat([test, pool]))
         if len(labelled) >= most:
             return accuracy(found[:500], test)
-        chosen = sampling.most(asks(found[500:]), step)
+        chosen = sampling.highest(asks(found[500:]), step)
         labelled = pl.concat([labelled, pool[chosen]])
         pool = pool[np.setdiff1d(np.arange(len(pool)), chosen)]
 
@@ -181,9 +183,9 @@ def test_moved_images_are_read_by_support_vectors_that_were_shown_some() -> None
 
 def arrived(workspace: Workspace, rows: pl.DataFrame) -> datetime:
     """Bring images and their labels in; the time of the newest label."""
-    known = pl.col(KNOWN) + HOUR
+    known = pl.col(AVAILABLE_AT) + HOUR
     for table, batch in {
-        "images": rows.select("image", pl.col(AT).alias("seen"), *PIXELS),
+        "images": rows.select("image", pl.col(PREDICTED_AT).alias("seen"), *PIXELS),
         "readings": rows.select("image", known.alias("read"), pl.col(TARGET).alias("digit")),
     }.items():
         path = workspace.root / f"{table}.parquet"
@@ -201,7 +203,7 @@ def test_the_gate_refuses_moved_images_for_logistic_regression(
     workspace = opened(problem(logistic_regression), "[window]\ndays = 5")
     shutil.copytree(no_runs, workspace.root / "mlruns")
     day = pl.int_range(pl.len()) // 60
-    rows = images(0).with_columns(pl.col(AT, KNOWN) + day * timedelta(days=1))
+    rows = images(0).with_columns(pl.col(PREDICTED_AT, AVAILABLE_AT) + day * timedelta(days=1))
     as_of = arrived(workspace, rows[:900])
     train(workspace, as_of=as_of)
     assert promote(workspace, now=as_of, dirty=True).release == 1

@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from my_ml_project.core.contracts.schema import KNOWN, Frame
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.contracts.schema import AVAILABLE_AT, Frame
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.research import experiment, experiments
-from my_ml_project.research.experiment import Effect, Experiment, start
+from my_ml_project.research.experiment import Experiment, LossReduction, start
 from problems import PROBLEM, build
 
 SCRIPT = str(Path(*experiments.__path__) / "mine.py")
@@ -57,7 +57,7 @@ def test_an_argument_that_no_experiment_has_is_refused(
     assert "mine.py: error: unrecognized arguments: --quick" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "status"), [(BadInput("no"), 2), (Refused("no"), 1)])
+@pytest.mark.parametrize(("error", "status"), [(InputError("no"), 2), (Rejected("no"), 1)])
 def test_what_a_person_can_mend_is_told_in_a_line(
     error: Exception, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +76,7 @@ def test_fast_rows_are_few_and_from_all_of_the_time(begun: Experiment, monkeypat
     monkeypatch.setattr(experiment, "FAST_ROWS", 300)
     rows, few = begun.rows(), dataclasses.replace(begun, fast=True).rows()
     assert len(few) <= 300 < len(rows)
-    assert few[KNOWN].dt.truncate("1w").n_unique() == rows[KNOWN].dt.truncate("1w").n_unique()
+    assert few[AVAILABLE_AT].dt.truncate("1w").n_unique() == rows[AVAILABLE_AT].dt.truncate("1w").n_unique()
 
 
 def test_a_feature_that_knows_the_future_is_refused_before_its_worth_is_told(begun: Experiment) -> None:
@@ -85,7 +85,7 @@ def test_a_feature_that_knows_the_future_is_refused_before_its_worth_is_told(beg
         return build(parcels, history).join(own, on="parcel", how="left")
 
     leaking = dataclasses.replace(begun.problem, features=(*begun.problem.features, "knows"), build=leak)
-    with pytest.raises(Refused, match=r"^features know what was not known yet: knows change without the future[^\n]+$"):
+    with pytest.raises(Rejected, match=r"^feature leakage: knows change without the future[^\n]+$"):
         begun.rows(leaking)
 
 
@@ -95,8 +95,8 @@ def test_windows_follow_each_other_back_in_time_and_know_nothing_later(begun: Ex
     assert len(windows) == 3
     for number, (before, held) in enumerate(windows):
         end = begun.as_of - number * length
-        assert held.equals(rows.filter(pl.col(KNOWN).is_between(end - length, end, closed="right")))
-        assert before.equals(rows.filter(pl.col(KNOWN) <= end - length))
+        assert held.equals(rows.filter(pl.col(AVAILABLE_AT).is_between(end - length, end, closed="right")))
+        assert before.equals(rows.filter(pl.col(AVAILABLE_AT) <= end - length))
     before, held = begun.split(rows)
     assert (before.equals(windows[0][0]), held.equals(windows[0][1])) == (True, True)
     assert len(list(begun.windows(rows, 99))) < 10, "there are no more"
@@ -104,7 +104,7 @@ def test_windows_follow_each_other_back_in_time_and_know_nothing_later(begun: Ex
 
 def test_too_few_rows_are_refused(begun: Experiment) -> None:
     with pytest.raises(
-        Refused, match=r"0 labelled rows before the newest window and 40 in it are too few \(at least 30"
+        Rejected, match=r"0 labelled rows before the newest window and 40 in it are too few \(at least 30"
     ):
         begun.split(begun.rows().tail(40))
 
@@ -113,8 +113,8 @@ def test_an_effect_has_its_mean_between_its_bounds_and_turns_with_its_sign(begun
     rows = begun.rows().tail(1000)
     theirs = np.random.default_rng(0).random(len(rows))
     ours = theirs - 0.1 + np.random.default_rng(1).normal(0, 0.1, len(rows))
-    effect, back = begun.effect(ours, theirs, rows), begun.effect(theirs, ours, rows)
+    effect, back = begun.loss_reduction(ours, theirs, rows), begun.loss_reduction(theirs, ours, rows)
     assert 0 < effect.lower < effect.mean < effect.upper
     assert effect.mean == pytest.approx(0.1, abs=0.01)
     assert dataclasses.astuple(back) == pytest.approx((-effect.mean, -effect.upper, -effect.lower, 1000))
-    assert str(Effect(0.1, 0.05, 0.2, 7)) == "+0.1000 (from +0.0500 to +0.2000, 7 rows)"
+    assert str(LossReduction(0.1, 0.05, 0.2, 7)) == "+0.1000 (from +0.0500 to +0.2000, 7 rows)"

@@ -97,7 +97,7 @@ LONGER = ("ablation", "feature_cost")
     [
         pytest.param(script.stem, marks=[pytest.mark.slow] if script.stem in LONGER else [])
         for script in SCRIPTS
-        if script.stem != "challenger"
+        if script.stem != "new_feature"
     ],
 )
 def test_an_experiment_leaves_a_tracked_run_with_figures_a_picture_and_a_table(
@@ -110,18 +110,18 @@ def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_re
     tracked, flights: Workspace, ran: Ran
 ) -> None:
     registered = flights.registry.version_by_alias("challenger")
-    printed = ran("challenger", "--fast")
-    run = kept(tracked, "challenger", printed, flights)
+    printed = ran("new_feature", "--fast")
+    run = kept(tracked, "new feature", printed, flights)
     metrics, tags = tracked.metrics(flights.registry, run), tracked.tags(flights.registry, run)
     assert {"champion.auc", "challenger.auc", "champion.log_loss", "challenger.log_loss"} < set(metrics)
     table = result(flights, "challenger-fast")
     assert len(table) == 2
     newest = metrics["champion.log_loss"] - metrics["challenger.log_loss"]
     assert table["lowers the loss by"][0] == pytest.approx(newest)
-    assert metrics["gain"] == pytest.approx(np.average(table["lowers the loss by"], weights=table["rows"]))
-    assert metrics["gain"] != 0
-    assert metrics["gain_lower"] < metrics["gain"]
-    assert ("not proven to be better" in printed) == (metrics["gain_lower"] <= 0)
+    assert metrics["loss_reduction"] == pytest.approx(np.average(table["lowers the loss by"], weights=table["rows"]))
+    assert metrics["loss_reduction"] != 0
+    assert metrics["loss_reduction_lower"] < metrics["loss_reduction"]
+    assert ("not proven to be better" in printed) == (metrics["loss_reduction_lower"] <= 0)
     assert tags["feature"] == "rain"
     assert flights.registry.version_by_alias("challenger") == registered
     assert [release.version for release in flights.releases.newest(9)] == [1]
@@ -144,10 +144,7 @@ def test_an_experiment_runs_on_all_rows(tracked, script: Path, flights: Workspac
     table = result(flights, tags["kind"].replace(" ", "-"))
     if script.stem == "ablation":
         assert set(PROBLEM.features) < set(table["left out"])
-        assert (
-            table.filter(pl.col("verdict") == "the control")["left out"].str.starts_with("noise").to_list()
-            == [True] * 5
-        )
+        assert table.filter(pl.col("verdict") == "noise")["left out"].str.starts_with("noise").to_list() == [True] * 5
 
 
 # --- on rows made up here: half of the time a signal means yes, then it means no
@@ -185,13 +182,13 @@ def build(rows: Frame, _: object) -> Frame:
 
 def problem(table: type[Table], *names: str) -> Problem:
     return Problem(
-        subject=table,
+        entity=table,
         tables=(table,),
         features=names,
         lookback=timedelta(0),
         build=build,
         collect=lambda *_: [],
-        recipe=PROBLEM.recipe,
+        model_spec=PROBLEM.model_spec,
     )
 
 
@@ -203,7 +200,7 @@ def opened(
     (folder / "config" / "acceptance.toml").write_text(acceptance, encoding="utf-8")
     (folder / "config" / "params.toml").write_text("max_iter = 20\nlearning_rate = 0.3\n", encoding="utf-8")
     workspace = Workspace(folder, Settings(now=END), asked)
-    stamped = rows.with_columns(_arrived=pl.lit(START).cast(pl.Datetime("us", "UTC")), _batch=pl.lit("1"))
+    stamped = rows.with_columns(_ingested_at=pl.lit(START).cast(pl.Datetime("us", "UTC")), _batch=pl.lit("1"))
     workspace.lake.append(asked.schema.name, stamped, batch="1")
     monkeypatch.setattr(experiment, "open_project", lambda _: workspace)
     return workspace
@@ -245,12 +242,12 @@ def test_a_feature_that_tells_all_is_told_from_one_that_tells_nothing_and_from_n
     printed = ran("ablation")
     verdicts = dict(result(workspace, "ablation").select("left out", "verdict").iter_rows())
     assert verdicts.pop("signal") == "useful"
-    assert [verdicts.pop(f"noise_{number}") for number in range(1, 6)] == ["the control"] * 5
+    assert [verdicts.pop(f"noise_{number}") for number in range(1, 6)] == ["noise"] * 5
     assert set(verdicts) == {"weather", "line"}
     assert "useful" not in verdicts.values()
-    assert "1 of 3 are surely worth more than noise: signal\n" in printed
+    assert "1 of 3 are better than noise: signal\n" in printed
     metrics = tracked.metrics(workspace.registry, run_id(printed))
-    assert metrics["gain_lower.signal"] > 0.1 > metrics["gain.noise_1"]
+    assert metrics["loss_reduction_lower.signal"] > 0.1 > metrics["loss_reduction.noise_1"]
 
 
 def test_two_features_that_tell_the_same_hide_each_other(
@@ -271,8 +268,8 @@ def test_a_feature_over_the_budget_is_named(tracked, folder: Path, ran: Ran, mon
     printed = ran("feature_cost")
     table = result(workspace, "feature-cost")
     verdicts = dict(table.select("feature", "budget").iter_rows())
-    assert verdicts == {"signal": "bytes over the budget", "twice": "bytes over the budget", "line": "within"}
-    assert "2 of 3 features are over the budget" in printed
+    assert verdicts == {"signal": "bytes over budget", "twice": "bytes over budget", "line": "within"}
+    assert "2 of 3 features are over budget" in printed
     assert dict(table.select("feature", "bytes").iter_rows())["twice"] == ROWS * 8
     tags = tracked.tags(workspace.registry, run_id(printed))
     assert float(tags["seconds.twice"]) >= 0
@@ -295,7 +292,7 @@ def test_where_rows_have_no_time_an_experiment_runs(
 
 
 def test_the_first_experiments_are_there() -> None:
-    assert {script.stem for script in SCRIPTS} >= {*GENERAL, "challenger", "first_look"}
+    assert {script.stem for script in SCRIPTS} >= {*GENERAL, "new_feature", "first_look"}
 
 
 @each

@@ -21,37 +21,37 @@ from sklearn.pipeline import make_pipeline
 
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import (
-    KNOWN,
+    AVAILABLE_AT,
+    AvailableAt,
     Category,
     EventTime,
-    Forbidden,
+    Excluded,
     Key,
-    Known,
     Personal,
     Table,
     Target,
     Task,
 )
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.models import training
-from my_ml_project.core.problem import Problem, Recipe
-from my_ml_project.core.store.releases import Golden, Release
+from my_ml_project.core.problem import ModelSpec, Problem
+from my_ml_project.core.store.releases import GoldenRequests, Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production.erasure.erase import erase
 from my_ml_project.production.ingest import ingest
 from my_ml_project.research.labels import sampling
-from my_ml_project.research.labels.batch import (
+from my_ml_project.research.labels.export_tasks import export_tasks
+from my_ml_project.research.labels.import_annotations import (
     ImportResult,
     _by_now,
-    decide,
+    aggregate,
     import_annotations,
 )
-from my_ml_project.research.labels.tasks import export_tasks
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 STATES = ("broken", "fine", "lost")
-BEFORE, OTHERWISE = "rows had their label before", "of them are answered otherwise now, and keep it"
+BEFORE, OTHERWISE = "rows were labelled before", "of them have a different annotation, and don't change"
 
 # --- a subject, and three kinds of labels
 
@@ -66,7 +66,7 @@ class Parcel(Table):
     sent: Annotated[datetime, EventTime()]
     weight: Annotated[float, Field(gt=0)]
     sender: Annotated[str, Personal()]
-    origin: Annotated[str, Forbidden("the law")]
+    origin: Annotated[str, Excluded("the law")]
 
 
 class Damage(Table):
@@ -76,20 +76,20 @@ class Damage(Table):
 
     depot: Annotated[str, Key()]
     number: Annotated[int, Key()]
-    seen: Annotated[datetime, Known()]
+    seen: Annotated[datetime, AvailableAt()]
     weight: Annotated[float, Field(gt=0)]
     remark: str | None
     damaged: Annotated[bool, Target()]
 
 
-class State(Table):
+class Severity(Table):
     """How it arrived."""
 
     table: ClassVar = "states"
 
     depot: Annotated[str, Key()]
     number: Annotated[int, Key()]
-    seen: Annotated[datetime, Known()]
+    seen: Annotated[datetime, AvailableAt()]
     state: Annotated[str, Category(STATES), Target()]
 
 
@@ -100,7 +100,7 @@ class Delay(Table):
 
     depot: Annotated[str, Key()]
     number: Annotated[int, Key()]
-    seen: Annotated[datetime, Known()]
+    seen: Annotated[datetime, AvailableAt()]
     days: Annotated[float, Field(ge=0), Target()]
 
 
@@ -110,23 +110,23 @@ class Parameters(BaseModel):
 
 def problem(labels: type[Table], kind: Callable[[], Any]) -> Problem:
     return Problem(
-        subject=Parcel,
+        entity=Parcel,
         tables=(Parcel, labels),
         features=("weight",),
         lookback=timedelta(0),
         build=lambda rows, _: rows,
         collect=lambda *_: [],
-        recipe=lambda: Recipe(Parameters, lambda *_: make_pipeline(SimpleImputer(), kind())),
+        model_spec=lambda: ModelSpec(Parameters, lambda *_: make_pipeline(SimpleImputer(), kind())),
     )
 
 
 DAMAGES = problem(Damage, LogisticRegression)
 PROBLEMS = {
     "binary": DAMAGES,
-    "multiclass": problem(State, LogisticRegression),
+    "multiclass": problem(Severity, LogisticRegression),
     "regression": problem(Delay, LinearRegression),
 }
-ANSWERS: dict[str, Sequence[str | float]] = {
+PREDICTION_COLUMNS: dict[str, Sequence[str | float]] = {
     "binary": ("true", "false"),
     "multiclass": ("lost", "fine"),
     "regression": (2.5, 3),
@@ -203,7 +203,7 @@ def release(workspace: Workspace) -> None:
             metrics={},
             parameters={},
             tables={},
-            golden=Golden(requests=[], features=[], answers=[]),
+            golden=GoldenRequests(requests=[], features=[], predictions=[]),
             onnx=fitted.onnx,
         )
     )
@@ -314,7 +314,7 @@ def test_a_task_has_key_row_and_prediction_and_nothing_closed(ready: Ready, kind
             assert result["value"]["number"] == pytest.approx(answer[0])
             assert "score" not in prediction
         else:
-            probabilities = sampling.of_classes(answer)[0]
+            probabilities = sampling.class_probabilities(answer)[0]
             names = champion.classes or ("false", "true")
             assert result["type"] == "choices"
             assert result["value"] == {"choices": [names[int(probabilities.argmax())]]}
@@ -348,9 +348,9 @@ def test_margin_asks_for_the_rows_whose_two_likeliest_classes_are_closest(ready:
     assert champion
     asked = [int(task["data"]["key"]["number"]) for task in tasks_of(workspace, n=5, strategy="margin")]
     pool = parcels()[LABELLED:51]
-    likely = np.sort(sampling.of_classes(champion.predictor.predict(pool)), axis=1)
-    gap = likely[:, -1] - likely[:, -2]
-    assert asked == pool["number"].to_numpy()[np.argsort(gap)[:5]].tolist()
+    likely = np.sort(sampling.class_probabilities(champion.predictor.predict(pool)), axis=1)
+    margin = likely[:, -1] - likely[:, -2]
+    assert asked == pool["number"].to_numpy()[np.argsort(margin)[:5]].tolist()
 
 
 @pytest.mark.parametrize("kind", PROBLEMS)
@@ -368,19 +368,21 @@ def test_random_needs_no_champion_and_the_others_say_so(ready: Ready) -> None:
     workspace = ready(champion=False)
     assert [task["predictions"] for task in tasks_of(workspace, n=3)] == [[], [], []]
     for strategy in ("margin", "disagreement"):
-        with pytest.raises(BadInput, match=f"^{strategy} asks the champion, and there is none yet: run first, or take"):
+        with pytest.raises(
+            InputError, match=f"^{strategy} needs a champion, and there is none yet: call run first, or use"
+        ):
             tasks_of(workspace, strategy=strategy)
 
 
 def test_margin_does_not_apply_to_numbers(ready: Ready) -> None:
     workspace = ready("regression")
-    with pytest.raises(BadInput, match=r"^margin compares classes, and days is a number: take --strategy [^\n]+$"):
+    with pytest.raises(InputError, match=r"^margin compares classes, and days is a number: use --strategy [^\n]+$"):
         tasks_of(workspace, strategy="margin")
 
 
 def test_where_each_row_has_its_label_the_answer_is_no(ready: Ready) -> None:
     workspace = ready()
-    with pytest.raises(Refused, match=r"^no row of parcels waits for its damaged: ingest more of them first$"):
+    with pytest.raises(Rejected, match=r"^no row of parcels is unlabelled: ingest more rows first$"):
         export_tasks(workspace, n=5, out=workspace.root / "labels.json", now=NOW - 40 * HOUR)
     assert not (workspace.root / "labels.json").exists()
 
@@ -391,18 +393,18 @@ def test_tasks_go_into_the_reports_by_default_and_into_json_only(ready: Ready) -
     assert (done.tasks, done.unlabelled) == (2, 21)
     assert Path(done.out) == workspace.root / "reports" / "labels.json"
     assert str(done).startswith("2 of 21 unlabelled rows, by margin -> ")
-    with pytest.raises(BadInput, match=r"labels\.csv ends in '\.csv': tasks are \.json"):
+    with pytest.raises(InputError, match=r"labels\.csv ends in '\.csv': tasks are \.json"):
         export_tasks(workspace, n=2, out=workspace.root / "labels.csv", now=NOW)
 
 
 def test_without_a_class_to_choose_from_nothing_is_asked(opened: Callable[..., Workspace]) -> None:
-    class Free(State):
+    class Free(Severity):
         table: ClassVar = "states"
         state: Annotated[str, Target()]
 
     workspace = opened(dataclasses.replace(PROBLEMS["multiclass"], tables=(Parcel, Free)))
     with pytest.raises(
-        BadInput, match=r"^no class of state is known yet: name them by Category\(\) in shared/contract"
+        InputError, match=r"^no class of state is known yet: name them by Category\(\) in shared/contract"
     ):
         export_tasks(workspace, n=2, strategy="random", now=NOW)
 
@@ -422,7 +424,7 @@ def test_a_committee_of_one_mind_disagrees_about_nothing_and_a_split_one_most() 
 
 
 def test_of_rows_worth_the_same_the_first_are_asked() -> None:
-    assert sampling.most(np.array([0.5, 1, 0.5, 1, 0.5]), 4).tolist() == [1, 3, 0, 2]
+    assert sampling.highest(np.array([0.5, 1, 0.5, 1, 0.5]), 4).tolist() == [1, 3, 0, 2]
 
 
 def test_a_committee_knows_every_class_though_one_is_rare(ready: Ready) -> None:
@@ -470,7 +472,7 @@ def test_answers_become_labels_with_annotator_time_and_agreement(
 ) -> None:
     workspace = ready(kind)
     tasks = tasks_of(workspace, n=2)
-    one, other = ANSWERS[kind]
+    one, other = PREDICTION_COLUMNS[kind]
     said = as_json(
         tasks,
         [annotated(one, by=1, hours=2), annotated(one, by=2, hours=3), annotated(other, by={"id": 3}, hours=9)],
@@ -517,7 +519,7 @@ def test_an_import_is_idempotent_before_and_after_the_batch_is_taken_in(ready: R
     again = brought(workspace, as_json_min(some), name="other.json")
     assert (first.labels, again.labels, again.left_out[BEFORE], again.annotations) == (2, 0, 2, 0)
     assert state(workspace) == after
-    assert str(again).startswith("no new label\n2 rows had their label before")
+    assert str(again).startswith("no new label\n2 rows were labelled before")
     assert ingest(workspace, now=NOW + 24 * HOUR).ok
     taken = labels(workspace)
     more = as_json(
@@ -537,7 +539,7 @@ def test_a_label_stays_though_annotators_change_their_mind(ready: Ready) -> None
     brought(workspace, as_json(tasks, [annotated("true")]))
     changed = brought(workspace, as_json(tasks, [annotated("true"), annotated("false", hours=2, number=2)]))
     assert (changed.labels, changed.annotations) == (0, 1)
-    assert "1 rows had their label before, 1 of them are answered otherwise now, and keep it" in str(changed)
+    assert "1 rows were labelled before, 1 of them have a different annotation, and don't change" in str(changed)
     assert kept(workspace).sort("created")["label"].to_list() == ["true", "false"]
 
 
@@ -556,7 +558,7 @@ def test_what_does_not_count_is_told(ready: Ready) -> None:
         ),
     )
     assert done.labels == 1
-    told = "1 rows are tied, 1 rows were answered before they are predicted, 2 annotations were cancelled"
+    told = "1 rows are tied, 1 rows were annotated before their time of prediction, 2 annotations were cancelled"
     assert f"{told}, 1 have no answer" in str(done)
     assert ingest(workspace, now=NOW + 24 * HOUR).batches[0].accepted == 1
 
@@ -565,8 +567,8 @@ def test_by_the_clock_of_the_data_a_label_is_known_since_its_now_at_the_latest(r
     wall = ready()
     data = dataclasses.replace(wall, settings=wall.settings.model_copy(update={"clock": "data"}))
     now = data.now()
-    given = pl.DataFrame({KNOWN: [now - HOUR, now, now + HOUR]}, schema={KNOWN: pl.Datetime("us", "UTC")})
-    assert _by_now(data, Path("a.json"), given)[KNOWN].to_list() == [now - HOUR, now, now]
+    given = pl.DataFrame({AVAILABLE_AT: [now - HOUR, now, now + HOUR]}, schema={AVAILABLE_AT: pl.Datetime("us", "UTC")})
+    assert _by_now(data, Path("a.json"), given)[AVAILABLE_AT].to_list() == [now - HOUR, now, now]
     assert _by_now(wall, Path("a.json"), given).equals(given)
 
 
@@ -574,7 +576,7 @@ def test_labels_from_the_future_are_refused(ready: Ready) -> None:
     workspace = ready()
     before, tasks = state(workspace), tasks_of(workspace, n=1)
     with pytest.raises(
-        BadInput, match=r"^[^\n]+: 1 labels are from the future, as of 2199-[^\n]+ UTC: set the clock[^\n]+$"
+        InputError, match=r"^[^\n]+: 1 labels are from the future, such as 2199-[^\n]+ UTC: correct the clock[^\n]+$"
     ):
         brought(
             workspace,
@@ -635,10 +637,10 @@ def task(**changes: object) -> Made:
         ([{"id": 1, "data": {"text": "x"}, "annotations": []}], r" is no list .*: 0\.data\.key: Field required"),
         ([task(annotations=[{"result": []}])], r" is no list .*: 0\.annotations\.0\.completed_by: Field required"),
         ([task(annotations=[OTHER])], r": task 5 was answered by 'sentiment', not by 'label': set the project up with"),
-        ([task(annotations=[TWO])], r": task 5 has 2 answers of one annotator, true, false: leave one"),
+        ([task(annotations=[TWO])], r": task 5 has 2 answers of one annotator, true, false: keep one"),
         (
             [task(annotations=[BOX])],
-            r" breaks the contract .* column damaged has 1 values that are no bool, as '{\"x\": 1}'",
+            r" violates the contract .* column damaged has 1 values that are no bool, as '{\"x\": 1}'",
         ),
         (
             [task(annotations=[annotated("maybe")])],
@@ -650,20 +652,23 @@ def task(**changes: object) -> Made:
         ),
         (
             [task(key={"number": "many"})],
-            r" breaks the contract of damages: column number has 1 values that are no int",
+            r" violates the contract of damages: column number has 1 values that are no int",
         ),
-        ([task(key={"town": "x"})], r": task 5 has the key depot, number, town, not depot, number: it is of another"),
+        (
+            [task(key={"town": "x"})],
+            r": task 5 has the key depot, number, town, not depot, number: it belongs to another",
+        ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_a_file_that_is_no_export_is_one_line_and_writes_nothing(ready: Ready, content: object, line: str) -> None:
     workspace = ready(champion=False)
     before = state(workspace)
-    with pytest.raises(BadInput, match=rf"^\S+export\.json{line}[^\n]*$"):
+    with pytest.raises(InputError, match=rf"^\S+export\.json{line}[^\n]*$"):
         brought(workspace, content)
     good = task(key={"depot": "depot 0", "number": "30"})
     if isinstance(content, list):
-        with pytest.raises(BadInput):
+        with pytest.raises(InputError):
             brought(workspace, [good, *content])
     assert state(workspace) == before
     assert brought(workspace, [good]).labels == 1
@@ -672,22 +677,22 @@ def test_a_file_that_is_no_export_is_one_line_and_writes_nothing(ready: Ready, c
 def test_a_number_that_breaks_the_contract_is_one_line(ready: Ready) -> None:
     workspace = ready("regression", champion=False)
     for answer, line in (
-        (-1, "'-1', breaks the contract of delays: days >= 0"),
-        (float("nan"), "'NaN', breaks the contract of delays: days"),
-        ("soon", "breaks the contract of delays: column days has 1 values that are no float, as 'soon'"),
+        (-1, "'-1', violates the contract of delays: days >= 0"),
+        (float("nan"), "'NaN', violates the contract of delays: days"),
+        ("soon", "violates the contract of delays: column days has 1 values that are no float, as 'soon'"),
     ):
-        with pytest.raises(BadInput, match=rf"{line}.*; correct it in Label Studio$"):
+        with pytest.raises(InputError, match=rf"{line}.*; correct it in Label Studio$"):
             brought(workspace, [task(annotations=[annotated(answer)])])
 
 
 def test_a_class_that_is_new_is_let_in_where_the_contract_lets_classes_grow(ready: Ready) -> None:
-    class Open(State):
+    class Open(Severity):
         table: ClassVar = "states"
-        state: Annotated[str, Category(STATES, grows=True), Target()]
+        state: Annotated[str, Category(STATES, open=True), Target()]
 
     workspace = ready("multiclass")
     said = [task(annotations=[annotated("burnt")])]
-    with pytest.raises(BadInput, match=r"'burnt', breaks the contract of states: state "):
+    with pytest.raises(InputError, match=r"'burnt', violates the contract of states: state "):
         brought(workspace, said)
     grows = dataclasses.replace(workspace, problem=dataclasses.replace(workspace.problem, tables=(Parcel, Open)))
     assert brought(grows, said).labels == 1
@@ -695,7 +700,7 @@ def test_a_class_that_is_new_is_let_in_where_the_contract_lets_classes_grow(read
 
 def test_a_missing_file_is_one_line(ready: Ready) -> None:
     workspace = ready(champion=False)
-    with pytest.raises(BadInput, match=r"none\.json can't be read: "):
+    with pytest.raises(InputError, match=r"none\.json can't be read: "):
         import_annotations(workspace, workspace.root / "none.json")
 
 
@@ -723,11 +728,11 @@ class Signed(Damage):
     ("changes", "line"),
     [
         (
-            {"subject": Loaf, "tables": (Loaf,), "features": ("flour",)},
+            {"entity": Loaf, "tables": (Loaf,), "features": ("flour",)},
             "rows of loaves come with their weight and never",
         ),
         (
-            {"subject": Person, "tables": (Person, Damage)},
+            {"entity": Person, "tables": (Person, Damage)},
             r"the key of parcels is personal \(depot\) and must not leave",
         ),
         (
@@ -740,9 +745,9 @@ def test_a_problem_that_people_can_not_label_says_why_and_what_to_change(
     opened: Callable[..., Workspace], changes: Made, line: str
 ) -> None:
     workspace = opened(dataclasses.replace(DAMAGES, **changes))
-    with pytest.raises(BadInput, match=rf"^{line.replace('|', '[|]')}[^\n]+shared/contract\.py$"):
+    with pytest.raises(InputError, match=rf"^{line.replace('|', '[|]')}[^\n]+shared/contract\.py$"):
         export_tasks(workspace, n=1, strategy="random", now=NOW)
-    with pytest.raises(BadInput, match=rf"^{line.replace('|', '[|]')}"):
+    with pytest.raises(InputError, match=rf"^{line.replace('|', '[|]')}"):
         brought(workspace, [])
 
 
@@ -750,7 +755,7 @@ def test_a_problem_that_people_can_not_label_says_why_and_what_to_change(
 
 
 Annotation = tuple[int, str, datetime, str | float, str]
-LABEL = ["row", "answer", "_label", KNOWN, "_agreement", "_annotators"]
+LABEL = ["row", "answer", "_label", AVAILABLE_AT, "_agreement", "_annotators"]
 
 
 def said(answer: str | float, by: str = "a", hours: float = 0, number: str = "1", key: int = 1) -> Annotation:
@@ -762,7 +767,7 @@ def decided(annotations: Sequence[Annotation]) -> pl.DataFrame:
     dtype = pl.Float64() if any(isinstance(one[3], float) for one in annotations) else pl.String()
     schema = {"row": pl.Int64(), "_annotator": pl.String(), "_created": pl.Datetime("us", "UTC")}
     frame = pl.DataFrame(list(annotations), schema=schema | {"answer": dtype, "_id": pl.String()}, orient="row")
-    return decide(frame, ["row"], "answer")
+    return aggregate(frame, ["row"], "answer")
 
 
 @pytest.mark.parametrize(
@@ -795,14 +800,14 @@ def test_annotations_become_a_label_by_the_rule(
 ) -> None:
     for order in (annotations, annotations[::-1]):
         for found in decided(order).to_dicts():
-            assert (found["_label"], found[KNOWN]) == (label, NOW + hours * HOUR)
+            assert (found["_label"], found[AVAILABLE_AT]) == (label, NOW + hours * HOUR)
             assert found["_agreement"] == pytest.approx(agreement)
 
 
 @pytest.mark.parametrize("answers", [[True, True, False], [7, 3, 3]], ids=["yes or no", "whole numbers"])
 def test_a_label_has_the_type_of_the_answers(answers: list[object]) -> None:
     frame = pl.DataFrame({"row": 1, "answer": answers, "_annotator": list("abc"), "_created": NOW, "_id": "1"})
-    assert decide(frame, ["row"], "answer")["_label"].to_list() == [max(set(answers), key=answers.count)] * 3
+    assert aggregate(frame, ["row"], "answer")["_label"].to_list() == [max(set(answers), key=answers.count)] * 3
 
 
 MANY = st.lists(

@@ -20,8 +20,8 @@ import pytest
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from my_ml_project.core.contracts.schema import AT, Key, Personal
-from my_ml_project.core.errors import BadInput
+from my_ml_project.core.contracts.schema import PREDICTED_AT, Key, Personal
+from my_ml_project.core.errors import InputError
 from my_ml_project.core.models.evaluation import cost, metrics
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
@@ -35,7 +35,7 @@ PACKAGE = module_of_report.__name__.partition(".")[0]
 
 def a_week_on(workspace: Workspace) -> Workspace:
     """The same with the rows and labels of a week more."""
-    assert lifecycle.bring_in(workspace, START + timedelta(days=7)).ok
+    assert lifecycle.collect_and_ingest(workspace, START + timedelta(days=7)).ok
     return workspace.pinned()
 
 
@@ -75,13 +75,13 @@ def test_a_cell_that_fails_is_named_and_no_page_is_written(flights: Workspace, p
     broken = source.replace("lifecycle.ages(workspace)", 'int("no number\\nat all")')
     assert broken != source
     (programs / "staleness.py").write_text(broken, encoding="utf-8")
-    with pytest.raises(BadInput, match=r"^report staleness: cell ages fails: invalid literal for int[^\n]*$"):
+    with pytest.raises(InputError, match=r"^report staleness: cell ages fails: invalid literal for int[^\n]*$"):
         report(flights, html=Path("pages"))
     assert not Path("pages").exists()
 
 
 def test_without_a_champion_one_line_says_what_comes_first(empty: Workspace) -> None:
-    with pytest.raises(BadInput, match=r"^there is no champion to report on yet: run first; [^\n]*$"):
+    with pytest.raises(InputError, match=r"^there is no champion to report on: run first; [^\n]*$"):
         report(empty, html=Path("pages"))
 
 
@@ -106,71 +106,74 @@ def test_a_column_that_is_personal_by_now_is_shown_nowhere(trained: Workspace) -
     """Not even from the evidence of a training in which it was not."""
     (trained.root / "config" / "acceptance.toml").write_text('[slices]\ncolumns = ["ordered"]\n', encoding="utf-8")
     tables = (Guarded, *PROBLEM.tables[1:])
-    problem = dataclasses.replace(PROBLEM, subject=Guarded, tables=tables)
+    problem = dataclasses.replace(PROBLEM, entity=Guarded, tables=tables)
     guarded = dataclasses.replace(trained, problem=problem)
     shown = {}
     for workspace in (trained, guarded):
-        found = model.by_champion(workspace)
+        found = model.champion_predictions(workspace)
         lines = model.quality(workspace, found, "brier").axes[0].get_lines()
         labels = {str(line.get_label()).split()[0] for line in lines}
-        shown[workspace is guarded] = {*found.rows.columns, *model.worst(workspace, found).columns, *labels}
+        shown[workspace is guarded] = {*found.rows.columns, *model.largest_losses(workspace, found).columns, *labels}
     assert {"parcel", "ordered"} <= shown[False]
     assert not {"parcel", "ordered"} & shown[True]
-    assert model.case(guarded, found, "1") == "Rows have no key by which one could be found."
+    assert model.contributions_of(guarded, found, "1") == "Rows have no key."
 
 
 # --- what is shown
 
 
 def test_the_slider_tells_the_cost_of_its_threshold(trained: Workspace) -> None:
-    found, decision = model.by_champion(trained), trained.acceptance.decision
+    found, decision = model.champion_predictions(trained), trained.acceptance.decision
     told = {at: model.at_threshold(trained, found, at) for at in (0.1, 0.5)}
     for at, text in told.items():
-        assert f"From **{at:.2f}** on, decisions cost **{cost(found.answers, decision, threshold=at):.1f}** per" in text
+        assert (
+            f"At threshold **{at:.2f}**, the cost is **{cost(found.predictions, decision, threshold=at):.1f}** per"
+            in text
+        )
     assert told[0.1] != told[0.5]
 
 
 def test_labels_since_the_training_are_among_the_champions_rows(trained: Workspace) -> None:
-    before = model.by_champion(trained.pinned())
-    after = model.by_champion(a_week_on(trained))
+    before = model.champion_predictions(trained.pinned())
+    after = model.champion_predictions(a_week_on(trained))
     new = after.rows.tail(len(after.rows) - len(before.rows))
     assert 300 < len(new) < 400
-    assert np.array_equal(after.answers.prediction[-len(new) :], after.champion.predictor.predict(new))
+    assert np.array_equal(after.predictions.prediction[-len(new) :], after.champion.predictor.predict(new))
 
 
 def test_quality_by_week_is_that_of_its_rows(trained: Workspace) -> None:
     workspace = a_week_on(trained)
-    found = model.in_service(workspace)
+    found = model.deployed_predictions(workspace)
     chosen = found.rows["courier"] == "van"
     table = model.over_time(workspace, found, "brier").filter(column="courier", value="van")
     assert len(table) > 1
     for week, rows, value in table.select("period", "rows", "brier").iter_rows():
-        mine = ((found.rows[AT].dt.truncate("1w").dt.date() == week) & chosen).to_numpy()
-        figures = metrics(found.answers[mine], workspace.acceptance.decision)
+        mine = ((found.rows[PREDICTED_AT].dt.truncate("1w").dt.date() == week) & chosen).to_numpy()
+        figures = metrics(found.predictions[mine], workspace.acceptance.decision)
         assert (rows, value) == (mine.sum(), figures["brier"])
 
 
 def test_answers_given_ahead_are_held_against_their_labels(trained: Workspace) -> None:
-    assert isinstance(model.given(trained, model.by_champion(trained)), str), "no label has come yet"
+    assert isinstance(model.served_metrics(trained, model.champion_predictions(trained)), str), "no label has come yet"
     workspace = a_week_on(trained)
-    table = model.given(workspace, model.by_champion(workspace))
+    table = model.served_metrics(workspace, model.champion_predictions(workspace))
     assert not isinstance(table, str)
-    assert table[""].to_list() == ["predicted ahead"]
+    assert table[""].to_list() == ["upcoming predictions"]
     assert 40 < table["labels"].item() < 50
 
 
 def test_a_row_is_found_by_its_key(trained: Workspace) -> None:
-    found = model.by_champion(trained)
+    found = model.champion_predictions(trained)
     key = str(found.rows["parcel"][3])
-    told = model.case(trained, found, key)
+    told = model.contributions_of(trained, found, key)
     assert not isinstance(told, str)
     assert set(told["feature"]) == set(trained.problem.features)
     assert told.filter(feature="courier")["value"].item() == found.rows["courier"][3]
-    assert "<i>" not in str(model.case(trained, found, "<i>"))
+    assert "<i>" not in str(model.contributions_of(trained, found, "<i>"))
 
 
 def test_missing_values_are_shown_where_there_are_some(trained: Workspace) -> None:
-    drawn = data.nulls(trained)
+    drawn = data.missing_values(trained)
     assert not isinstance(drawn, str)
     assert {label.get_text() for label in drawn.axes[0].get_yticklabels()} == {"parcels.weight", "traffic.rain"}
 
@@ -194,7 +197,7 @@ def test_a_report_shows_the_tables_as_they_were_when_it_was_opened(
     assert f"Table versions: {versions(trained)}, " in after
     assert images(after) != images(before)
     assert images(shown(name, pinned)) == images(before)
-    assert last_day(data.volume(then)) - last_day(data.volume(pinned)) == 7
+    assert last_day(data.row_counts(then)) - last_day(data.row_counts(pinned)) == 7
 
 
 def images(text: str) -> list[str]:
@@ -231,5 +234,5 @@ def test_the_reports_are_served_on_this_machine_until_a_signal(flights: Workspac
 def test_a_port_that_is_taken_is_named(trained: Workspace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BadInput, match=f"^can't listen at 127.0.0.1:{port}: .*; choose another --port$"):
+        with pytest.raises(InputError, match=f"^can't listen on 127.0.0.1:{port}: .*; choose another --port$"):
             report(trained, port=port)

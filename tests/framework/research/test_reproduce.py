@@ -13,7 +13,7 @@ import pytest
 
 import my_ml_project
 from my_ml_project.core import datasets
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.provenance import provenance
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
@@ -76,7 +76,7 @@ def committed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspac
 def test_a_run_is_made_again_though_data_came_and_files_were_renamed(flights_repository: Workspace) -> None:
     done_anew(flights_repository.root, "-m", PACKAGE, "train", "--as-of", f"{DAY:%Y-%m-%d}")
     newest = runs(flights_repository).runs[0]
-    lifecycle.bring_in(flights_repository, DAY + timedelta(days=2))
+    lifecycle.collect_and_ingest(flights_repository, DAY + timedelta(days=2))
     git(flights_repository.root, "mv", f"src/{PACKAGE}/shared/model.py", f"src/{PACKAGE}/shared/models.py")
     git(flights_repository.root, "commit", "--quiet", "--message", "rename")
     found = reproduce(flights_repository, newest.id[:8])
@@ -94,7 +94,7 @@ def test_an_experiment_is_made_again_though_data_came(flights_repository: Worksp
     done_anew(flights_repository.root, script.as_posix(), "--fast")
     newest = runs(flights_repository).runs[0]
     assert f"{newest.tags['kind']} fast  " in str(runs(flights_repository)).splitlines()[0]
-    lifecycle.bring_in(flights_repository, DAY + timedelta(days=2))
+    lifecycle.collect_and_ingest(flights_repository, DAY + timedelta(days=2))
     found = reproduce(flights_repository, newest.id)
     assert found.ok, str(found)
     assert found.metrics == len(newest.metrics) > 0
@@ -117,7 +117,7 @@ def test_a_kernel_that_runs_cells_is_no_script_of_the_project(
 def tracked(workspace: Workspace, **changes: str) -> str:
     """A run that says of what it was made, and kept a model."""
     root = workspace.root
-    tables = datasets.versions(workspace.problem, workspace.lake)
+    tables = datasets.table_versions(workspace.problem, workspace.lake)
     tags = provenance(root, tables=tables, as_of=START, command=["-m", PACKAGE, "train"]) | changes
     with workspace.registry.run("train", {}, tags | {"onnx": "a hash"}) as run:
         run.log({"auc": 0.7, "cost": 60.0})
@@ -143,58 +143,58 @@ def test_what_differs_is_named(trained: Workspace) -> None:
     then = next(run for run in runs(trained).runs if run.id == first)
     found = module._compare(then, trained.registry)
     assert not found.ok
-    assert found.differs == ("auc: 0.7 then, 0.8 now", "model: other bytes")
-    assert str(found).splitlines() == [f"run {first[:8]} again differs:", *(f"  {line}" for line in found.differs)]
+    assert found.differs == ("auc: 0.7 then, 0.8 now", "model: different bytes")
+    assert str(found).splitlines() == [f"run {first[:8]} is not reproduced:", *(f"  {line}" for line in found.differs)]
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"commit": ""}, "was made without Git: its code is not known"),
-        ({"lock": "another"}, "had another lock than its commit has"),
+        ({"commit": ""}, "was made without Git: its code is unknown"),
+        ({"lock": "another"}, "used another lock file than that of its commit"),
         ({"commit": "0" * 40}, "commit 00000000 can't be checked out"),
-        ({"tables": '{"parcels": 999}'}, r"table parcels of run .* can't be read in version 999 any more"),
+        ({"tables": '{"parcels": 999}'}, r"table parcels of run .* is no longer readable in version 999"),
         ({"command": "[]"}, "was made cell by cell"),
     ],
     ids=["no Git", "another lock", "no such commit", "tables that are gone", "cells"],
 )
 def test_a_run_that_cannot_be_made_again_says_why(repository: Workspace, changes: dict[str, str], reason: str) -> None:
-    with pytest.raises(BadInput, match=reason):
+    with pytest.raises(InputError, match=reason):
         reproduce(repository, tracked(repository, **changes))
 
 
 def test_a_run_of_files_that_are_in_no_commit_is_refused(repository: Workspace) -> None:
     (repository.root / "pyproject.toml").write_text("", encoding="utf-8")
-    with pytest.raises(Refused, match="was made from files that differed from commit"):
+    with pytest.raises(Rejected, match="used files that differed from commit"):
         reproduce(repository, tracked(repository))
 
 
 def test_a_search_by_several_workers_is_refused(repository: Workspace) -> None:
-    with pytest.raises(Refused, match=r"searched with several workers.*: only a search by tune --workers 1 can be"):
+    with pytest.raises(Rejected, match=r"used several workers.*: only a search by tune --workers 1 can be"):
         reproduce(repository, tracked(repository, parallel="true"))
 
 
 def test_a_run_is_named_by_how_its_id_begins(trained: Workspace) -> None:
-    with pytest.raises(BadInput, match="no runs of this project begin with 'x'"):
+    with pytest.raises(InputError, match="no runs of this project begin with 'x'"):
         reproduce(trained, "x")
     tracked(trained)
-    with pytest.raises(BadInput, match="2 runs of this project begin with ''"):
+    with pytest.raises(InputError, match="2 runs of this project begin with ''"):
         reproduce(trained, "")
 
 
 def test_a_command_that_fails_now_is_told(repository: Workspace) -> None:
-    with pytest.raises(Refused, match=r"train fails now, where it did not then: .+"):
+    with pytest.raises(Rejected, match=r"train fails now: .+"):
         reproduce(repository, tracked(repository, command='["-m", "no_such_module", "train"]'))
 
 
 def test_pinned_tables_are_read_as_they_were_and_take_no_rows(trained: Workspace) -> None:
     before = trained.lake.version("parcels")
     rows = trained.lake.scan(trained.problem.schema).select(pl.len()).collect().item()
-    lifecycle.bring_in(trained, START + timedelta(days=2))
+    lifecycle.collect_and_ingest(trained, START + timedelta(days=2))
     then = dataclasses.replace(trained.lake, versions={"parcels": before})
     assert then.version("parcels") == before < trained.lake.version("parcels")
     assert then.scan(trained.problem.schema).select(pl.len()).collect().item() == rows
-    with pytest.raises(BadInput, match=r"is read in version .* and takes no rows: unset ML_TABLES"):
+    with pytest.raises(InputError, match=r"is pinned to version .* and read-only: unset ML_TABLES"):
         then.append("parcels", pl.DataFrame(), batch="x")
 
 
@@ -204,4 +204,4 @@ def test_runs_are_listed_the_newest_first_and_none_is_said(trained: Workspace, n
     assert "auc 0." in str(runs(trained))
     none = shutil.copytree(no_runs, tmp_path / "none")
     empty = dataclasses.replace(trained, settings=trained.settings.model_copy(update={"tracking": str(none)}))
-    assert str(runs(empty)) == "no runs yet: run, or an experiment, makes the first"
+    assert str(runs(empty)) == "no runs yet: call run or an experiment"

@@ -31,19 +31,19 @@ from sklearn.tree import DecisionTreeRegressor
 import my_ml_project
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import (
-    AT,
-    KNOWN,
+    AVAILABLE_AT,
+    PREDICTED_AT,
     TARGET,
+    AvailableAt,
     EventTime,
     Frame,
-    Known,
     Table,
     Target,
 )
-from my_ml_project.core.errors import BadInput, Refused
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.models import training
 from my_ml_project.core.models.search_space import Choice, Search, space_of
-from my_ml_project.core.problem import Problem, Recipe
+from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import load_settings
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production.ingest import ingest
@@ -57,7 +57,7 @@ from my_ml_project.research.tuning.study import (
     open_study,
     search,
 )
-from my_ml_project.research.tuning.tune import tune, write
+from my_ml_project.research.tuning.tune import tune, write_parameters
 from my_ml_project.shared import PROBLEM
 
 PROJECT = Path(my_ml_project.__file__).parents[2]
@@ -111,8 +111,8 @@ def export(*_: object) -> Any:
     raise AssertionError("a search exports nothing")
 
 
-def recipe() -> Recipe:
-    return Recipe(Parameters, estimator, export)
+def model_spec() -> ModelSpec:
+    return ModelSpec(Parameters, estimator, export)
 
 
 class Level(Table):
@@ -121,7 +121,7 @@ class Level(Table):
     table: ClassVar = "levels"
 
     at: Annotated[datetime, EventTime()]
-    read: Annotated[datetime, Known()]
+    read: Annotated[datetime, AvailableAt()]
     rain: float
     level: Annotated[float, Target()]
 
@@ -135,13 +135,13 @@ def as_it_is(rows: Frame, _: Mapping[str, Frame]) -> Frame:
 
 
 RIVER = Problem(
-    subject=Level,
+    entity=Level,
     tables=(Level,),
     features=("rain",),
     lookback=timedelta(0),
     build=as_it_is,
     collect=nothing,
-    recipe=recipe,
+    model_spec=model_spec,
 )
 
 
@@ -151,8 +151,8 @@ def levels(n: int = 400) -> pl.DataFrame:
     rain = rng.uniform(0, 9, n)
     at = [NOW + number * HOUR for number in range(n)]
     rows = pl.DataFrame({"at": at, "rain": rain, TARGET: np.sin(rain) + rng.normal(0, 0.3, n)})
-    times = rows.with_columns(pl.col("at").dt.convert_time_zone("UTC").alias(AT))
-    return times.with_columns((pl.col(AT) + pl.duration(hours=5)).alias(KNOWN))
+    times = rows.with_columns(pl.col("at").dt.convert_time_zone("UTC").alias(PREDICTED_AT))
+    return times.with_columns((pl.col(PREDICTED_AT) + pl.duration(hours=5)).alias(AVAILABLE_AT))
 
 
 def plan(storage: Path | str, trials: int = 6) -> Plan:
@@ -217,12 +217,15 @@ def test_a_fold_is_tried_on_what_comes_after_all_that_it_was_fitted_on(
 ) -> None:
     at = [NOW + hour * HOUR for hour in sorted(hours)]
     known = [moment + wait * HOUR for moment, wait in zip(at, late, strict=False)]
-    rows = pl.DataFrame({AT: at, KNOWN: known}).with_row_index("row")
+    rows = pl.DataFrame({PREDICTED_AT: at, AVAILABLE_AT: known}).with_row_index("row")
     cut = list(folds(RIVER, rows, number))
     assert len(cut) == number
     for train, holdout in cut:
         if len(train) and len(holdout):
-            assert train.select(pl.max_horizontal(pl.col(AT).max(), pl.col(KNOWN).max())).item() < holdout[AT].min()
+            assert (
+                train.select(pl.max_horizontal(pl.col(PREDICTED_AT).max(), pl.col(AVAILABLE_AT).max())).item()
+                < holdout[PREDICTED_AT].min()
+            )
     tried = pl.concat([holdout for _, holdout in cut])["row"].to_list()
     assert tried == rows["row"].to_list()[len(rows) - len(tried) :], "each later row once, in its order"
     assert len(tried) >= len(rows) * number // (number + 1)
@@ -235,7 +238,7 @@ class Loaf(Table):
     weight: Annotated[float, Target()]
 
 
-BAKERY = dataclasses.replace(RIVER, subject=Loaf, tables=(Loaf,), features=("flour",))
+BAKERY = dataclasses.replace(RIVER, entity=Loaf, tables=(Loaf,), features=("flour",))
 
 
 def test_without_time_each_row_is_tried_once_and_stays_in_its_fold_whatever_arrives() -> None:
@@ -325,7 +328,7 @@ def test_workers_finish_as_many_trials_as_planned(tmp_path: Path, address: Calla
 def test_a_worker_that_was_killed_is_one_line_and_its_trial_is_replaced(tmp_path: Path, fit: int) -> None:
     journal = tmp_path / "tune.journal"
     _, err = start(journal, 24, 2, ends=f"itself {fit}").communicate()
-    assert "Refused: a worker process of tune was killed: run the same command to resume" in err
+    assert "Rejected: a worker process of tune was killed: run the same command to resume" in err
     result(start(journal, 24, 2))
     require_exact(journal, 24)
 
@@ -385,14 +388,14 @@ def test_a_trial_that_another_process_failed_meanwhile_is_replaced(
 
 def test_a_database_that_can_not_be_used_is_one_line(tmp_path: Path) -> None:
     for address in (f"sqlite:///{tmp_path.as_posix()}/none/tune.db", "river://somewhere/tune"):
-        with pytest.raises(BadInput, match=r"^the database of --storage can't be used: [^\n]+$"):
+        with pytest.raises(InputError, match=r"^the database of --storage can't be used: [^\n]+$"):
             searched(address)
 
 
 def test_a_journal_is_used_by_one_command_at_a_time(tmp_path: Path) -> None:
     with (
         studies._exclusive_lock(str(tmp_path / "tune.journal")),
-        pytest.raises(BadInput, match=r"^another tune uses .*: wait for it, or share a database by --storage URL$"),
+        pytest.raises(InputError, match=r"^another tune uses .*: wait for it, or share a database by --storage URL$"),
     ):
         searched(tmp_path / "tune.journal")
 
@@ -414,7 +417,7 @@ def test_what_a_model_raises_is_one_line(
 
     monkeypatch.setattr(Tree, "fit", fail)
     line = rf"^the model can't be fitted with the current parameters: {reason}; change shared/model\.py$"
-    with pytest.raises(Refused, match=line):
+    with pytest.raises(Rejected, match=line):
         searched(tmp_path / "tune.journal")
 
 
@@ -422,7 +425,7 @@ def test_what_a_model_raises_is_one_line(
 def test_what_a_model_raises_in_a_worker_is_the_same_line(tmp_path: Path) -> None:
     _, err = start(tmp_path / "tune.journal", 6, 2, ends="model 1").communicate()
     last = err.splitlines()[-1]
-    assert "Refused: the model can't be fitted with " in last
+    assert "Rejected: the model can't be fitted with " in last
     assert last.endswith(": RuntimeError: too deep; change shared/model.py")
 
 
@@ -460,12 +463,12 @@ def river(tmp_path: Path, no_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ML_NOW", "2024-06-01T00:00:00Z")
     workspace = Workspace(root=tmp_path, settings=load_settings(tmp_path), problem=RIVER)
-    levels().select(AT, KNOWN, "rain", TARGET).rename({AT: "at", KNOWN: "read", TARGET: "level"}).write_parquet(
-        "x.parquet"
-    )
+    levels().select(PREDICTED_AT, AVAILABLE_AT, "rain", TARGET).rename(
+        {PREDICTED_AT: "at", AVAILABLE_AT: "read", TARGET: "level"}
+    ).write_parquet("x.parquet")
     (batch,) = ingest(workspace, tmp_path / "x.parquet", now=workspace.now()).batches
     assert batch.ok, str(batch)
-    (tmp_path / "config" / "acceptance.toml").write_text("[window]\ndays = 2\nrows = 20", encoding="utf-8")
+    (tmp_path / "config" / "acceptance.toml").write_text("[window]\ndays = 2\nmin_rows = 20", encoding="utf-8")
     return workspace
 
 
@@ -491,7 +494,7 @@ def test_the_best_goes_into_the_file_with_its_run(river: Workspace) -> None:
     }
     assert json.loads(run.tags["command"])[2:] == ["tune", "--trials", "8", "--workers", "1"]
     assert run.tags["parallel"] == "false"
-    assert f"by run {found.run_id[:8]}: commit it; train and gate judge a challenger" in str(found)
+    assert f"by run {found.run_id[:8]}: commit it, then train and promote a challenger" in str(found)
 
 
 def test_where_nothing_is_better_the_file_stays(river: Workspace) -> None:
@@ -517,14 +520,14 @@ def test_a_search_by_several_workers_is_recorded_as_parallel(river: Workspace, m
 
 def test_current_parameters_without_a_loss_are_one_line(river: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "loss", lambda *_: float("nan"))
-    with pytest.raises(Refused, match=r"^the current parameters have no loss, as their trial ended early: change "):
+    with pytest.raises(Rejected, match=r"^the current parameters have no loss, as their trial ended early: change "):
         tune(river, trials=2, workers=1)
 
 
 def test_the_newest_window_stays_for_the_gate_and_a_later_look_changes_nothing(river: Workspace) -> None:
     rows = datasets.training_set(RIVER, river.lake, as_of=NOW + timedelta(days=300))
     kept = module._rows(river, rows)
-    assert kept[KNOWN].to_list() == rows[KNOWN].to_list()[: len(rows) - 48]
+    assert kept[AVAILABLE_AT].to_list() == rows[AVAILABLE_AT].to_list()[: len(rows) - 48]
 
 
 @pytest.mark.parametrize("changed", ["rows", "parameters", "features", "search"])
@@ -563,9 +566,9 @@ class Beyond(BaseModel):
 def test_parameters_that_can_not_be_searched_are_one_line(
     river: Workspace, parameters: type[BaseModel], reason: str
 ) -> None:
-    problem = dataclasses.replace(RIVER, recipe=lambda: Recipe(parameters, estimator, export))
+    problem = dataclasses.replace(RIVER, model_spec=lambda: ModelSpec(parameters, estimator, export))
     (river.root / "config" / "params.toml").write_text("", encoding="utf-8")
-    with pytest.raises(BadInput, match=reason):
+    with pytest.raises(InputError, match=reason):
         tune(dataclasses.replace(river, problem=problem))
 
 
@@ -588,12 +591,14 @@ VALUES = "list values, as Choice((0.1, 0.2))"
 def test_a_search_with_nothing_to_try_is_one_line(kind: type, where: Search | Choice, way: str) -> None:
     parameters: type[BaseModel] = create_model("Searched", rate=(Annotated[kind, where], 1))  # type: ignore[arg-type]
     line = f"rate can't be searched by {where} in shared/model.py: {way}"
-    with pytest.raises(BadInput, match=rf"^{re.escape(line)}$"):
+    with pytest.raises(InputError, match=rf"^{re.escape(line)}$"):
         space_of(parameters)
 
 
 def test_a_port_that_is_no_number_is_one_line_without_the_password(river: Workspace) -> None:
-    with pytest.raises(BadInput, match=r"^--storage postgresql://u:\*\*\*@host:abc/tune can't be an address: [^\n]+$"):
+    with pytest.raises(
+        InputError, match=r"^--storage postgresql://u:\*\*\*@host:abc/tune is not a valid address: [^\n]+$"
+    ):
         module._plan(river, levels(), {}, trials=2, storage="postgresql://u:pw@host:abc/tune")
 
 
@@ -609,7 +614,7 @@ def test_a_port_that_is_no_number_is_one_line_without_the_password(river: Worksp
 )
 def test_a_storage_that_many_can_not_share_is_one_line(river: Workspace, storage: str) -> None:
     line = f"--storage {storage} is no URL of a database that processes can share, as sqlite:///tune.db is"
-    with pytest.raises(BadInput, match=rf"^{re.escape(line)}$"):
+    with pytest.raises(InputError, match=rf"^{re.escape(line)}$"):
         module._plan(river, levels(), {}, trials=2, storage=storage)
 
 
@@ -626,8 +631,8 @@ def test_a_storage_that_many_can_share_is_searched_in(
 
 
 def test_too_few_rows_are_one_line(river: Workspace) -> None:
-    (river.root / "config" / "acceptance.toml").write_text("[window]\nrows = 99", encoding="utf-8")
-    with pytest.raises(Refused, match=r"^\d+ rows in a fold before the newest window are too few \(at least 99\)"):
+    (river.root / "config" / "acceptance.toml").write_text("[window]\nmin_rows = 99", encoding="utf-8")
+    with pytest.raises(Rejected, match=r"^\d+ rows in a fold before the newest window are too few \(at least 99\)"):
         tune(dataclasses.replace(river))
 
 
@@ -637,12 +642,12 @@ def test_too_few_rows_are_one_line(river: Workspace) -> None:
 def test_a_file_keeps_what_is_not_tuned(tmp_path: Path) -> None:
     path = tmp_path / "params.toml"
     path.write_text("# Yours.\n# Of trees.\n\n# step\nrate = 0.1 # small\nseed = 1\n[deep]\nx = 1\n", encoding="utf-8")
-    write(path, {"rate": 0.25, "leaves": 7}, "abc")
+    write_parameters(path, {"base_rate": 0.25, "leaves": 7}, "abc")
     first, second = path.read_text(encoding="utf-8"), ""
-    assert tomllib.loads(first) == {"rate": 0.25, "leaves": 7, "seed": 1, "deep": {"x": 1}}
+    assert tomllib.loads(first) == {"base_rate": 0.25, "leaves": 7, "seed": 1, "deep": {"x": 1}}
     assert first.startswith("# Yours.\n# Of trees.\n# Tuned by run abc: ")
     assert "\n\n# step\nrate = 0.25 # small\nseed = 1\n" in first
-    write(path, {"rate": 0.5}, "def")
+    write_parameters(path, {"base_rate": 0.5}, "def")
     second = path.read_text(encoding="utf-8")
     assert second.count("# Tuned by run") == 1
     assert "# Tuned by run def: " in second

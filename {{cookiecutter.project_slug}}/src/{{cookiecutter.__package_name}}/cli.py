@@ -15,13 +15,13 @@ import click
 
 from {{cookiecutter.__package_name}}.core import parts
 from {{cookiecutter.__package_name}}.core.command_line import (
-    BAD,
     FILE,
+    INPUT_ERROR,
     NAME,
-    NO,
     NOW,
     PACKAGE,
     PATH,
+    REJECTED,
     TIME,
     Group,
     fail,
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 EXTENSIONS = Path(__file__).parent / "shared" / "extensions.py"
-STOPPED = "stopped; run again to go on"
+STOPPED = "stopped; call it again to resume"
 
-TABLE = click.option("--table", metavar="NAME", help="Table of the rows. Default: by the file's folder or columns.")
-DIRTY = click.option("--dirty", is_flag=True, help="Release also from files that differ from the last commit.")
+TABLE = click.option(
+    "--table", metavar="NAME", help="Table of the rows. Default: derived from the folder or the columns of the file."
+)
+DIRTY = click.option("--dirty", is_flag=True, help="Allow a release from files that differ from the last commit.")
 VERSION = click.option("--version", type=int, metavar="N", help="Version to evaluate. Default: the challenger.")
 
 
@@ -47,7 +49,7 @@ def load_problem() -> "Problem":
 
 
 class Commands(Group):
-    """The framework's commands; the user's are added where they may be asked for, since reading them takes time."""
+    """The commands of the framework; those of the user are added on demand, since importing them takes time."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a name, the user's own among them."""
@@ -61,23 +63,23 @@ class Commands(Group):
         super().format_commands(ctx, formatter)
 
     def add_extensions(self) -> None:
-        """Add the user's commands, where there are any; if `shared` can't be imported, say so in one line."""
+        """Add the user's commands, if any; if `shared` can't be imported, print one line."""
         if "commands=" not in EXTENSIONS.read_text(encoding="utf-8"):
-            return  # to import `shared` takes a second, which --help should not
+            return  # importing `shared` takes a second
         try:
             for command in load_problem().extensions.commands:
                 self.add(command)
         except Exception as error:  # noqa: BLE001 - the user's code can fail in any way
-            click.echo(f"{NAME}: shared can't be imported, nor its commands: {error!r}", err=True)
+            click.echo(f"{NAME}: could not import shared and its commands: {error!r}", err=True)
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """From arriving batches to a champion that predicts.
+    """Train, evaluate, promote, serve and monitor the model of this project.
 
-    Without a command, show the status. Exit status 0: done; 1: the answer is no, or a person must act; 2: bad input,
-    with one line that says what to do.
+    Without a command, show the status. Exit status 0: done; 1: rejected, or a person must act; 2: invalid input, with
+    one line that says what to do.
     """
     context.obj = load_problem
     if context.invoked_subcommand is None:
@@ -97,7 +99,7 @@ def run(workspace: "Workspace", *, now: datetime | None, dirty: bool) -> object:
 
 @cli.command(section="Daily")
 def status(workspace: "Workspace") -> object:
-    """Show what is predicted, the champion, its data and what to do next."""
+    """Show the champion, the state of the data and the next step."""
     from {{cookiecutter.__package_name}}.production import status
 
     return status.status(workspace)
@@ -150,7 +152,7 @@ def dictionary(workspace: "Workspace") -> object:
 
 
 @cli.command(section="Model", writes=True)
-@click.option("--as-of", type=TIME, metavar="TIME", help="Train on what was known by then, UTC. Default: now.")
+@click.option("--as-of", type=TIME, metavar="TIME", help="Train on the data available at this time, UTC. Default: now.")
 def train(workspace: "Workspace", *, as_of: datetime | None) -> object:
     """Train, evaluate and register a challenger."""
     from {{cookiecutter.__package_name}}.production import train
@@ -161,7 +163,7 @@ def train(workspace: "Workspace", *, as_of: datetime | None) -> object:
 @cli.command(section="Model")
 @VERSION
 def gate(workspace: "Workspace", *, version: int | None) -> object:
-    """Evaluate a challenger against the gate and give the reasons."""
+    """Evaluate a challenger against the gate and print the reasons."""
     from {{cookiecutter.__package_name}}.production import gate
 
     return gate.gate(workspace, version=version)
@@ -204,7 +206,7 @@ def reproduce(workspace: "Workspace", *, run: str | None) -> object:
     return reproduce.reproduce(workspace, run)
 
 
-@cli.command(section="Answers")
+@cli.command(section="Predictions")
 @FILE
 @click.option("--out", type=PATH, metavar="FILE", help="Output file (.parquet or .csv). Default: a file in reports/.")
 @NOW
@@ -215,11 +217,11 @@ def predict(workspace: "Workspace", *, file: Path, out: Path | None, now: dateti
     return predict.predict(workspace, file, out=out, now=now)
 
 
-@cli.command(section="Answers")
+@cli.command(section="Predictions")
 @click.argument("key")
 @NOW
 def explain(workspace: "Workspace", *, key: str, now: datetime | None) -> object:
-    """Show the row with KEY at every stage, from raw data to prediction and outcome."""
+    """Show the row with KEY at every stage, from raw data to prediction and label."""
     from {{cookiecutter.__package_name}}.production import explain
 
     return explain.explain(workspace, key, now=now)
@@ -231,10 +233,13 @@ for part in parts.installed():
 
 
 def stop(*_: object) -> NoReturn:
-    """End at once, in one line: an exception could surface inside a library, and the next run mends what is cut."""
+    """Exit at once with one line.
+
+    An exception could surface inside a library, and the next run repairs partial work.
+    """
     sys.stderr.write(f"{NAME}: {STOPPED}\n")
     sys.stderr.flush()
-    os._exit(NO)
+    os._exit(REJECTED)
 
 
 def main() -> None:
@@ -245,7 +250,7 @@ def main() -> None:
     try:
         cli(prog_name=NAME, standalone_mode=False)
     except click.UsageError as error:
-        asked = error.ctx.command_path if error.ctx else NAME
-        fail(f"{error.format_message()} See {asked} --help", BAD, as_json="--json" in sys.argv)
+        command = error.ctx.command_path if error.ctx else NAME
+        fail(f"{error.format_message()} See {command} --help", INPUT_ERROR, as_json="--json" in sys.argv)
     except click.Abort:
-        fail(STOPPED, NO, as_json=False)
+        fail(STOPPED, REJECTED, as_json=False)

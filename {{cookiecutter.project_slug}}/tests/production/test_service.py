@@ -21,7 +21,7 @@ def test_the_service_gives_the_features_and_answers_of_the_batch_path(champion: 
     assert release
     rows = champion.lake.scan(PROBLEM.schema).select(PROBLEM.schema.request.names).collect()
     expected = features_for(champion, rows, now=now).select(PROBLEM.features)
-    far = replace(champion, settings=champion.settings.model_copy(update={"serve_past_days": 400}))
+    far = replace(champion, settings=champion.settings.model_copy(update={"serve_max_age_days": 400}))
     serving = ServingModel(far, release, now=now)
     answered = [serving.predict(some, now=now) for some in (rows.head(1), rows[1:])]
     assert not any(violation for some in answered for violation in some.violations)

@@ -48,7 +48,7 @@ def year() -> dict[str, pl.DataFrame]:
 
 
 def asked(flights: pl.DataFrame) -> Frame:
-    return nw.from_native(flights.lazy()).with_columns(PROBLEM.schema.predicted.alias("_at"))
+    return nw.from_native(flights.lazy()).with_columns(PROBLEM.schema.predicted_at.alias("_predicted_at"))
 
 
 def built(flights: pl.DataFrame, tables: Tables) -> pl.DataFrame:
@@ -99,7 +99,7 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "kilometres": ("flights", {"distance": (pl.col("distance") * 1.609).cast(pl.Int64)}, "distance belongs to dest"),
     "an hour ahead": ("flights", {"scheduled": moved(1)}, "local_minute is New York's"),
     "local time for UTC": ("flights", {"scheduled": moved(-5)}, "local_minute is New York's"),
-    "no carrier": ("flights", {"carrier": pl.lit(None, dtype=pl.String)}, "carrier is given"),
+    "no carrier": ("flights", {"carrier": pl.lit(None, dtype=pl.String)}, "carrier is not null"),
     "hours for minutes": ("departures", {"delay": pl.col("delay") - 200}, "delay > -120"),
     "a constant key": ("outcomes", {"leg": 7}, "key is unique"),
     "a key that is none": ("outcomes", {"leg": 0}, "leg > 0"),
@@ -189,7 +189,7 @@ def test_one_collection_follows_the_other_without_gap_or_overlap(inbox: Path, tm
 
 
 @dataclass(frozen=True)
-class Known:
+class AvailableAt:
     """What was known when a flight was predicted."""
 
     flight: Row
@@ -204,7 +204,7 @@ def average(delays: list[int]) -> float | None:
     return sum(delays) / len(delays) if delays else None
 
 
-SLOW: dict[str, Callable[[Known], Any]] = {
+SLOW: dict[str, Callable[[AvailableAt], Any]] = {
     "local_minute": lambda known: known.flight["local_minute"],
     "weekday": lambda known: known.flight["local_date"].isoweekday() % 7,
     "day_of_year": lambda known: (known.flight["local_date"] - date(2012, 12, 31)).days,
@@ -242,7 +242,7 @@ def slow(flights: pl.DataFrame, tables: Tables) -> list[Row]:
         days = [now.date() - timedelta(days=1), now.date()]
         left = [row for day in days for row in departures.get(day, []) if now - 3 * HOUR < row["departed"] <= now]
         seen = [row for day in days for row in weather.get(day, []) if now - 6 * HOUR < row["observed"] <= now]
-        known = Known(flight, left, max(seen, key=lambda row: row["observed"], default={}))
+        known = AvailableAt(flight, left, max(seen, key=lambda row: row["observed"], default={}))
         found.append({name: feature(known) for name, feature in SLOW.items()})
     return found
 
@@ -360,7 +360,7 @@ def test_every_parameter_reaches_the_estimator() -> None:
 def test_a_share_of_the_rows_is_repeated_with_numbers_missing_and_all_else_as_it_was() -> None:
     rng = np.random.default_rng(0)
     rows = pl.DataFrame({"text": ["a"] * 1000, "one": range(1000), "two": np.ones(1000), "_target": [True] * 1000})
-    made = model.augment(model.Parameters(blank_share=0.2), rows, rng)
+    made = model.augment(model.Parameters(augment_missing_share=0.2), rows, rng)
     again = made[1000:]
     assert made[:1000].equals(rows)
     assert 150 < len(again) < 250

@@ -1,1 +1,1 @@
-"""The template's framework: it knows no table, no column and no project."""
+"""The framework of the template: independent of tables, columns and project."""

@@ -1,97 +1,107 @@
-"""What `config/acceptance.toml` asks of a model: costs, limits, slices, retraining and monitoring."""
+"""The acceptance criteria in `config/acceptance.toml`: costs, limits, slices, retraining and monitoring."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Closed(BaseModel):
-    """A part of the configuration: unknown keys are errors."""
+class StrictModel(BaseModel):
+    """A section of the configuration; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Decision(Closed):
-    """What wrong decisions cost; the threshold that makes the expected cost smallest follows."""
+class DecisionCosts(StrictModel):
+    """The costs of wrong decisions; the threshold minimizes the expected cost."""
 
-    false_alert: float = Field(default=1.0, gt=0, description="an alert where nothing happened")
-    miss: float = Field(default=1.0, gt=0, description="no alert where it did")
+    cost_false_positive: float = Field(default=1.0, gt=0, description="cost of a false positive")
+    cost_false_negative: float = Field(default=1.0, gt=0, description="cost of a false negative")
 
     @property
     def threshold(self) -> float:
-        """The probability from which an alert costs less than none."""
-        return self.false_alert / (self.false_alert + self.miss)
+        """The probability above which a positive decision has the lower expected cost."""
+        return self.cost_false_positive / (self.cost_false_positive + self.cost_false_negative)
 
 
-class Window(Closed):
-    """The newest labelled rows, on which challengers are judged."""
+class Window(StrictModel):
+    """The newest labelled rows, on which challengers are evaluated."""
 
-    days: int = Field(default=14, gt=0, description="its length")
-    share: float = Field(default=0.2, gt=0, lt=1, description="its share of rows, where rows have no time")
-    rows: int = Field(default=50, gt=1, description="the fewest rows on which a comparison counts")
-
-
-class Slices(Closed):
-    """Groups of rows for which quality must hold."""
-
-    columns: tuple[str, ...] = Field(default=(), description="a slice for each value of each of these columns")
-    rows: int = Field(default=100, gt=1, description="smaller slices are not judged")
-    at_least: dict[str, float] = Field(default={}, description="lowest value of a metric in a slice")
-    at_most: dict[str, float] = Field(default={}, description="highest value of a metric in a slice")
+    days: int = Field(default=14, gt=0, description="length of the window in days")
+    share: float = Field(default=0.2, gt=0, lt=1, description="share of the rows, if rows have no time")
+    min_rows: int = Field(default=50, gt=1, description="minimum number of rows for a comparison")
 
 
-class Groups(Closed):
-    """Groups of rows that must not be served much worse than others."""
+class Slices(StrictModel):
+    """Slices of rows on which the limits must hold."""
 
-    columns: tuple[str, ...] = Field(default=(), description="a group for each value of each of these columns")
-    rows: int = Field(default=100, gt=1, description="smaller groups are not judged")
-    gap: dict[str, float] = Field(default={}, description="largest difference of a metric between two groups")
+    columns: tuple[str, ...] = Field(default=(), description="columns; each value of each column is a slice")
+    min_rows: int = Field(default=100, gt=1, description="minimum number of rows of a slice")
+    at_least: dict[str, float] = Field(default={}, description="minimum of a metric on each slice")
+    at_most: dict[str, float] = Field(default={}, description="maximum of a metric on each slice")
 
 
-class Retrain(Closed):
-    """When a new challenger is due, and on which rows it may be trained."""
+class Fairness(StrictModel):
+    """Groups of rows between which metrics may differ only so much."""
 
-    every_days: float = Field(default=28, gt=0, description="since the last one, at the latest")
-    window_days: int = Field(default=7, gt=0, description="live quality is judged window by window")
-    windows: int = Field(default=4, gt=0, description="so many windows are looked at")
-    broken: int = Field(default=2, gt=0, description="in so many of them, the latest too, limits broke: one is due")
-    train_days: tuple[int, ...] = Field(
-        default=(0,), min_length=1, description="lengths of training that compete for the best; 0 is all there is"
+    columns: tuple[str, ...] = Field(default=(), description="columns; each value of each column is a group")
+    min_rows: int = Field(default=100, gt=1, description="minimum number of rows of a group")
+    max_gap: dict[str, float] = Field(default={}, description="maximum difference of a metric between two groups")
+
+
+class Retrain(StrictModel):
+    """The retraining policy: when a challenger is due, and on which rows it is trained."""
+
+    every_days: float = Field(default=28, gt=0, description="maximum age of the last challenger in days")
+    window_days: int = Field(default=7, gt=0, description="length of a window of live quality in days")
+    windows: int = Field(default=4, gt=0, description="number of windows")
+    min_breached_windows: int = Field(
+        default=2, gt=0, description="windows with breached limits, the latest included, from which retraining is due"
+    )
+    training_window_days: tuple[int, ...] = Field(
+        default=(0,), min_length=1, description="candidate lengths of the training window in days; 0 is all rows"
     )
 
 
-class Canary(Closed):
-    """What a candidate must do in a server process before it is released."""
+class SmokeTestLimits(StrictModel):
+    """The limits of the smoke test in a server process before a release."""
 
-    on: bool = Field(default=True, description="whether it is asked at all")
-    latency_ms: float = Field(default=250, gt=0, description="one request, in the middle of some")
-    shadow_rows: int = Field(default=500, ge=0, description="so many rows of the last week's requests are asked again")
-
-
-class Monitoring(Closed):
-    """When a person must look."""
-
-    stale_days: float | None = Field(default=None, gt=0, description="age from which a champion does badly")
-    silent_days: float | None = Field(default=None, gt=0, description="age from which a table's newest row is too old")
-    drift: float = Field(default=0.25, gt=0, description="population stability index of a feature that is a warning")
+    enabled: bool = Field(default=True, description="whether the smoke test runs")
+    max_latency_ms: float = Field(
+        default=250, gt=0, description="maximum of the median latency of a request in milliseconds"
+    )
+    replay_rows: int = Field(default=500, ge=0, description="number of logged rows of the last week that are replayed")
 
 
-class Budget(Closed):
-    """What one feature may cost for a row; the experiment `feature_cost` holds features to it."""
+class Monitoring(StrictModel):
+    """The limits of the monitor."""
 
-    microseconds: float = Field(default=20, gt=0, description="of the processor, to compute it")
-    bytes: float = Field(default=16, gt=0, description="in the training set")
+    max_model_age_days: float | None = Field(
+        default=None, gt=0, description="maximum age of the champion's training data in days"
+    )
+    max_table_age_days: float | None = Field(
+        default=None, gt=0, description="maximum age of a table's newest row in days"
+    )
+    max_psi: float = Field(default=0.25, gt=0, description="maximum population stability index (PSI) of a feature")
 
 
-class Acceptance(Closed):
-    """What `config/acceptance.toml` holds: what the gate asks of a challenger."""
+class Budget(StrictModel):
+    """The budget of a feature per row, which the experiment `feature_cost` checks."""
 
-    decision: Decision = Decision()
+    microseconds: float = Field(default=20, gt=0, description="maximum processor time")
+    bytes: float = Field(default=16, gt=0, description="maximum size in the training set")
+
+
+class Acceptance(StrictModel):
+    """The content of `config/acceptance.toml`."""
+
+    decision: DecisionCosts = DecisionCosts()
     window: Window = Window()
-    at_least: dict[str, float] = Field(default={}, description="lowest value of a metric")
-    at_most: dict[str, float] = Field(default={}, description="highest value of a metric")
-    confidence: float = Field(default=0.95, ge=0, le=1, description="of being better than baselines and champion")
+    at_least: dict[str, float] = Field(default={}, description="minimum of a metric")
+    at_most: dict[str, float] = Field(default={}, description="maximum of a metric")
+    confidence: float = Field(
+        default=0.95, ge=0, le=1, description="confidence of the comparisons with baselines and champion"
+    )
     slices: Slices = Slices()
-    groups: Groups = Groups()
-    canary: Canary = Canary()
+    fairness: Fairness = Fairness()
+    smoke_test: SmokeTestLimits = SmokeTestLimits()
     retrain: Retrain = Retrain()
     monitor: Monitoring = Monitoring()
     budget: Budget = Budget()

@@ -1,7 +1,8 @@
-"""What the commands of the command line are made of: the class of a command, and options that several of them have."""
+"""The class of commands, and shared options."""
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,11 +11,11 @@ import click
 
 PACKAGE = __name__.partition(".")[0]
 NAME = PACKAGE.replace("_", "-")
-OK, NO, BAD = 0, 1, 2
-SECTIONS = ("Daily", "Data", "Model", "Answers", "Research")  # of the help, in their order
+OK, REJECTED, INPUT_ERROR = 0, 1, 2
+SECTIONS = ("Daily", "Data", "Model", "Predictions", "Research")  # of the help, in their order
 
 
-class Moment(click.DateTime):
+class UtcDateTime(click.DateTime):
     """A time in UTC."""
 
     name = "time"
@@ -25,14 +26,14 @@ class Moment(click.DateTime):
 
 
 class Command(click.Command):
-    """A command on the project: its function is called with the workspace and the command's own parameters.
+    """A command on the project: its function is called with the workspace and the options of the command.
 
-    The result is printed for people on stderr, or with `--json` as one JSON object on stdout. The exit status is 1
-    where the result has a false `ok`. The object of click's context is a function that gives the problem.
+    The result is printed as text on stderr, or with `--json` as one JSON object on stdout. The exit status is 1 if the
+    result has a false `ok`. The object of click's context is a function that returns the problem.
 
     Attributes:
-        section: The heading in the help.
-        writes: Whether it takes the project's lock, since only one such command may run at a time.
+        section: Heading in the help.
+        writes: Whether it writes: such commands run one at a time, under the lock of the project.
     """
 
     def __init__(self, *args: Any, section: str, writes: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - click's own
@@ -41,17 +42,17 @@ class Command(click.Command):
         self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout."))
 
     def invoke(self, ctx: click.Context) -> NoReturn:
-        """Run it on the project of the current directory, print the result, and exit with its status."""
+        """Run the command on the project of the current directory, print the result, and exit with its status."""
         as_json = ctx.params.pop("as_json")
         result = self._run(ctx.obj, ctx.params, as_json=as_json)
         click.echo(json(result) if as_json else result, err=not as_json)
-        sys.exit(OK if getattr(result, "ok", True) else NO)
+        sys.exit(OK if getattr(result, "ok", True) else REJECTED)
 
     def _run(self, problem: Callable[[], Any], options: dict[str, Any], *, as_json: bool) -> object:
         # Heavy libraries are imported inside commands, so that --help is instant.
         from polars.exceptions import PanicException, PolarsError
 
-        from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
+        from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, summarize
 
         where = "the project"
         try:
@@ -59,18 +60,18 @@ class Command(click.Command):
 
             workspace = open_project(problem())
             where = f"the project or its tables in {workspace.lake.url}"
-            with workspace.alone(needed=self.writes):
+            with workspace.exclusive_lock() if self.writes else nullcontext():
                 return self.callback(workspace, **options) if self.callback else None
-        except Refused as error:
-            fail(str(error), NO, as_json=as_json)
-        except BadInput as error:
-            fail(str(error), BAD, as_json=as_json)
+        except Rejected as error:
+            fail(str(error), REJECTED, as_json=as_json)
+        except InputError as error:
+            fail(str(error), INPUT_ERROR, as_json=as_json)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith(PACKAGE):
                 raise
-            fail(f"{error.name} is not installed here, and this command needs it: uv sync", BAD, as_json=as_json)
+            fail(f"{error.name} is not installed, and this command needs it: uv sync", INPUT_ERROR, as_json=as_json)
         except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
-            fail(f"{where} can't be read or written: {first_line(error)}", BAD, as_json=as_json)
+            fail(f"{where} can't be read or written: {summarize(error)}", INPUT_ERROR, as_json=as_json)
 
 
 class Group(click.Group):
@@ -107,11 +108,11 @@ class Group(click.Group):
 
 
 PATH = click.Path(path_type=Path)
-TIME = Moment(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
+TIME = UtcDateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
 POSITIVE = click.IntRange(1)
 PORT = click.IntRange(0, 65535)
 FILE = click.argument("file", type=PATH)
-NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: the setting ML_CLOCK.")
+NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: by the setting ML_CLOCK.")
 
 
 def command(name: str, *, section: str, writes: bool = False) -> Callable[[Callable[..., object]], Command]:
@@ -120,7 +121,7 @@ def command(name: str, *, section: str, writes: bool = False) -> Callable[[Calla
 
 
 def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
-    """Give the reason in one line, and exit."""
+    """Print the reason in one line and exit."""
     click.echo(f"{NAME}: {reason}", err=True)
     if as_json:
         click.echo(json({"error": reason}))
@@ -128,7 +129,7 @@ def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
 
 
 def json(result: object) -> str:
-    """A result as one line of JSON, in ASCII so that every console can show it."""
+    """A result as one line of JSON, in ASCII, which every console can show."""
     from pydantic import TypeAdapter
 
     return TypeAdapter[object](type(result)).dump_json(result, ensure_ascii=True).decode()

@@ -1,4 +1,4 @@
-"""The errors that end a command with one line, and helpers for messages and files that all layers need."""
+"""Errors that end a command with one line, and helpers for messages and files."""
 
 import re
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 
-class BadInput(Exception):
-    """The command, its input or its surroundings can't work as they are: exit status 2."""
+class InputError(Exception):
+    """The command can't run with this input or environment: exit status 2."""
 
 
-class Refused(Exception):
-    """The command worked and the answer is no, or a person must act: exit status 1."""
+class Rejected(Exception):
+    """The command ran and its result is negative, or a person must act: exit status 1."""
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line: its kind where it says nothing."""
+def summarize(error: BaseException) -> str:
+    """The message of an error in one line; its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A draft beside a file, with a name of its own; it takes the file's place once it is written, or is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
@@ -33,18 +33,18 @@ def whole(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def masked(text: str) -> str:
-    """A text without the passwords of addresses in it."""
+def redact_passwords(text: str) -> str:
+    """A text with the passwords of its URLs redacted."""
     return re.sub(r"(?<=[^/:\s]):[^/\\\s]+@", ":***@", text)
 
 
-def require_port(address: str, name: str) -> None:
-    """Hold an address to a port that is a number, for which libraries give a traceback.
+def validate_port(address: str, name: str) -> None:
+    """Validate the port of an address.
 
     Raises:
-        BadInput: It is none.
+        InputError: The port is not a number.
     """
     try:
         _ = urlsplit(address).port
     except ValueError as error:
-        raise BadInput(f"{name} {masked(address)} can't be an address: {error}") from error
+        raise InputError(f"{name} {redact_passwords(address)} is not a valid address: {error}") from error

@@ -1,4 +1,4 @@
-"""Parts: what can be left out of a project, and what the user adds to the framework in `shared/extensions.py`.
+"""Parts: optional folders of the framework, and the user's extensions in `shared/extensions.py`.
 
 A part is a folder of `production` or `research` with a `PART` in its `__init__`; the rest of the project never imports
 it. Its functions import their modules when they are called, so that `--help` is instant.
@@ -20,7 +20,7 @@ import click
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from {{cookiecutter.__package_name}}.core.models.evaluation import Answers
+    from {{cookiecutter.__package_name}}.core.models.evaluation import Predictions
     from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
     from {{cookiecutter.__package_name}}.core.store.releases import Release
     from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -36,50 +36,50 @@ class Check:
     Attributes:
         name: What is checked.
         passed: Whether it passed.
-        detail: The figures behind it.
-        part: Whether it is about a slice, not about all rows.
+        detail: The values.
+        is_slice: Whether it concerns a slice.
     """
 
     name: str
     passed: bool
     detail: str
-    part: bool = False
+    is_slice: bool = False
 
     def __str__(self) -> str:
-        """One line for people."""
-        return f"{'yes' if self.passed else 'NO '}  {self.name}: {self.detail}"
+        """One line of text."""
+        return f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.detail}"
 
 
-class State(StrEnum):
-    """How urgent a finding is."""
+class Severity(StrEnum):
+    """The severity of an alert."""
 
-    FINE = "fine"
+    OK = "ok"
     WARNING = "warning"
-    ALARM = "alarm"
+    CRITICAL = "critical"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Alert:
     """One result of monitoring."""
 
     name: str
-    state: State
+    severity: Severity
     detail: str
 
     def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.state:<8} {self.name}: {self.detail}"
+        """One line of text."""
+        return f"{self.severity:<8} {self.name}: {self.detail}"
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a person must act on.
+    """An event on which a person must act.
 
     Attributes:
         project: The name of the project.
-        subject: What happened, in a few words.
-        detail: The reasons, a line each.
-        at: When.
+        subject: A summary.
+        detail: The reasons, one per line.
+        at: The time of the event.
     """
 
     project: str
@@ -90,7 +90,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a part adds; everything is optional.
+    """The contributions of a part, all optional.
 
     Attributes:
         commands: Commands and groups of the command line; a group of a name that is there gains the commands.
@@ -103,10 +103,10 @@ class Part:
     """
 
     commands: tuple[click.Command, ...] = ()
-    metrics: Mapping[str, Callable[[Answers], float]] = field(default_factory=dict)
+    metrics: Mapping[str, Callable[[Predictions], float]] = field(default_factory=dict)
     gate_checks: tuple[Callable[[Workspace, Candidate], Iterable[Check]], ...] = ()
     release_checks: tuple[Callable[[Workspace, Release], Iterable[Check]], ...] = ()
-    monitor_checks: tuple[Callable[[Workspace, Release, datetime], Iterable[Finding]], ...] = ()
+    monitor_checks: tuple[Callable[[Workspace, Release, datetime], Iterable[Alert]], ...] = ()
     notify: Callable[[Event], None] | None = None
     configure_app: Callable[[FastAPI], None] | None = None
 

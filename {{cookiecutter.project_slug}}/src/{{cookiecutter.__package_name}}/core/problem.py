@@ -1,4 +1,4 @@
-"""The problem as one value: what the framework works from."""
+"""The definition of the problem, from which the framework works."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import (
     schema_of,
     task_of,
 )
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.parts import Part
 
 if TYPE_CHECKING:
@@ -28,20 +28,22 @@ if TYPE_CHECKING:
 
 RESERVED = frozenset({"annotations", "collections", "decisions", "erasures", "predictions", "releases", "requests"})
 RESERVED |= {"candidates", "verdicts"}
-ANSWERS = frozenset({"decision", "error", "made", "prediction", "probability", "version"})  # columns beside a row's own
+PREDICTION_COLUMNS = frozenset(
+    {"decision", "error", "predicted_at", "prediction", "probability", "version"}
+)  # reserved columns
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a model is made and leaves for production; see `model`.
+class ModelSpec:
+    """How a model is created and exported; see `shared/model.py`.
 
     Attributes:
-        parameters: The class that `config/params.toml` is read into; it has a `seed`.
-        estimator: From parameters and the names of the features that are text, an estimator that has not seen data.
-        export: From a fitted estimator and whether each feature is text, the same as ONNX: one input per feature, the
-            prediction as last output. None converts what scikit-learn, LightGBM and XGBoost fit.
-        augment: From parameters, the rows of a training set and a generator of the parameters' seed, the rows to fit on
-            in their place: of the same columns, more of them or changed. None fits on the rows as they are.
+        parameters: The class of `config/params.toml`; it has a `seed`.
+        estimator: Returns an unfitted estimator from parameters and the names of the text features.
+        export: Converts a fitted estimator to ONNX, given whether each feature is text: one input per feature, the
+            prediction as last output. None: the converter for scikit-learn, LightGBM and XGBoost.
+        augment: Returns the augmented training rows, with the same columns, from parameters, training rows and a seeded
+            generator. None: no augmentation.
     """
 
     parameters: type[BaseModel]
@@ -52,51 +54,57 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is predicted, from what, and how.
+    """What is predicted, from which tables and features, and how.
 
     Attributes:
-        subject: The table whose rows are predicted.
-        tables: All tables, the subject among them.
-        features: The names of the features that `build` adds or keeps.
-        lookback: How far before a row's prediction features look.
-        build: Adds the features to rows that have `_at`, from the tables' history.
-        collect: From the project's folder, since, until and the inbox: brings what arrived in (since, until] into the
-            inbox, in files that do not overlap, and returns them.
-        recipe: Imports the model's module: called in training, never in serving.
+        entity: The table whose rows are predicted.
+        tables: All tables, the entity included.
+        features: The names of the features that `build` returns.
+        lookback: How far before the time of prediction features look back.
+        build: Adds the features to rows that have `_predicted_at`, from the history of the tables.
+        collect: Called with the project's folder, since, until and the inbox: writes the rows that arrived in (since,
+            until] to files in the inbox and returns their paths.
+        recipe: Returns the model specification; it is called in training, never in serving.
         extensions: What the user adds to the framework.
     """
 
-    subject: type[Table]
+    entity: type[Table]
     tables: tuple[type[Table], ...]
     features: tuple[str, ...]
     lookback: timedelta
     build: Callable[[Frame, Mapping[str, Frame]], Frame]
     collect: Callable[[Path, datetime | None, datetime, Path], list[Path]]
-    recipe: Callable[[], Recipe]
+    model_spec: Callable[[], ModelSpec]
     extensions: Part = field(default_factory=Part)
 
     def __post_init__(self) -> None:
-        """Refuse tables that can't be joined, names that the machinery needs, and features that must not be used."""
-        targets = [name for schema in self.schemas.values() for name in schema.having(Target)]
+        """Validate the target, the key of the labels, reserved names and excluded features."""
+        targets = [name for schema in self.schemas.values() for name in schema.columns_with_role(Target)]
         if len(targets) != 1:
-            raise BadInput(f"{', '.join(targets) or 'no column'} of shared/contract.py is a Target(): mark one column")
+            raise InputError(
+                f"{', '.join(targets) or 'no column'} of shared/contract.py is a Target(): mark one column"
+            )
         if self.labels.name != self.schema.name and (
             not self.schema.key or set(self.schema.key) - set(self.labels.names)
         ):
             msg = f"labels are in {self.labels.name}, which must have the key of the rows in {self.schema.name}"
-            raise BadInput(f"{msg}: mark it with Key() there, and add its columns in shared/contract.py")
+            raise InputError(f"{msg}: mark it with Key() there, and add its columns in shared/contract.py")
         tables, columns = {table.table for table in self.tables}, {*self.schema.names, *self.features}
-        for what, taken in (("table", RESERVED & tables), ("column", ANSWERS & columns)):
-            if taken:
-                names = ", ".join(sorted(taken))
-                raise BadInput(f"{what} names {names} are taken by the machinery: rename them in shared/contract.py")
-        if closed := {name for schema in self.schemas.values() for name in schema.closed} & set(self.features):
-            raise BadInput(f"features {', '.join(sorted(closed))} are personal or forbidden in shared/contract.py")
+        for what, reserved in (("table", RESERVED & tables), ("column", PREDICTION_COLUMNS & columns)):
+            if reserved:
+                names = ", ".join(sorted(reserved))
+                raise InputError(
+                    f"{what} names {names} are reserved by the framework: rename them in shared/contract.py"
+                )
+        if excluded := {name for schema in self.schemas.values() for name in schema.excluded_columns} & set(
+            self.features
+        ):
+            raise InputError(f"features {', '.join(sorted(excluded))} are personal or excluded in shared/contract.py")
 
     @property
     def schema(self) -> Schema:
-        """The schema of the subject."""
-        return schema_of(self.subject)
+        """The schema of the entity."""
+        return schema_of(self.entity)
 
     @property
     def schemas(self) -> dict[str, Schema]:
@@ -105,15 +113,15 @@ class Problem:
 
     @property
     def labels(self) -> Schema:
-        """The schema of the table that holds the target: the subject, or one that shares its key."""
+        """The schema of the table with the target: the entity, or a table with the same key."""
         return next(schema for schema in self.schemas.values() if schema.target)
 
     @property
     def target(self) -> Column:
-        """What is predicted."""
+        """The problem."""
         return next(column for column in self.labels.columns if column.role(Target))
 
     @property
     def task(self) -> Task:
-        """What kind of answer the target asks for."""
+        """The task that follows from the type of the target."""
         return task_of(self.target)

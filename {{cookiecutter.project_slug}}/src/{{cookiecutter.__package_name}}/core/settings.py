@@ -1,8 +1,8 @@
-"""One place for settings: where the project's state lives, and what its gate asks for.
+"""Settings and configuration files.
 
 Settings come from the environment (`ML_LAKE=s3://bucket/lake`), from `.env`, or from `config/settings.toml`, in this
 order. `load_dotenv` sets the other variables of `.env`, such as secrets, in the environment, where libraries look for
-them. What a model must reach stands in `config/acceptance.toml`.
+them. The acceptance criteria are in `config/acceptance.toml`.
 """
 
 import os
@@ -15,41 +15,47 @@ from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class Settings(BaseSettings):
-    """Where things are; relative paths start at the project's folder."""
+    """The settings; relative paths start at the project's folder."""
 
     model_config = SettingsConfigDict(env_prefix="ML_", env_file_encoding="utf-8", extra="forbid")
 
     lake: str = Field(
-        default="data/lake", min_length=1, description="tables: a folder or an object storage address (s3://...)"
+        default="data/lake", min_length=1, description="lake: a folder or an object storage URL (s3://...)"
     )
-    inbox: Path = Field(default=Path("data/inbox"), description="where batches arrive, a folder a table")
-    archive: Path = Field(default=Path("data/archive"), description="batches that went into the lake")
-    quarantine: Path = Field(default=Path("data/quarantine"), description="what broke the contract, with reasons")
-    reports: Path = Field(default=Path("reports"), description="pictures and predictions")
-    keep_days: int = Field(default=365, gt=6, description="how long the tables can be read as they were")
+    inbox: Path = Field(
+        default=Path("data/inbox"), description="folder of arriving batches, with a subfolder per table"
+    )
+    archive: Path = Field(default=Path("data/archive"), description="folder of ingested batches")
+    quarantine: Path = Field(
+        default=Path("data/quarantine"), description="folder of invalid rows and rejected batches, with the reasons"
+    )
+    reports: Path = Field(default=Path("reports"), description="folder of plots, reports and predictions")
+    table_history_days: int = Field(default=365, gt=6, description="days for which old table versions stay readable")
     tracking: str = Field(
-        default="mlruns", min_length=1, description="MLflow: a folder with a SQLite file, or a server's address"
+        default="mlruns", min_length=1, description="MLflow: a folder with a SQLite file, or the URL of a server"
     )
     webhook: HttpUrl | None = Field(
-        default=None, description="address to which an event is posted as JSON when a person must act"
+        default=None, description="URL to which an event is posted as JSON if a person must act"
     )
     clock: Literal["wall", "data"] = Field(
-        default="wall", description="what now is: the wall clock, or the newest value in the data"
+        default="wall", description="source of the current time: the wall clock, or the time of the newest label"
     )
-    now: AwareDatetime | None = Field(default=None, description="what now is, whatever the clock: for runs made again")
-    tables: dict[str, int] = Field(default={}, description="versions of tables to read: for runs made again")
-    serve_rows: int = Field(default=10_000, gt=0, description="most rows of a request to the service")
-    serve_bytes: int = Field(default=5_000_000, gt=0, description="most bytes of one")
-    serve_waiting: int = Field(default=50_000, gt=0, description="most rows that wait for an answer")
-    serve_past_days: float = Field(default=7, ge=0, description="how long ago a row may have been due for prediction")
-    serve_looks: float = Field(default=5, gt=0, description="seconds between looks for a new champion and new batches")
-    serve_keeps: float = Field(default=10, gt=0, description="seconds between appends to the log of requests")
+    now: AwareDatetime | None = Field(default=None, description="current time for reproduced runs; overrides the clock")
+    tables: dict[str, int] = Field(default={}, description="table versions to read for reproduced runs")
+    serve_max_rows: int = Field(default=10_000, gt=0, description="maximum number of rows per request to the service")
+    serve_max_body_bytes: int = Field(default=5_000_000, gt=0, description="maximum size of a request body in bytes")
+    serve_max_queued_rows: int = Field(default=50_000, gt=0, description="maximum number of queued rows")
+    serve_max_age_days: float = Field(default=7, ge=0, description="maximum age of a row's time of prediction in days")
+    serve_refresh_seconds: float = Field(
+        default=5, gt=0, description="seconds between checks for a new champion and new batches"
+    )
+    serve_log_flush_seconds: float = Field(default=10, gt=0, description="seconds between appends to the request log")
 
     @classmethod
     def settings_customise_sources(
@@ -60,21 +66,21 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then `.env`, then `config/settings.toml`."""
+        """The sources by priority: arguments, environment, `.env`, `config/settings.toml`."""
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
 
 def project_root() -> Path:
-    """The project's folder: the nearest one, from here upwards, that has a `config` folder with parameters.
+    """The project's folder: the nearest parent of the current directory with `config/params.toml`.
 
     Raises:
-        BadInput: There is none.
+        InputError: There is no such folder.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "config" / "params.toml").is_file():
             return folder
-    raise BadInput(f"no config/params.toml in {here} or above: run this inside the project's folder")
+    raise InputError(f"no config/params.toml in {here} or above: run this inside the project's folder")
 
 
 def load_dotenv(root: Path) -> None:
@@ -91,7 +97,7 @@ def load_settings(root: Path) -> Settings:
     """Read the settings of the project in this folder.
 
     Raises:
-        BadInput: A setting is unknown or has a value that it can't have.
+        InputError: A setting is unknown or has an invalid value.
     """
     dotenv, file = root / ".env", root / "config" / "settings.toml"
 
@@ -101,19 +107,21 @@ def load_settings(root: Path) -> Settings:
     try:
         return _Here()
     except (ValidationError, SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}") from error
+        raise InputError(
+            f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}"
+        ) from error
 
 
 def load_config(path: Path, model: type[M]) -> M:
-    """A file of `config/` as its model; a file that is not there gives the defaults.
+    """Load a file of `config/`; the defaults if the file doesn't exist.
 
     Raises:
-        BadInput: The file is no TOML, or has an unknown key or a value that it can't have.
+        InputError: The file is not valid TOML, or has an unknown key or an invalid value.
     """
     try:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
     except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

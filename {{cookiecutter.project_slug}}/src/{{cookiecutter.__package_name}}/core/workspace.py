@@ -1,4 +1,4 @@
-"""One project's problem and state, opened: what commands, experiments and tests are given."""
+"""An open project: its problem, settings, lake and registry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.acceptance import Acceptance
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.parts import Part, installed
 from {{cookiecutter.__package_name}}.core.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.core.settings import (
@@ -27,17 +27,17 @@ from {{cookiecutter.__package_name}}.core.store.lake import Lake
 from {{cookiecutter.__package_name}}.core.store.registry import Registry
 from {{cookiecutter.__package_name}}.core.store.releases import Releases
 
-MODEL = __name__.partition(".")[0]  # named like the package, in MLflow
-REPLAYS = Path("data", "simulations")  # a folder for each, with a lake of its own
+MODEL_NAME = __name__.partition(".")[0]  # in MLflow
+SIMULATIONS = Path("data", "simulations")  # one folder per simulation, with its own lake
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where one problem lives.
+    """The problem and the state of one project.
 
     Attributes:
         root: The project's folder.
-        settings: Where its state lives.
+        settings: The settings.
         problem: What is predicted.
     """
 
@@ -46,7 +46,7 @@ class Workspace:
     problem: Problem
 
     def path(self, setting: Path | str) -> Path:
-        """A path of the settings, from the project's folder."""
+        """The absolute path of a setting."""
         return self.root / setting
 
     def _address(self, setting: str) -> str:
@@ -56,81 +56,80 @@ class Workspace:
     def lake(self) -> Lake:
         """The tables."""
         settings = self.settings
-        return Lake(self._address(settings.lake), settings.tables, timedelta(days=settings.keep_days))
+        return Lake(self._address(settings.lake), settings.tables, timedelta(days=settings.table_history_days))
 
     @cached_property
     def releases(self) -> Releases:
-        """What serves, and what served before."""
+        """The current and previous releases."""
         return Releases(self.lake)
 
     @cached_property
     def candidates(self) -> Candidates:
-        """Trained challengers, and the verdicts on them."""
+        """Trained challengers and their verdicts."""
         return Candidates(self.lake)
 
     @cached_property
     def registry(self) -> Registry:
-        """Runs and versions."""
-        return Registry(self._address(self.settings.tracking), MODEL)
+        """The tracked runs and model versions."""
+        return Registry(self._address(self.settings.tracking), MODEL_NAME)
 
     @cached_property
     def acceptance(self) -> Acceptance:
-        """What the gate asks for."""
+        """The acceptance criteria."""
         return load_config(self.root / "config" / "acceptance.toml", Acceptance)
 
     @cached_property
     def parameters(self) -> Any:  # noqa: ANN401 - the problem's own class
         """The parameters of the model."""
-        return load_config(self.root / "config" / "params.toml", self.problem.recipe().parameters)
+        return load_config(self.root / "config" / "params.toml", self.problem.model_spec().parameters)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts that are installed, and the user's extensions."""
+        """The installed parts and the user's extensions."""
         return (*installed(), self.problem.extensions)
 
     @contextmanager
-    def alone(self, *, needed: bool = True) -> Iterator[None]:
-        """Keep other commands that write from running at the same time, where that is needed.
+    def exclusive_lock(self) -> Iterator[None]:
+        """Hold the lock of the project, which commands that write take.
 
         Raises:
-            BadInput: One runs.
+            InputError: Another command holds it.
         """
-        if not needed:
-            yield
-            return
         path = self.path("data") / ".lock"
         path.parent.mkdir(exist_ok=True)
         try:
             with FileLock(path, timeout=0):
                 yield
         except Timeout as error:
-            msg = f"another command of this project is at work and holds {path}: try again when it is done"
-            raise BadInput(msg) from error
+            msg = (
+                f"another command of this project is running and holds the lock {path}: try again when it has finished"
+            )
+            raise InputError(msg) from error
 
     def pinned(self) -> "Workspace":
-        """The same with all tables in their versions of now: whatever reads it sees one state."""
+        """The same workspace with all tables pinned to their current versions."""
         newest = {name: self.lake.version(name) for name in (*self.problem.schemas, *sorted(RESERVED))}
         tables = {name: version for name, version in newest.items() if version >= 0}
         return replace(self, settings=self.settings.model_copy(update={"tables": tables}))
 
     def now(self, given: datetime | None = None) -> datetime:
-        """The given time, or what the setting `clock` says: the wall clock, or when the newest label became known."""
+        """The given time, or by the setting `clock` the wall clock or the time of the newest label."""
         if (moment := given or self.settings.now) is not None:
             return moment
-        newest = datasets.newest(self.problem, self.lake) if self.settings.clock == "data" else None
+        newest = datasets.newest_label(self.problem, self.lake) if self.settings.clock == "data" else None
         return newest or datetime.now(UTC)
 
 
 def open_workspace(problem: Problem, *, root: Path | None = None) -> Workspace:
-    """The workspace of a problem, by default in the project of the current directory."""
+    """Open the workspace of a problem, by default in the project of the current directory."""
     folder = root or project_root()
     return Workspace(folder, load_settings(folder), problem)
 
 
 def open_project(problem: Problem) -> Workspace:
-    """The workspace of the current directory's project, with its `.env` loaded: for commands, experiments and reports.
+    """Open the project of the current directory and load its `.env`, for commands, experiments and reports.
 
-    It changes the environment of the process, which `open_workspace` does not.
+    This changes the environment of the process; `open_workspace` doesn't.
     """
     workspace = open_workspace(problem)
     load_dotenv(workspace.root)

@@ -1,1 +1,1 @@
-"""What runs unattended: it may import `shared`, never `research`."""
+"""The production part: ingestion, training, promotion, prediction and monitoring."""

@@ -1,4 +1,4 @@
-"""What people ask to see: where the project stands, and one row through every stage."""
+"""One row at every stage: raw data, contract, features, prediction and label."""
 
 import json
 from dataclasses import dataclass
@@ -7,82 +7,82 @@ from typing import Any
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Personal
-from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, keys_of, with_violations
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT, Personal
+from {{cookiecutter.__package_name}}.core.contracts.validation import VIOLATIONS, parse_keys, with_violations
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.store.releases import contributions
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.predict import champion, features_for
 
-Row = dict[str, Any]  # a row as JSON has it
+Row = dict[str, Any]  # a row in JSON
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A row's way through the stages.
+class Explanation:
+    """A row at every stage.
 
     Attributes:
-        raw: As it is in the lake, without personal columns.
-        broken: The rules of the contract that it breaks.
-        predicted_at: What was known by then was used.
-        features: What the model is given.
-        answer: What the champion says.
-        contributions: By how much each feature moves the prediction, against a typical value of it.
-        outcome: What came true; none where it isn't known.
-        version: Of the champion.
+        raw: The row in the lake, without personal columns.
+        violations: The rules of the contract that it violates.
+        predicted_at: Time as of which data were available.
+        features: The features of the row.
+        prediction: The prediction of the champion.
+        contributions: The contribution of each feature to the prediction, relative to its reference value.
+        outcome: The label, or None if it is not available.
+        version: The version of the champion.
     """
 
     raw: Row
-    broken: tuple[str, ...]
+    violations: tuple[str, ...]
     predicted_at: str
     features: Row
-    answer: Row
+    prediction: Row
     contributions: dict[str, float]
     outcome: Any
     version: int
 
     def __str__(self) -> str:
-        """The stages for people."""
+        """The stages as text."""
         moved = sorted(self.contributions.items(), key=lambda item: -abs(item[1]))
-        likeliest = f"probability_{self.answer.get('prediction')}"
-        of = f" (to {likeliest})" if likeliest in self.answer else ""
+        likeliest = f"probability_{self.prediction.get('prediction')}"
+        of = f" (to {likeliest})" if likeliest in self.prediction else ""
         lines = {
             "raw": _pairs(self.raw),
-            "contract": "; ".join(self.broken) or "keeps every rule",
+            "contract": "; ".join(self.violations) or "no violations",
             "predicted at": self.predicted_at,
             "features": _pairs(self.features),
-            "prediction": f"{_pairs(self.answer)} (version {self.version})",
+            "prediction": f"{_pairs(self.prediction)} (version {self.version})",
             "contributions": _pairs({name: f"{value:+.4f}" for name, value in moved}) + of,
-            "outcome": "not known yet" if self.outcome is None else self.outcome,
+            "outcome": "not available yet" if self.outcome is None else self.outcome,
         }
         return "\n".join(f"{name:<13} {line}" for name, line in lines.items())
 
 
-def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> Explained:
-    """Take the row with this key through every stage, with what was known when it is predicted.
+def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> Explanation:
+    """Show the row with this key at every stage, with the data available at its time of prediction.
 
     Args:
         workspace: The workspace.
-        key: The key's values, joined by `/` where it has several columns.
-        now: Rows that are predicted later are predicted now; without it, the setting `clock` says.
+        key: The key; the values of several columns are joined by `/`.
+        now: The current time. Default: by the setting `clock`.
 
     Raises:
-        BadInput: There is no such row, or the table has no key.
-        Refused: There is no champion.
+        InputError: The row doesn't exist, or the table has no key.
+        Rejected: There is no champion.
     """
     release, schema = champion(workspace), workspace.problem.schema.request
-    wanted, stored = keys_of(schema, (key,)).lazy(), workspace.lake.scan(schema).select(schema.names)
+    wanted, stored = parse_keys(schema, (key,)).lazy(), workspace.lake.scan(schema).select(schema.names)
     rows = stored.join(wanted, on=schema.key, how="semi").collect()
     if rows.is_empty():
-        raise BadInput(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")
+        raise InputError(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")
     built = features_for(workspace, rows, now=workspace.now(now))
-    answer = release.answers(release.predictor.predict(built))
-    return Explained(
-        raw=_json(rows.drop(schema.having(Personal))),
-        broken=tuple(with_violations(rows, schema)[RULES].item()),
-        predicted_at=built[AT].item().isoformat(),
+    prediction = release.prediction_frame(release.predictor.predict(built))
+    return Explanation(
+        raw=_json(rows.drop(schema.columns_with_role(Personal))),
+        violations=tuple(with_violations(rows, schema)[VIOLATIONS].item()),
+        predicted_at=built[PREDICTED_AT].item().isoformat(),
         features=_json(built.select(list(release.features))),
-        answer=_json(answer),
+        prediction=_json(prediction),
         contributions=contributions(release, built),
         outcome=_outcome(workspace, rows),
         version=release.version,

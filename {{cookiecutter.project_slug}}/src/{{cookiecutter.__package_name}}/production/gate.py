@@ -1,4 +1,4 @@
-"""The verdict on a challenger: thresholds, baselines, champion, slices; each answer has its reason."""
+"""The gate: checks a challenger against thresholds, baselines, the champion, slices and fairness limits."""
 
 import operator
 from collections.abc import Iterator
@@ -7,26 +7,36 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from {{cookiecutter.__package_name}}.core.acceptance import Acceptance, Slices
-from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN, Task
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, Task
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, by_slice, gain, losses, metrics
+from {{cookiecutter.__package_name}}.core.models.evaluation import (
+    Predictions,
+    by_slice,
+    compare_losses,
+    losses,
+    metrics,
+)
 from {{cookiecutter.__package_name}}.core.parts import Check
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Version
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
-SOMETIMES = {Task.BINARY: ("auc",), Task.MULTICLASS: (), Task.REGRESSION: ("r2",)}  # metrics that need two values
+TWO_VALUE_METRICS = {
+    Task.BINARY: ("auc",),
+    Task.MULTICLASS: (),
+    Task.REGRESSION: ("r2",),
+}  # metrics that need two distinct values
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answers for one challenger.
+    """The verdict on a challenger.
 
     Attributes:
-        version: The challenger's.
-        checks: Each question with its answer.
+        version: The version of the challenger.
+        checks: The checks.
     """
 
     version: int
@@ -34,62 +44,62 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether every answer is yes."""
+        """Whether all checks passed."""
         return all(check.passed for check in self.checks)
 
     def __str__(self) -> str:
-        """The verdict for people, its reasons first where it is no."""
+        """The verdict as text, failed checks first."""
         shown = [check for check in self.checks if not check.passed]
-        shown += [check for check in self.checks if check.passed and not check.part]
-        parts = [check for check in self.checks if check.part]
+        shown += [check for check in self.checks if check.passed and not check.is_slice]
+        parts = [check for check in self.checks if check.is_slice]
         good = sum(check.passed for check in parts)
-        lines = [f"version {self.version} {'passes' if self.ok else 'is refused'}", *(f"  {c}" for c in shown)]
-        return "\n".join([*lines, f"  {good} of {len(parts)} answers on slices are yes"] if parts else lines)
+        lines = [f"version {self.version} {'passes' if self.ok else 'is rejected'}", *(f"  {c}" for c in shown)]
+        return "\n".join([*lines, f"  {good} of {len(parts)} slice checks passed"] if parts else lines)
 
 
 def gate(workspace: Workspace, *, version: int | None = None) -> Verdict:
-    """Judge a challenger by what its training left, and record the verdict.
+    """Evaluate a challenger from its stored record, and append the verdict.
 
     Args:
         workspace: The workspace.
-        version: Which one; without it, the challenger.
+        version: Version to evaluate. Default: the challenger.
 
     Raises:
-        BadInput: There is no challenger, or no such version.
+        InputError: There is no challenger, or no such version.
     """
     found = challenger(workspace, version)
     verdict = evaluate(workspace, workspace.candidates.read(found.run_id), found.number)
     last = workspace.candidates.last_verdict(found.run_id)
-    refused = last.smoke_test if last else ""
-    if refused:
-        said = Check("smoke test, when promote ran it", passed=False, detail=refused)
-        verdict = replace(verdict, checks=(*verdict.checks, said))
-    record(workspace, found, verdict, smoke_test=refused)
+    failure = last.smoke_test if last else ""
+    if failure:
+        check = Check("smoke test of the last promotion", passed=False, detail=failure)
+        verdict = replace(verdict, checks=(*verdict.checks, check))
+    record(workspace, found, verdict, smoke_test=failure)
     return verdict
 
 
 def challenger(workspace: Workspace, version: int | None = None) -> Version:
-    """The version to judge: the given one, or what the alias names.
+    """The version to evaluate: the given one, or that of the alias `challenger`.
 
     Raises:
-        BadInput: There is none.
+        InputError: There is none.
     """
     registry = workspace.registry
     found = registry.version_by_alias(CHALLENGER) if version is None else registry.version(version)
     if found is None:
         missing = "challenger: train one first" if version is None else f"version {version}"
-        raise BadInput(f"there is no {missing}")
+        raise InputError(f"there is no {missing}")
     return found
 
 
 def record(workspace: Workspace, version: Version, verdict: Verdict, *, smoke_test: str = "") -> None:
-    """Record a verdict, and why the smoke test refuses it, if so; what served keeps the one that let it."""
+    """Append a verdict with the result of the smoke test; verdicts on released versions don't change."""
     if version.run_id in workspace.releases.run_ids():
         return
     reasons = "\n".join(map(str, verdict.checks))
     workspace.candidates.append_verdict(version.run_id, passed=verdict.ok, reasons=reasons, smoke_test=smoke_test)
-    answer = "passed" if verdict.ok else "refused"
-    workspace.registry.tag(version, {"verdict": answer, "reasons": reasons, "smoke_test": smoke_test})
+    result = "passed" if verdict.ok else "rejected"
+    workspace.registry.tag(version, {"verdict": result, "reasons": reasons, "smoke_test": smoke_test})
 
 
 def evaluate(workspace: Workspace, candidate: Candidate, version: int) -> Verdict:
@@ -98,83 +108,105 @@ def evaluate(workspace: Workspace, candidate: Candidate, version: int) -> Verdic
 
 
 def _checks(workspace: Workspace, candidate: Candidate, *, seed: int) -> Iterator[Check]:
-    problem, ask, rows = workspace.problem, workspace.acceptance, candidate.holdout
-    model = candidate.answers(problem)
+    problem, acceptance, rows = workspace.problem, workspace.acceptance, candidate.holdout
+    model = candidate.holdout_predictions(problem)
     numbers = bool(np.isfinite(model.prediction).all())
     yield Check("predictions are numbers", numbers, f"{len(rows)} rows")
-    if not numbers:  # nothing else can be asked
+    if not numbers:  # nothing else can be checked
         return
-    figures = metrics(model, ask.decision)
-    _require_known(ask, {*figures, *SOMETIMES[problem.task]})
-    yield from threshold_checks("", figures, ask.at_least, ask.at_most)
-    days, rng = evaluation.days(problem, rows), np.random.default_rng(seed)
+    figures = metrics(model, acceptance.decision)
+    _validate_metric_names(acceptance, {*figures, *TWO_VALUE_METRICS[problem.task]})
+    yield from threshold_checks("", figures, acceptance.at_least, acceptance.at_most)
+    days, rng = evaluation.clusters(problem, rows), np.random.default_rng(seed)
     for name in ("dummy", "linear"):
-        baseline = losses(candidate.answers(problem, name))
-        better = gain(losses(model), baseline, days, confidence=ask.confidence, rng=rng)
+        baseline = losses(candidate.holdout_predictions(problem, name))
+        better = compare_losses(losses(model), baseline, days, confidence=acceptance.confidence, rng=rng)
         yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
     if champion := workspace.releases.champion():
         yield compare_with_champion(workspace, candidate, champion, rng)
-    named = (*ask.slices.columns, *ask.groups.columns)
+    named = (*acceptance.slices.columns, *acceptance.fairness.columns)
     if unknown := [column for column in named if column not in rows.columns]:
-        raise BadInput(f"config/acceptance.toml names slices of {', '.join(unknown)}: no such column or feature")
-    for part in by_slice(model, rows, ask.slices.columns, ask.decision, at_least=ask.slices.rows):
+        raise InputError(
+            f"config/acceptance.toml names unknown columns {', '.join(unknown)} as slices: use a column or a feature"
+        )
+    for part in by_slice(
+        model, rows, acceptance.slices.columns, acceptance.decision, at_least=acceptance.slices.min_rows
+    ):
         name = f"{part.column} {part.value} ({part.rows} rows), "
-        yield from threshold_checks(name, part.metrics, ask.slices.at_least, ask.slices.at_most)
-    yield from _gaps(workspace, candidate, model)
+        yield from threshold_checks(name, part.metrics, acceptance.slices.at_least, acceptance.slices.at_most)
+    yield from _fairness_checks(workspace, candidate, model)
     for check in (check for part in workspace.parts for check in part.gate_checks):
         yield from check(workspace, candidate)
 
 
-def _require_known(ask: Acceptance, names: set[str]) -> None:
-    limited = (ask.at_least, ask.at_most, ask.slices.at_least, ask.slices.at_most, ask.groups.gap)
+def _validate_metric_names(acceptance: Acceptance, names: set[str]) -> None:
+    limited = (
+        acceptance.at_least,
+        acceptance.at_most,
+        acceptance.slices.at_least,
+        acceptance.slices.at_most,
+        acceptance.fairness.max_gap,
+    )
     if unknown := sorted({name for limits in limited for name in limits} - names):
         known = ", ".join(sorted(names))
-        raise BadInput(f"config/acceptance.toml asks for {', '.join(unknown)}: the metrics here are {known}")
+        raise InputError(
+            f"config/acceptance.toml names unknown metrics {', '.join(unknown)}: the metrics of this task are {known}"
+        )
 
 
-def _gaps(workspace: Workspace, candidate: Candidate, model: Answers) -> Iterator[Check]:
-    """Ask whether a group is served much worse than another."""
-    ask = workspace.acceptance
-    for column in ask.groups.columns:
-        parts = by_slice(model, candidate.holdout, [column], ask.decision, at_least=ask.groups.rows)
-        for metric, limit in ask.groups.gap.items():
+def _fairness_checks(workspace: Workspace, candidate: Candidate, model: Predictions) -> Iterator[Check]:
+    """Check the maximum difference of metrics between groups."""
+    acceptance = workspace.acceptance
+    for column in acceptance.fairness.columns:
+        parts = by_slice(model, candidate.holdout, [column], acceptance.decision, at_least=acceptance.fairness.min_rows)
+        for metric, limit in acceptance.fairness.max_gap.items():
             values = sorted((part.metrics[metric], part.value) for part in parts if metric in part.metrics)
             if len(values) < 2:  # noqa: PLR2004 - a gap is between two
                 continue
             (low, first), (high, last) = values[0], values[-1]
             detail = f"{high - low:.4f}, from {low:.4f} ({first}) to {high:.4f} ({last})"
-            yield Check(f"{column}: {metric} differs by at most {limit}", high - low <= limit, detail, part=True)
+            yield Check(f"{column}: {metric} differs by at most {limit}", high - low <= limit, detail, is_slice=True)
 
 
 def threshold_checks(
     name: str, figures: dict[str, float], at_least: dict[str, float], at_most: dict[str, float]
 ) -> Iterator[Check]:
-    """Whether figures keep their limits; a figure that is not there does not."""
+    """Check metrics against their limits; a missing metric fails."""
     for bound, limits, keeps in (("at least", at_least, operator.ge), ("at most", at_most, operator.le)):
         for metric, limit in limits.items():
             value = figures.get(metric, float("nan"))
-            yield Check(f"{name}{metric} {bound} {limit}", keeps(value, limit), f"{value:.4f}", part=bool(name))
+            yield Check(f"{name}{metric} {bound} {limit}", keeps(value, limit), f"{value:.4f}", is_slice=bool(name))
 
 
-def missed(figures: dict[str, float], ask: Acceptance | Slices) -> tuple[str, ...]:
-    """The limits that figures miss."""
-    return tuple(str(check) for check in threshold_checks("", figures, ask.at_least, ask.at_most) if not check.passed)
+def breached_limits(figures: dict[str, float], acceptance: Acceptance | Slices) -> tuple[str, ...]:
+    """The breached limits of metrics."""
+    return tuple(
+        str(check)
+        for check in threshold_checks("", figures, acceptance.at_least, acceptance.at_most)
+        if not check.passed
+    )
 
 
 def compare_with_champion(
     workspace: Workspace, candidate: Candidate, champion: Release, rng: np.random.Generator
 ) -> Check:
-    """Compare on the rows whose labels are newer than what the champion was trained on."""
-    name, ask, problem = f"better than champion, version {champion.version}", workspace.acceptance, workspace.problem
+    """Compare on the rows whose labels are newer than the champion's training data."""
+    name, acceptance, problem = (
+        f"better than champion, version {champion.version}",
+        workspace.acceptance,
+        workspace.problem,
+    )
     rows = candidate.holdout
     if missing := [feature for feature in champion.features if feature not in rows.columns]:
-        return Check(name, passed=False, detail=f"features.build no longer gives it {', '.join(missing)}: keep them")
-    fresh = (rows[KNOWN] > champion.trained_until).to_numpy()
-    if fresh.sum() < ask.window.rows:
+        return Check(
+            name, passed=False, detail=f"features.build no longer returns its features {', '.join(missing)}: keep them"
+        )
+    fresh = (rows[AVAILABLE_AT] > champion.trained_until).to_numpy()
+    if fresh.sum() < acceptance.window.min_rows:
         return Check(name, passed=False, detail=f"{fresh.sum()} labels are newer than the champion: too few to compare")
     newer = rows.filter(fresh)
-    theirs = evaluation.answers(problem, newer, champion.predictor.predict(newer), champion.classes)
-    ours, days = losses(candidate.answers(problem)[fresh]), evaluation.days(problem, newer)
-    better = gain(ours, losses(theirs), days, confidence=ask.confidence, rng=rng)
-    figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics(theirs, ask.decision).items())
-    return Check(name, better.lower > 0, f"loss lower by {better}; on these rows it has {figures}")
+    theirs = evaluation.labelled_predictions(problem, newer, champion.predictor.predict(newer), champion.classes)
+    ours, days = losses(candidate.holdout_predictions(problem)[fresh]), evaluation.clusters(problem, newer)
+    better = compare_losses(ours, losses(theirs), days, confidence=acceptance.confidence, rng=rng)
+    figures = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics(theirs, acceptance.decision).items())
+    return Check(name, better.lower > 0, f"loss lower by {better}; champion on these rows: {figures}")

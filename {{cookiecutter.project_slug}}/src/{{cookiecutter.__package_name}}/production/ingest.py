@@ -1,4 +1,4 @@
-"""Batches into the lake: valid rows are appended exactly once, invalid rows and rejected files go to quarantine."""
+"""Ingestion: valid rows are appended exactly once, invalid rows and rejected batches are quarantined."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import BatchReport, ContractViolation, validate
-from {{cookiecutter.__package_name}}.core.errors import BadInput, whole
+from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store import erasures
 from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
@@ -20,24 +20,24 @@ from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform
 from {{cookiecutter.__package_name}}.core.store.lake import Conflict
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
-INVALID, REASONS = "rejected.parquet", "reasons.json"  # beside a file in quarantine
+INVALID, REASONS = "invalid.parquet", "reasons.json"  # in the quarantine folder of a batch
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of a batch.
+    """The result of ingesting a batch.
 
     Attributes:
         table: The table of its rows.
         name: The file's name.
         id: A hash of its content: the same content is the same batch.
-        seen: Whether it was in the lake before; then nothing else was checked.
-        accepted: The number of valid rows that were not in the lake.
+        seen: Whether it was ingested before; then nothing else was checked.
+        accepted: The number of appended rows.
         invalid: The number of rows that violate the contract.
-        duplicates: The number of rows that are in the lake already, or repeat another of the file.
+        duplicates: The number of duplicates of rows in the lake or the file.
         counts: The number of rows that violate each rule.
-        rejected: Why the batch as a whole is rejected: then none of its rows is appended.
-        warnings: What to look at in an accepted batch.
+        rejected: Why the whole batch is rejected; then no row is appended.
+        warnings: Warnings about an accepted batch.
         quarantine: The folder with the invalid rows or the rejected file.
     """
 
@@ -59,41 +59,41 @@ class Batch:
         return not self.rejected and not self.invalid
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line of text."""
         if self.seen:
-            return f"{self.table}/{self.name}: in the lake already, nothing to do"
+            return f"{self.table}/{self.name}: ingested before, nothing to do"
         violated = ", ".join(f"{rule} ({n})" for rule, n in self.counts.items())
-        reasons = [*self.rejected, violated, f"kept in {self.quarantine}" if self.quarantine else ""]
+        reasons = [*self.rejected, violated, f"quarantined in {self.quarantine}" if self.quarantine else ""]
         breach = "contract: " + "; ".join(filter(None, reasons))
         if self.rejected:
-            return f"{self.table}/{self.name} breaks the {breach}"
-        twice = f"{self.duplicates} in the lake already or twice in the file" if self.duplicates else ""
-        invalid = f"{self.invalid} break the {breach}" if self.invalid else ""
+            return f"{self.table}/{self.name} violates the {breach}"
+        twice = f"{self.duplicates} duplicates" if self.duplicates else ""
+        invalid = f"{self.invalid} violate the {breach}" if self.invalid else ""
         parts = (f"{self.accepted} rows", twice, invalid, *self.warnings)
         return f"{self.table}/{self.name}: " + "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of some batches."""
+    """The results of ingesting batches."""
 
     batches: tuple[Batch, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether no batch was rejected as a whole; otherwise a person must act."""
+        """Whether no batch was rejected as a whole."""
         return not any(batch.rejected for batch in self.batches)
 
     def __str__(self) -> str:
-        """One line a batch, for people."""
+        """One line per batch."""
         return "\n".join(map(str, self.batches)) or "the inbox is empty"
 
 
 def check(workspace: Workspace, file: Path, *, table: str | None = None, now: datetime | None = None) -> Batch:
-    """Validate a file against its table's contract, as if it arrived now, without writing anything.
+    """Validate a file against the contract of its table without writing anything.
 
     Raises:
-        BadInput: The file can't be read, or its table is unclear.
+        InputError: The file can't be read, or its table is unclear.
     """
     content, rows = read_file(file)
     schema = table_of(workspace.problem, file, rows, table)
@@ -103,10 +103,10 @@ def check(workspace: Workspace, file: Path, *, table: str | None = None, now: da
 def ingest(
     workspace: Workspace, file: Path | None = None, *, table: str | None = None, now: datetime | None = None
 ) -> IngestReport:
-    """Append a file's rows to its table, once; without a file, those of all files in the inbox.
+    """Ingest a file. Default: all files in the inbox.
 
     Raises:
-        BadInput: The file can't be read, or its table is unclear.
+        InputError: The file can't be read, or its table is unclear.
     """
     moment = now or datetime.now(UTC)
     if file is None:
@@ -115,10 +115,10 @@ def ingest(
 
 
 def ingest_file(workspace: Workspace, path: Path, *, now: datetime, table: str | None = None) -> Batch:
-    """Append a file's rows to its table, once; the file stays where it is.
+    """Ingest a file without moving it.
 
     Raises:
-        BadInput: The file can't be read, or its table is unclear.
+        InputError: The file can't be read, or its table is unclear.
     """
     content, rows = read_file(path)
     schema = table_of(workspace.problem, path, rows, table)
@@ -151,7 +151,7 @@ def _ingest(
     if batch.rejected:
         copy = _quarantined_file(workspace, batch)
         copy.write_bytes(content)
-        erasures.clean(workspace.lake, workspace.problem.schema, copy)
+        erasures.remove_erased(workspace.lake, workspace.problem.schema, copy)
     elif batch.accepted:
         try:
             _append(workspace, schema, batch, report.valid, now=now, version=version)
@@ -162,24 +162,24 @@ def _ingest(
 
 
 def ingest_inbox(workspace: Workspace, *, now: datetime) -> IngestReport:
-    """Ingest every file of the inbox, in the order of its name; it moves to the archive, or to quarantine.
+    """Ingest all files of the inbox in the order of their names, and move them to the archive or to quarantine.
 
-    Only hidden files and drafts (`.part`) stay: they are still being written. Labels come after the rows of all tables.
+    Hidden and partial files (`.part`) are skipped. Labels are ingested after all other tables.
     """
     labels, inbox = workspace.problem.labels.name, workspace.path(workspace.settings.inbox)
-    files = sorted(_arrived(inbox), key=lambda file: (file.parent.name == labels, file))
+    files = sorted(_waiting_files(inbox), key=lambda file: (file.parent.name == labels, file))
     return IngestReport(tuple(_ingest_and_move(workspace, file, now=now) for file in files))
 
 
 def _ingest_and_move(workspace: Workspace, path: Path, *, now: datetime) -> Batch:
-    """Ingest a file of the inbox, and move it out of there: to the archive, or if it is rejected to quarantine."""
+    """Ingest a file of the inbox, and move it to the archive, or to quarantine if it is rejected."""
     try:
         batch = ingest_file(workspace, path, now=now)
     except Unreadable as error:
         unreadable = Batch(path.parent.name, path.name, _id_of(path), rejected=(str(error),))
         batch = _quarantine(workspace, unreadable, BatchReport().invalid, now=now)
     else:
-        erasures.clean(workspace.lake, workspace.problem.schema, path)
+        erasures.remove_erased(workspace.lake, workspace.problem.schema, path)
     archived = workspace.path(workspace.settings.archive) / batch.table / f"{path.stem}-{batch.id[:8]}{path.suffix}"
     target = _quarantined_file(workspace, batch) if batch.rejected else archived
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def _ingest_and_move(workspace: Workspace, path: Path, *, now: datetime) -> Batc
     return batch
 
 
-def _arrived(inbox: Path) -> Iterator[Path]:
+def _waiting_files(inbox: Path) -> Iterator[Path]:
     for path in inbox.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(inbox).parts)
         if path.is_file() and path.suffix != ".part" and not hidden:
@@ -195,19 +195,19 @@ def _arrived(inbox: Path) -> Iterator[Path]:
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:
-    """The table of a file's rows: the given one, or by the name of its folder, or by its columns.
+    """The table of a file: the given one, or derived from its folder or its columns.
 
     Raises:
-        BadInput: There is no such table, or more than one would do.
+        InputError: The table doesn't exist, or is ambiguous.
     """
     schemas, names = problem.schemas, ", ".join(problem.schemas)
     if given is not None and given not in schemas:
-        raise BadInput(f"there is no table {given!r}: tables are {names}")
+        raise InputError(f"there is no table {given!r}: tables are {names}")
     if named := schemas.get(given or path.parent.name):
         return named
     fitting = [schema for schema in schemas.values() if len(schemas) == 1 or set(schema.names) <= set(rows.columns)]
     if len(fitting) != 1:
-        raise Unreadable(f"{path} has the columns of {len(fitting)} tables: say which with --table ({names})")
+        raise Unreadable(f"{path} has the columns of {len(fitting)} tables: name one with --table ({names})")
     return fitting[0]
 
 
@@ -237,9 +237,9 @@ def _batch(schema: Schema, path: Path, content: bytes, report: BatchReport) -> B
 def _append(
     workspace: Workspace, schema: Schema, batch: Batch, rows: pl.DataFrame, *, now: datetime, version: int
 ) -> None:
-    """Append a batch's valid rows, each with its arrival, batch and version of the contract."""
+    """Append the valid rows of a batch with time of ingestion, batch id and version of the contract."""
     stamped = rows.with_columns(
-        pl.lit(now).cast(DTYPES[datetime]).alias(ARRIVED),
+        pl.lit(now).cast(DTYPES[datetime]).alias(INGESTED_AT),
         pl.lit(batch.id).alias(BATCH),
         pl.lit(schema.model.version, dtype=pl.Int64).alias(CONTRACT),
     )
@@ -247,19 +247,19 @@ def _append(
 
 
 def _quarantine(workspace: Workspace, batch: Batch, invalid: pl.DataFrame, *, now: datetime) -> Batch:
-    """Write the invalid rows, each with the rules that it violates, and the reasons into the batch's own folder."""
+    """Write the invalid rows with their violations, and the reasons, to the quarantine folder of the batch."""
     folder = workspace.settings.quarantine / batch.table / f"{Path(batch.name).stem}-{batch.id[:8]}"
     quarantined, target = replace(batch, quarantine=folder.as_posix()), workspace.path(folder)
     if len(invalid):
         invalid.write_parquet(target / INVALID, mkdir=True)
-    reasons = json.dumps(asdict(quarantined) | {"arrived": now.isoformat()}, indent=2)
-    with whole(target / REASONS) as draft:
+    reasons = json.dumps(asdict(quarantined) | {"ingested_at": now.isoformat()}, indent=2)
+    with atomic_write(target / REASONS) as draft:
         draft.write_text(reasons, encoding="utf-8", newline="\n")
     return quarantined
 
 
 def _quarantined_file(workspace: Workspace, batch: Batch) -> Path:
-    """Where the file of a rejected batch is kept as it came."""
+    """The path of the unchanged file of a rejected batch."""
     name = f"batch-{batch.name}" if batch.name.lower() in {INVALID, REASONS} else batch.name
     return workspace.path(batch.quarantine or "") / name
 
@@ -269,7 +269,7 @@ def _id(content: bytes) -> str:
 
 
 def _id_of(path: Path) -> str:
-    """The id of a file that may be unreadable: then it is the hash of its name."""
+    """The id of a file; for an unreadable file, a hash of its name."""
     try:
         return _id(path.read_bytes())
     except OSError:

@@ -1,4 +1,4 @@
-"""Whatever is due now, in one idempotent command: collect, ingest, monitor, decide, train, gate, promote, predict."""
+"""The life cycle as one idempotent command: collect, ingest, monitor, decide, train, gate, promote, predict."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -8,20 +8,24 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets, plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
-from {{cookiecutter.__package_name}}.core.errors import Refused
+from {{cookiecutter.__package_name}}.core.errors import Rejected
 from {{cookiecutter.__package_name}}.core.models.importance import permutation_importance
 from {{cookiecutter.__package_name}}.core.store import decisions
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.registry import Version
-from {{cookiecutter.__package_name}}.core.store.request_log import TABLE as REQUESTS
+from {{cookiecutter.__package_name}}.core.store.request_log import REQUESTS
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
 from {{cookiecutter.__package_name}}.production.model_card import write_report
 from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
 from {{cookiecutter.__package_name}}.production.notifications import notify
-from {{cookiecutter.__package_name}}.production.predict import predict_ahead
-from {{cookiecutter.__package_name}}.production.promote import PromotionResult, promote_candidate, repair
-from {{cookiecutter.__package_name}}.production.retraining_policy import Decision, decide
+from {{cookiecutter.__package_name}}.production.predict import predict_upcoming
+from {{cookiecutter.__package_name}}.production.promote import (
+    PromotionResult,
+    promote_candidate,
+    repair_registry,
+)
+from {{cookiecutter.__package_name}}.production.retraining_policy import RetrainingDecision, decide
 from {{cookiecutter.__package_name}}.production.train import TrainingResult, register, train
 
 log = logging.getLogger(__name__)
@@ -31,27 +35,27 @@ COLLECTIONS = "collections"
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run did.
+    """The report of a run.
 
     Attributes:
-        as_of: Labels known by then were used; none before the first.
-        ingested: What came in.
-        decision: Whether a challenger was due, and why.
-        trained: The challenger, where one was trained.
-        promoted: What came of it.
-        picture: Of the challenger, for people.
-        predicted: Rows predicted ahead of their outcome.
-        champion: The version that serves now.
-        next_due: From when a challenger is due.
-        health: What the monitor found at the end.
+        as_of: Time as of which labels were available; None without labels.
+        ingested: The ingested batches.
+        decision: Whether a challenger was due, with the reason.
+        trained: The challenger, if one was trained.
+        promoted: The result of the promotion, if any.
+        plot_file: The plots of the challenger.
+        predicted: The number of predicted upcoming rows.
+        champion: The version of the champion.
+        next_due: When the next challenger is due.
+        health: The result of the monitor.
     """
 
     as_of: datetime | None
     ingested: IngestReport
-    decision: Decision
+    decision: RetrainingDecision
     trained: TrainingResult | None = None
     promoted: PromotionResult | None = None
-    picture: str | None = None
+    plot_file: str | None = None
     predicted: int = 0
     champion: int | None = None
     next_due: datetime | None = None
@@ -59,28 +63,28 @@ class RunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no person must act: no batch was refused as a whole, nothing is held up, no alarm is left."""
-        alarmed = self.health is not None and self.champion is not None and not self.health.ok
-        return self.ingested.ok and not self.decision.person and not alarmed
+        """Whether nobody has to act: no rejected batch, no blocked retraining, no critical alert."""
+        critical = self.health is not None and self.champion is not None and not self.health.ok
+        return self.ingested.ok and not self.decision.needs_attention and not critical
 
     def __str__(self) -> str:
-        """What was done, for people."""
+        """The report as text."""
         rows = sum(batch.accepted for batch in self.ingested.batches)
         lines = [f"ingested {len(self.ingested.batches)} batches, {rows} rows"]
         lines += [f"  {batch}" for batch in self.ingested.batches if not batch.ok or batch.warnings]
         lines += [f"challenger: {self.decision.reason}"]
         lines += [str(self.trained)] if self.trained else []
         lines += [str(self.promoted)] if self.promoted else []
-        lines += [f"picture: {self.picture}"] if self.picture else []
-        lines += [f"predicted {self.predicted} rows whose outcome is to come, in the table predictions"]
+        lines += [f"plot: {self.plot_file}"] if self.plot_file else []
+        lines += [f"predicted {self.predicted} upcoming rows, in the table predictions"]
         lines += [f"champion: {'none' if self.champion is None else f'version {self.champion}'}"]
-        lines += [str(finding) for finding in self.health.urgent] if self.health and self.champion else []
+        lines += [str(alert) for alert in self.health.critical] if self.health and self.champion else []
         due = f"from {self.next_due:%Y-%m-%d}" if self.next_due else "with the next labels"
         return "\n".join([*lines, f"next challenger: {due}"])
 
 
 def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = False) -> RunReport:
-    """Do whatever is due, as `run_due`, and notify where a person must act."""
+    """Run whatever is due, and notify if a person must act."""
     try:
         report = run_due(workspace, now=now, dirty=dirty)
     except Exception as error:
@@ -100,49 +104,49 @@ def run_due(
     plot: bool = True,
     smoke_test: bool = True,
 ) -> RunReport:
-    """Do whatever is due.
+    """Run whatever is due.
 
     Args:
         workspace: The workspace.
-        now: The time it is; without it, the setting `clock` says.
-        dirty: Whether a challenger may be released from files that differ from the last commit.
-        predict: Whether to predict ahead of the outcome.
-        plot: Whether to draw challengers.
-        smoke_test: Whether challengers are tested in a server process before they are released.
+        now: The current time. Default: by the setting `clock`.
+        dirty: Whether to allow a release from files that differ from the last commit.
+        predict: Whether to predict upcoming rows.
+        plot: Whether to plot challengers.
+        smoke_test: Whether to run the smoke test before a release.
     """
-    ingested = bring_in(workspace, now or datetime.now(UTC))
+    ingested = collect_and_ingest(workspace, now or datetime.now(UTC))
     moment = workspace.now(now)
-    if datasets.newest(workspace.problem, workspace.lake) is None:
-        log.info("train     not yet: no labels are known")
-        return RunReport(None, ingested, Decision(due=False, reason="not yet, no labels are known"))
-    repair(workspace)
+    if datasets.newest_label(workspace.problem, workspace.lake) is None:
+        log.info("train     not due: no labels are available")
+        return RunReport(None, ingested, RetrainingDecision(due=False, reason="not due, no labels are available"))
+    repair_registry(workspace)
     health = monitor(workspace, now=moment, full=False)
     decision = decide(workspace, health, dirty=dirty)
     log.info("decide    %s", decision.reason)
-    trained, promoted, picture = None, None, None
+    trained, promoted, plot_file = None, None, None
     try:
-        trained, promoted, picture = _retrain(
+        trained, promoted, plot_file = _retrain(
             workspace, moment, decision, dirty=dirty, plot=plot, smoke_test=smoke_test
         )
-    except Refused as refused:  # as where labels stop: what serves goes on answering
+    except Rejected as rejected:  # such as missing labels: the champion keeps serving
         if workspace.releases.champion() is None:
             raise
-        decision = replace(decision, reason=f"{decision.reason}, but {refused}", person=True)
+        decision = replace(decision, reason=f"{decision.reason}, but {rejected}", needs_attention=True)
     if promoted and promoted.ok:
         health = monitor(workspace, now=moment, full=False)
     champion = workspace.releases.champion()
-    predicted = predict_ahead(workspace, now=moment) if champion and predict else 0
-    log.info("predict   %d rows whose outcome is to come", predicted)
-    last, every = moment if trained else decision.last, timedelta(days=workspace.acceptance.retrain.every_days)
+    predicted = predict_upcoming(workspace, now=moment) if champion and predict else 0
+    log.info("predict   %d upcoming rows", predicted)
+    last, every = moment if trained else decision.last_trained, timedelta(days=workspace.acceptance.retrain.every_days)
     version, due = champion.version if champion else None, last + every if champion and last else None
-    report = RunReport(moment, ingested, decision, trained, promoted, picture, predicted, version, due, health)
+    report = RunReport(moment, ingested, decision, trained, promoted, plot_file, predicted, version, due, health)
     _record(workspace, report)
-    workspace.lake.tidy(others=[REQUESTS])
+    workspace.lake.maintain(others=[REQUESTS])
     return report
 
 
-def bring_in(workspace: Workspace, until: datetime) -> IngestReport:
-    """Collect what arrived since the last time, and ingest what is in the inbox."""
+def collect_and_ingest(workspace: Workspace, until: datetime) -> IngestReport:
+    """Collect new batches, and ingest the inbox."""
     inbox, lake = workspace.path(workspace.settings.inbox), workspace.lake
     columns = {"until": DTYPES[datetime]}
     since = lake.read(COLLECTIONS, columns).select(pl.col("until").max()).collect().item()
@@ -157,36 +161,36 @@ def bring_in(workspace: Workspace, until: datetime) -> IngestReport:
 
 
 def _retrain(
-    workspace: Workspace, moment: datetime, decision: Decision, *, dirty: bool, plot: bool, smoke_test: bool
+    workspace: Workspace, moment: datetime, decision: RetrainingDecision, *, dirty: bool, plot: bool, smoke_test: bool
 ) -> tuple[TrainingResult | None, PromotionResult | None, str | None]:
-    """Train a challenger where one is due, or take up the one that a killed run left, and promote it if it passes."""
-    if not (decision.due or decision.left):
+    """Train a challenger if one is due, or resume with that of a killed run, and promote it if it passes the gate."""
+    if not (decision.due or decision.unfinished_run):
         return None, None, None
     workspace.registry.close_left_runs()
     trained = train(workspace, as_of=moment) if decision.due else None
-    candidate = trained.candidate if trained else workspace.candidates.read(str(decision.left))
+    candidate = trained.candidate if trained else workspace.candidates.read(str(decision.unfinished_run))
     version = register(workspace, candidate.run_id)
-    picture = _draw(workspace, candidate, version) if plot else None
+    plot_file = _draw(workspace, candidate, version) if plot else None
     rows = trained.training_set if trained else None
     promoted = promote_candidate(
         workspace, candidate, version, now=moment, training_set=rows, dirty=dirty, smoke_test=smoke_test
     )
-    log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is refused")
-    return trained, promoted, picture
+    log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is rejected")
+    return trained, promoted, plot_file
 
 
 def _draw(workspace: Workspace, candidate: Candidate, version: Version) -> str:
-    """Draw a challenger on one page; return the picture's path, from the project's folder."""
+    """Plot the overview of a challenger; return the path relative to the project's folder."""
     problem, rows = workspace.problem, candidate.holdout
     importance = permutation_importance(problem, candidate.predictor(problem), rows, candidate.classes)
-    answers = {name: candidate.answers(problem, name) for name in ("model", "linear")}
-    figure = plots.overview(importance, answers, workspace.acceptance.decision)
-    figure.suptitle(f"version {version.number} on the {len(rows)} rows of the newest window")
+    predictions = {name: candidate.holdout_predictions(problem, name) for name in ("model", "linear")}
+    figure = plots.overview(importance, predictions, workspace.acceptance.decision)
+    figure.suptitle(f"version {version.number} on {len(rows)} rows of the newest window")
     return write_report(workspace, version.run_id, f"version-{version.number}.png", plots.png(figure))
 
 
 def _record(workspace: Workspace, report: RunReport) -> None:
-    """Keep what was decided and why."""
+    """Append the decision and its reasons to the table `decisions`."""
     verdict = report.promoted.verdict if report.promoted else None
     row = {
         "at": report.as_of,
@@ -197,6 +201,6 @@ def _record(workspace: Workspace, report: RunReport) -> None:
         "verdict": str(verdict) if verdict else None,
         "champion": report.champion,
         "predicted": report.predicted,
-        "alarms": "; ".join(str(finding) for finding in report.health.urgent) if report.health else "",
+        "alerts": "; ".join(str(alert) for alert in report.health.critical) if report.health else "",
     }
-    decisions.keep(workspace.lake, row)
+    decisions.append(workspace.lake, row)

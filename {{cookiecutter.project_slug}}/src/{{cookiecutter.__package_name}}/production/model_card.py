@@ -1,6 +1,6 @@
-"""Model card and data sheet: pages of docs/ that people write, in which a release fills in the figures.
+"""Model card and data sheet: templates in docs/, which each release fills in.
 
-The filled pages are in the folder of reports and beside the release's run; docs/ itself is never written.
+The filled pages are in the reports folder and logged with the run of the release; docs/ is never changed.
 """
 
 import json
@@ -13,8 +13,15 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, BATCH, KNOWN, TARGET, Personal, Task
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    AVAILABLE_AT,
+    BATCH,
+    PREDICTED_AT,
+    TARGET,
+    Personal,
+    Task,
+)
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.models.evaluation import by_slice
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.releases import Release
@@ -29,10 +36,10 @@ MARK = re.compile(r"^<!-- filled in: (\w+) -->$", re.MULTILINE)
 
 
 def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[str]:
-    """Fill in the pages for a release; one that is not there is not filled in.
+    """Fill in the existing pages for a release.
 
     Returns:
-        The filled pages, from the project's folder.
+        The paths of the pages, relative to the project's folder.
     """
     pages = [page for page in (workspace.root / "docs" / name for name in PAGES) if page.is_file()]
     parts = _parts(workspace, release, candidate) if pages else {}
@@ -40,7 +47,7 @@ def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[s
 
 
 def write_report(workspace: Workspace, run_id: str, name: str, content: bytes) -> str:
-    """Write a file into the folder of reports and beside a run; return its path, from the project's folder."""
+    """Write a file to the reports folder and log it with a run; return its path relative to the project's folder."""
     path = workspace.settings.reports / name
     workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
     workspace.path(path).write_bytes(content)
@@ -52,12 +59,14 @@ def write_report(workspace: Workspace, run_id: str, name: str, content: bytes) -
 def _filled(page: Path, parts: Mapping[str, str]) -> str:
     text = page.read_text(encoding="utf-8")
     if unknown := [mark for mark in MARK.findall(text) if mark not in parts]:
-        log.warning("cards     docs/%s asks for %s; there is %s", page.name, ", ".join(unknown), ", ".join(parts))
+        log.warning(
+            "cards     docs/%s: unknown placeholders %s; known are %s", page.name, ", ".join(unknown), ", ".join(parts)
+        )
     return MARK.sub(lambda mark: parts.get(mark[1], mark[0]), text)
 
 
 def _parts(workspace: Workspace, release: Release, candidate: Candidate) -> dict[str, str]:
-    """What a page can ask for, by name."""
+    """The content of each placeholder."""
     tables = [name for name in workspace.problem.schemas if name in release.tables]
     parameters = {name: str(value) for name, value in release.parameters.items()}
     return {
@@ -74,13 +83,13 @@ def _parts(workspace: Workspace, release: Release, candidate: Candidate) -> dict
 
 def _details(workspace: Workspace, release: Release, candidate: Candidate) -> str:
     target = f"`{workspace.problem.target.name}` of `{workspace.problem.labels.name}` ({release.task})"
-    changed = " and changes that are in no commit" if candidate.dirty else ""
+    changed = " with uncommitted changes" if candidate.dirty else ""
     facts = {
         "predicts": target,
         "version": f"{release.version}, {release.reason} {release.released:%Y-%m-%d %H:%M} UTC",
-        "has seen": f"labels that were known by {release.trained_until:%Y-%m-%d %H:%M} UTC",
-        "decides": "" if release.threshold is None else f"from a probability of {release.threshold:.4f}",
-        "made of": f"commit {candidate.commit or 'unknown'}{changed}, lock {candidate.lock[:12] or 'unknown'}",
+        "trained on": f"labels available by {release.trained_until:%Y-%m-%d %H:%M} UTC",
+        "threshold": "" if release.threshold is None else f"{release.threshold:.4f}",
+        "code": f"commit {candidate.commit or 'unknown'}{changed}, lock {candidate.lock[:12] or 'unknown'}",
         "run": release.run_id,
     }
     return _table(("", ""), ((name, fact) for name, fact in facts.items() if fact))
@@ -93,11 +102,21 @@ def _quality(metrics: Mapping[str, float]) -> str:
 
 
 def _slices(workspace: Workspace, candidate: Candidate) -> str:
-    ask, rows = workspace.acceptance, candidate.holdout
-    columns = [name for name in dict.fromkeys((*ask.slices.columns, *ask.groups.columns)) if name in rows.columns]
-    found = by_slice(candidate.answers(workspace.problem), rows, columns, ask.decision, at_least=ask.slices.rows)
+    acceptance, rows = workspace.acceptance, candidate.holdout
+    columns = [
+        name
+        for name in dict.fromkeys((*acceptance.slices.columns, *acceptance.fairness.columns))
+        if name in rows.columns
+    ]
+    found = by_slice(
+        candidate.holdout_predictions(workspace.problem),
+        rows,
+        columns,
+        acceptance.decision,
+        at_least=acceptance.slices.min_rows,
+    )
     if not found:
-        return "No slices are named in `config/acceptance.toml`, or none has enough rows."
+        return "`config/acceptance.toml` names no slices, or no slice has enough rows."
     names = sorted({name for part in found for name in part.metrics})
     lines = ((f"{part.column} {part.value}", part.rows, *map(part.metrics.get, names)) for part in found)
     return _table(("slice", "rows", *names), lines)
@@ -105,15 +124,15 @@ def _slices(workspace: Workspace, candidate: Candidate) -> str:
 
 def _evidence(candidate: Candidate) -> str:
     metrics = candidate.metrics
-    first, last = candidate.holdout.select(first=pl.col(AT).min(), last=pl.col(AT).max()).row(0)
+    first, last = candidate.holdout.select(first=pl.col(PREDICTED_AT).min(), last=pl.col(PREDICTED_AT).max()).row(0)
     return (
-        f"{metrics['window_rows']:.0f} rows that were predicted from {first:%Y-%m-%d} to {last:%Y-%m-%d}; the "
-        f"{metrics['rows']:.0f} rows of training came before. Once it had passed, the model was fitted on all of them."
+        f"{metrics['window_rows']:.0f} rows predicted from {first:%Y-%m-%d} to {last:%Y-%m-%d}; the "
+        f"{metrics['rows']:.0f} training rows are older. The model was then refitted on all rows."
     )
 
 
 def _counts(workspace: Workspace, table: str, version: int) -> tuple[object, ...]:
-    """Counts alone: no value of a row but the first and last time; none where the version is gone."""
+    """Counts of a table version; of values only the first and last time."""
     schema = workspace.problem.schemas[table]
     time = pl.col(schema.time) if schema.time else pl.lit(None, dtype=pl.Datetime)
     counts = pl.len().alias("rows"), pl.col(BATCH).n_unique()
@@ -122,17 +141,17 @@ def _counts(workspace: Workspace, table: str, version: int) -> tuple[object, ...
         rows = workspace.lake.scan(schema, version=version)
         counted = rows.select(*counts, *edges).collect().row(0)
         missing = rows.select(pl.col(schema.names).is_null().mean()).collect().row(0, named=True)
-    except (BadInput, PolarsError, OSError):
-        return (f"`{table}`", version, "can't be read any more", *[""] * (len(COUNTS) - 3))
+    except (InputError, PolarsError, OSError):
+        return (f"`{table}`", version, "is no longer readable", *[""] * (len(COUNTS) - 3))
     worst = max(missing, key=lambda name: missing[name] or 0)
     most_missing = f"`{worst}`, {missing[worst]:.1%}" if missing[worst] else ""
-    personal = ", ".join(f"`{name}`" for name in schema.having(Personal))
+    personal = ", ".join(f"`{name}`" for name in schema.columns_with_role(Personal))
     return (f"`{table}`", version, *counted, most_missing, personal)
 
 
 def _labels(workspace: Workspace, rows: pl.DataFrame) -> str:
-    """How the target is spread and when it becomes known, on the newest window."""
-    hours = (rows[KNOWN] - rows[AT]).dt.total_seconds().to_numpy() / 3600
+    """The distribution and the delay of labels on the newest window."""
+    hours = (rows[AVAILABLE_AT] - rows[PREDICTED_AT]).dt.total_seconds().to_numpy() / 3600
     came = f"A label is known {np.median(hours):.1f} hours after the prediction (median), at most {hours.max():.1f}."
     if workspace.problem.task is Task.REGRESSION:
         values = rows[TARGET].to_numpy()

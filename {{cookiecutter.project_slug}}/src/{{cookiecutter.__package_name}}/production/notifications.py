@@ -1,4 +1,4 @@
-"""Notifications: whoever is registered hears of what a person must act on."""
+"""Notifications of events on which a person must act."""
 
 import json
 import logging
@@ -6,17 +6,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from urllib.request import Request, urlopen
 
-from {{cookiecutter.__package_name}}.core.errors import first_line
+from {{cookiecutter.__package_name}}.core.errors import summarize
 from {{cookiecutter.__package_name}}.core.parts import PACKAGE, Event
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-SECONDS = 10  # that the webhook may take
+SECONDS = 10  # timeout of the webhook
 
 
 def notify(workspace: Workspace, subject: str, detail: str) -> None:
-    """Call the extensions and post to the webhook of the settings; what fails is logged, and stops nothing."""
+    """Call the extensions and post to the webhook of the settings; errors are logged."""
     event = Event(PACKAGE.replace("_", "-"), subject, detail, datetime.now(UTC))
     targets = [part.notify for part in workspace.parts if part.notify]
     if address := workspace.settings.webhook:
@@ -25,7 +25,7 @@ def notify(workspace: Workspace, subject: str, detail: str) -> None:
         try:
             target(event)
         except Exception as error:  # noqa: BLE001 - the user's code and the network can fail in any way
-            log.warning("notify    a notification could not be sent: %s", first_line(error))
+            log.warning("notify    a notification could not be sent: %s", summarize(error))
 
 
 def _post(address: str, event: Event) -> None:

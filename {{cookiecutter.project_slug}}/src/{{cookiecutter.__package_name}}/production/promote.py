@@ -1,4 +1,4 @@
-"""The only door to the champion: a challenger that passes the gate is refitted on everything, checked, and released."""
+"""Promotion: a challenger that passes the gate is refitted on all rows, tested and released."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import Task
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs, predicted
@@ -17,7 +17,7 @@ from {{cookiecutter.__package_name}}.core.parts import Check
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.provenance import code_hash
 from {{cookiecutter.__package_name}}.core.store.registry import CHAMPION, Version
-from {{cookiecutter.__package_name}}.core.store.releases import MODEL, Golden, Release
+from {{cookiecutter.__package_name}}.core.store.releases import MODEL_FILE, GoldenRequests, Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production import model_card
 from {{cookiecutter.__package_name}}.production.gate import Verdict, challenger, evaluate, record
@@ -30,12 +30,12 @@ GOLDEN = 20
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """What came of a promotion.
+    """The result of a promotion.
 
     Attributes:
-        verdict: Of the gate, and of the smoke test where it was run.
-        release: The number of the release; none where the challenger was refused.
-        rows: On which it was refitted.
+        verdict: The verdict of the gate and the smoke test.
+        release: The number of the release, or None if the challenger was rejected.
+        rows: The number of rows of the refit.
     """
 
     verdict: Verdict
@@ -44,11 +44,11 @@ class PromotionResult:
 
     @property
     def ok(self) -> bool:
-        """Whether it serves now."""
+        """Whether it was released."""
         return self.release is not None
 
     def __str__(self) -> str:
-        """The verdict and what followed, for people."""
+        """The result as text."""
         if self.release is None:
             return str(self.verdict)
         return f"{self.verdict}\nversion {self.verdict.version} is champion, refitted on {self.rows} rows"
@@ -57,11 +57,11 @@ class PromotionResult:
 def promote(
     workspace: Workspace, *, version: int | None = None, now: datetime | None = None, dirty: bool = False
 ) -> PromotionResult:
-    """Judge a challenger, the given version or what the alias names, and release it where it passes.
+    """Evaluate a challenger, and release it if it passes.
 
     Raises:
-        BadInput: There is no challenger, or no such version.
-        Refused: As `promote_candidate`.
+        InputError: There is no challenger, or no such version.
+        Rejected: As `promote_candidate`.
     """
     found = challenger(workspace, version)
     candidate = workspace.candidates.read(found.run_id)
@@ -78,20 +78,20 @@ def promote_candidate(
     dirty: bool = False,
     smoke_test: bool = True,
 ) -> PromotionResult:
-    """Judge a challenger, refit, test and release it.
+    """Evaluate, refit, test and release a challenger.
 
     Args:
         workspace: The workspace.
-        candidate: What its training left.
-        version: In the registry.
-        now: The time it is.
-        training_set: All rows that it could know, where they are at hand; else they are built again.
-        dirty: Whether it may be released from files that differ from the last commit.
-        smoke_test: Whether it is tested in a server process first.
+        candidate: The record of the challenger.
+        version: Its version in the registry.
+        now: The current time.
+        training_set: Its training set. Default: built from the recorded table versions.
+        dirty: Whether to allow a release from files that differ from the last commit.
+        smoke_test: Whether to run the smoke test.
 
     Raises:
-        Refused: It was trained from files that differ from the last commit, the code is no longer the challenger's,
-            the refitted model fails its own checks, or another promotion was faster.
+        Rejected: It was trained from uncommitted files, the code has changed, the refitted model fails its checks, or
+            another promotion won.
     """
     verdict = evaluate(workspace, candidate, version.number)
     if not verdict.ok:
@@ -99,19 +99,19 @@ def promote_candidate(
         return PromotionResult(verdict, None)
     if candidate.dirty and not dirty:
         msg = f"version {version.number} was trained from files that differ from the last commit"
-        raise Refused(f"{msg}: commit them and train again, or release it with --dirty")
+        raise Rejected(f"{msg}: commit them and train again, or release it with --dirty")
     if candidate.code != code_hash(workspace.root):
-        raise Refused(f"the code has changed since version {version.number} was trained: train again")
+        raise Rejected(f"the code has changed since version {version.number} was trained: train again")
     if training_set is None:
         as_of, tables = candidate.as_of, candidate.tables
         training_set = datasets.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
-    rows = datasets.within(training_set, candidate.training_window_days)
+    rows = datasets.last_days(training_set, candidate.training_window_days)
     release = _refit(workspace, candidate, version, rows, now=now)
     release.check()
     checks = _release_checks(workspace, release) if smoke_test else ()
     verdict = replace(verdict, checks=verdict.checks + checks)
-    refused = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
-    record(workspace, version, verdict, smoke_test=refused)
+    failure = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
+    record(workspace, version, verdict, smoke_test=failure)
     if not verdict.ok:
         return PromotionResult(verdict, None)
     publish(workspace, release, candidate)
@@ -124,64 +124,63 @@ def _release_checks(workspace: Workspace, release: Release) -> tuple[Check, ...]
 
 
 def publish(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
-    """Let a release serve: its row decides, and MLflow follows.
+    """Append a release to the lake, then synchronize MLflow.
 
     Raises:
-        Refused: Another release was appended meanwhile.
+        Rejected: Another release was appended concurrently.
     """
     if not workspace.releases.append(release):
-        raise Refused(f"version {release.version} is not released: another release was made meanwhile; try again")
-    follow(workspace, release, candidate)
+        raise Rejected(f"version {release.version} is not released because of a concurrent release; try again")
+    sync_registry(workspace, release, candidate)
 
 
-def follow(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
-    """Log what serves with its run, fill in the cards, and let the alias name it, last: then all is done.
+def sync_registry(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
+    """Log the released model, fill in the cards, and set the alias last.
 
-    What serves needs none of it, so that nothing is raised where MLflow is not installed or does not answer; `run` does
-    it again.
+    Serving needs none of it: if MLflow is not installed or not reachable, a warning is logged, and `run` repeats it.
     """
     try:
         with workspace.registry.reopen(release.run_id) as run:
-            run.log_artifact(MODEL, release.onnx)
+            run.log_artifact(MODEL_FILE, release.onnx)
         model_card.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
         workspace.registry.set_alias(CHAMPION, release.version)
         newest = workspace.releases.champion()
         if newest and newest.number > release.number:  # another promotion came meanwhile, whose alias this may undo
-            follow(workspace, newest)
-    except (BadInput, ModuleNotFoundError, OSError) as error:
-        log.warning("promote   version %d serves; MLflow follows with the next run: %s", release.version, error)
+            sync_registry(workspace, newest)
+    except (InputError, ModuleNotFoundError, OSError) as error:
+        log.warning("promote   version %d serves; MLflow will be updated by the next run: %s", release.version, error)
 
 
-def repair(workspace: Workspace) -> None:
-    """Let MLflow follow the newest release, where a promotion or rollback was cut."""
+def repair_registry(workspace: Workspace) -> None:
+    """Synchronize MLflow with the newest release after an interrupted promotion or rollback."""
     champion = workspace.releases.champion()
     if champion and workspace.registry.version_by_alias(CHAMPION) != Version(champion.version, champion.run_id):
-        follow(workspace, champion)
+        sync_registry(workspace, champion)
 
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """Which version serves again."""
+    """The result of a rollback."""
 
     version: int
     release: int
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line of text."""
         return f"version {self.version} is champion again"
 
 
 def rollback(workspace: Workspace, *, now: datetime | None = None) -> RollbackResult:
-    """Let the version before the champion serve again, byte for byte.
+    """Release the version before the champion again, byte for byte.
 
     Raises:
-        Refused: There is none.
+        Rejected: There is no previous version.
     """
     releases = workspace.releases.newest(1000)
     promoted = [r.number for r in releases if r.version == releases[0].version and r.reason == "promoted"]
     before = [r for r in releases if promoted and r.number < promoted[0]]
     if not before:
-        raise Refused("there is no version before the champion's to go back to")
+        raise Rejected("there is no previous version to roll back to")
     update = {"number": releases[0].number + 1, "released": workspace.now(now), "reason": "rolled back"}
     back = before[0].model_copy(update=update)
     back.check()
@@ -193,7 +192,7 @@ def _refit(
     workspace: Workspace, candidate: Candidate, version: Version, rows: pl.DataFrame, *, now: datetime
 ) -> Release:
     problem = workspace.problem
-    parameters = problem.recipe().parameters.model_validate(candidate.parameters)
+    parameters = problem.model_spec().parameters.model_validate(candidate.parameters)
     log.info("promote   refit on %d rows", len(rows))
     fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
     golden = rows.tail(GOLDEN)
@@ -220,23 +219,23 @@ def _refit(
 
 
 def _reference(rows: pl.DataFrame, features: dict[str, bool]) -> dict[str, object]:
-    """A typical value of each feature: the most frequent text, the median number."""
+    """The reference value of each feature: the mode of text, the median of numbers."""
     return {
         name: rows[name].drop_nulls().mode().sort().first() if text else rows[name].median()
         for name, text in features.items()
     }
 
 
-def _golden(workspace: Workspace, rows: pl.DataFrame, answers: Floats, as_of: datetime) -> Golden:
-    """Rows as requests, with their features and what the pipeline itself, not its export, answers.
+def _golden(workspace: Workspace, rows: pl.DataFrame, predictions: Floats, as_of: datetime) -> GoldenRequests:
+    """Rows as golden requests, with their features and the predictions of the pipeline.
 
     Raises:
-        Refused: A request's features are not those of training.
+        Rejected: The features of a request differ from those of training.
     """
     requests = rows.select(name for name in workspace.problem.schema.request.names if name in rows.columns)
     features = rows.select(workspace.problem.features)
     online = features_for(workspace, requests, now=as_of)
     if skewed := [name for name in features.columns if not online[name].equals(features[name], null_equal=True)]:
-        raise Refused(f"training-serving skew: {', '.join(skewed)} of a request differ from those of training")
-    asked, built = (json.loads(frame.write_json()) for frame in (requests, features))
-    return Golden(requests=asked, features=built, answers=answers.tolist())
+        raise Rejected(f"training-serving skew: {', '.join(skewed)} of a request differ from those of training")
+    requested, built = (json.loads(frame.write_json()) for frame in (requests, features))
+    return GoldenRequests(requests=requested, features=built, predictions=predictions.tolist())

@@ -1,81 +1,84 @@
-"""Whether a challenger is due: labelled performance decides, with memory, and age at the latest."""
+"""The retraining policy: a challenger is due if live quality breaches its limits, or by age."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.errors import masked
+from {{cookiecutter.__package_name}}.core.errors import redact_passwords
 from {{cookiecutter.__package_name}}.core.store.candidates import CandidateRecord
 from {{cookiecutter.__package_name}}.core.store.provenance import changed_files, code_hash
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.monitor import Health, has_broken
+from {{cookiecutter.__package_name}}.production.monitor import Health, limits_breached
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Whether a challenger is due, and why.
+class RetrainingDecision:
+    """Whether a challenger is due, with the reason.
 
     Attributes:
-        due: Whether one is trained now.
-        reason: Why, or why not.
-        last: As of when the last one was trained; none before the first.
-        left: The run of one that a killed command left, to be taken up in its place.
+        due: Whether to train a challenger.
+        reason: The reason.
+        last: Time of the last training, or None.
+        left: The run of a challenger that a killed command did not finish, to resume with.
         person: Whether a person must act first.
     """
 
     due: bool
     reason: str
-    last: datetime | None = None
-    left: str | None = None
-    person: bool = False
+    last_trained: datetime | None = None
+    unfinished_run: str | None = None
+    needs_attention: bool = False
 
 
-def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Decision:
+def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> RetrainingDecision:
     """Decide whether a challenger is due.
 
     Args:
         workspace: The workspace.
-        health: What the monitor found.
+        health: The result of the monitor.
         dirty: Whether files may differ from the last commit.
     """
     newest = workspace.candidates.newest()
     last = newest.as_of if newest else None
-    if newest and _left(workspace, newest, dirty=dirty):
-        reason = f"the challenger of run {newest.run_id[:8]} was trained and not judged: it is taken up"
-        return Decision(due=False, reason=reason, last=last, left=newest.run_id)
+    if newest and _is_unfinished(workspace, newest, dirty=dirty):
+        reason = f"the challenger of run {newest.run_id[:8]} was trained but not evaluated: resuming with it"
+        return RetrainingDecision(due=False, reason=reason, last_trained=last, unfinished_run=newest.run_id)
     reason, due = _due(workspace, health, last)
-    if obstacle := _obstacle(workspace, dirty=dirty) if due else None:
-        return Decision(due=False, reason=f"due, {reason}, but {obstacle}", last=last, person=True)
-    return Decision(due=due, reason=f"{'due' if due else 'not due'}, {reason}", last=last)
+    if blocker := _blocker(workspace, dirty=dirty) if due else None:
+        return RetrainingDecision(
+            due=False, reason=f"due, {reason}, but {blocker}", last_trained=last, needs_attention=True
+        )
+    return RetrainingDecision(due=due, reason=f"{'due' if due else 'not due'}, {reason}", last_trained=last)
 
 
-def _obstacle(workspace: Workspace, *, dirty: bool) -> str | None:
-    """What a person must do before a challenger is trained, if anything."""
+def _blocker(workspace: Workspace, *, dirty: bool) -> str | None:
+    """What blocks the training until a person acts, or None."""
     champion, changed = workspace.releases.champion(), [] if dirty else changed_files(workspace.root)
     if champion and not workspace.registry.versions():
-        lost = f"version {champion.version} serves, and MLflow at {masked(workspace.registry.address)} knows no version"
-        return f"{lost}: restore it, or train and promote to begin anew"
+        address = redact_passwords(workspace.registry.address)
+        lost = f"version {champion.version} serves, and MLflow at {address} has no version"
+        return f"{lost}: restore it, or train and promote to start over"
     some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
-    return f"{some} differ from the last commit: commit them, or run --dirty" if changed else None
+    return f"{some} differ from the last commit: commit them, or call run --dirty" if changed else None
 
 
 def _due(workspace: Workspace, health: Health, last: datetime | None) -> tuple[str, bool]:
-    """Why a challenger is due or not, and whether it is."""
+    """The reason, and whether a challenger is due."""
     retrain = workspace.acceptance.retrain
     if last is None:
-        return "since there is none yet", True
-    if workspace.releases.champion() is None:  # the last one was refused: new labels may mend it
-        newest = datasets.newest(workspace.problem, workspace.lake)
+        return "there is no challenger yet", True
+    if workspace.releases.champion() is None:  # the last one was rejected: retry with new labels
+        newest = datasets.newest_label(workspace.problem, workspace.lake)
         due = newest is not None and newest > last
-        return f"since nothing serves, and there are {'new' if due else 'no new'} labels", due
-    days, broken = (health.at - last) / timedelta(days=1), sum(bool(period.broken) for period in health.periods)
-    if retrain.window_days <= days < retrain.every_days and has_broken(workspace, health.periods, now=health.at):
-        return f"since live quality broke its limits in {broken} of {len(health.periods)} windows", True
-    return f"{max(days, 0):.0f} days after the last", days >= retrain.every_days
+        return f"there is no champion, and there are {'new' if due else 'no new'} labels", due
+    days, breached = (health.at - last) / timedelta(days=1), sum(bool(period.breached) for period in health.periods)
+    if retrain.window_days <= days < retrain.every_days and limits_breached(workspace, health.periods, now=health.at):
+        return f"live quality breached its limits in {breached} of {len(health.periods)} windows", True
+    return f"{max(days, 0):.0f} days after the last training", days >= retrain.every_days
 
 
-def _left(workspace: Workspace, newest: CandidateRecord, *, dirty: bool) -> bool:
-    """Whether the newest challenger is of this code, and was not judged or not released: a run was killed."""
+def _is_unfinished(workspace: Workspace, newest: CandidateRecord, *, dirty: bool) -> bool:
+    """Whether the newest challenger is of the current code, but was not evaluated or not released."""
     if newest.run_id in workspace.releases.run_ids() or newest.code != code_hash(workspace.root):
         return False
     last = workspace.candidates.last_verdict(newest.run_id)

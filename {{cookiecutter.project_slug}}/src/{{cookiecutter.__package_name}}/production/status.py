@@ -1,4 +1,4 @@
-"""Where the project stands: champion, data, and what to do next."""
+"""The status of the project: champion, data and next step."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH
-from {{cookiecutter.__package_name}}.core.errors import masked
+from {{cookiecutter.__package_name}}.core.errors import redact_passwords
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 METRICS = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
@@ -15,19 +15,19 @@ METRICS = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
 
 @dataclass(frozen=True)
 class Status:
-    """Where a project stands.
+    """The status of a project.
 
     Attributes:
-        predicts: The target and its table.
-        task: What kind of answer it asks for.
-        labels_until: When the newest label became known; none before the first.
-        batches: Appended batches of each table.
-        champion: The version that serves; none before the first promotion.
-        trained_until: It has seen the labels that were known by then.
-        metrics: Of the champion, on the window before its refit.
-        lake: Where the tables are.
-        tracking: Where runs and versions are.
-        next: What to do next.
+        predicts: The target with its table.
+        task: The task.
+        labels_until: The time at which the newest label became available, or None without labels.
+        batches: The number of batches by table.
+        champion: The version of the champion, or None.
+        trained_until: Time as of which its training labels were available.
+        metrics: The metrics of the champion on the holdout, before the refit.
+        lake: The URL of the lake.
+        tracking: The URL of the MLflow server or its folder.
+        next: The next step.
     """
 
     predicts: str
@@ -42,7 +42,7 @@ class Status:
     next: str
 
     def __str__(self) -> str:
-        """The status for people."""
+        """The status as text."""
         until = f"{self.labels_until:%Y-%m-%d %H:%M} UTC" if self.labels_until else "no labels yet"
         champion = "none"
         if self.champion is not None:
@@ -61,7 +61,7 @@ class Status:
 
 
 def status(workspace: Workspace) -> Status:
-    """Where the project stands."""
+    """The status of the project."""
     problem, lake, champion = workspace.problem, workspace.lake, workspace.releases.champion()
     batches = pl.col(BATCH).n_unique()
     figures = champion.metrics if champion else {}
@@ -69,12 +69,12 @@ def status(workspace: Workspace) -> Status:
     return Status(
         predicts=f"{problem.labels.name}.{problem.target.name}",
         task=problem.task,
-        labels_until=datasets.newest(problem, lake),
+        labels_until=datasets.newest_label(problem, lake),
         batches={name: lake.scan(schema).select(batches).collect().item() for name, schema in problem.schemas.items()},
         champion=champion.version if champion else None,
         trained_until=champion.trained_until if champion else None,
         metrics={name: figures[name] for name in METRICS if name in figures},
         lake=workspace.settings.lake,
-        tracking=masked(workspace.settings.tracking),
-        next=f"run again when batches have arrived; {asks}" if champion else "run",
+        tracking=redact_passwords(workspace.settings.tracking),
+        next=f"run when new batches have arrived; {asks}" if champion else "run",
     )

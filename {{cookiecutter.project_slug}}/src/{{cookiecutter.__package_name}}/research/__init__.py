@@ -1,1 +1,1 @@
-"""What is explored: it may import `shared`, never `production`."""
+"""The research part: experiments, reports, tuning, labels and reproduction of runs."""

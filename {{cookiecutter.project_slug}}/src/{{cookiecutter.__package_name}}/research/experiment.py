@@ -1,6 +1,6 @@
-"""What experiments have in common: rows and their split, `--fast`, progress, and the tracked run with what it found.
+"""Experiments: rows and their split, `--fast`, progress, and the tracked run.
 
-A script says `start(PROBLEM, "what it is")`, tells its story in cells, and ends with `log`.
+A script begins with `start(PROBLEM, "name")` and ends with `experiment.log(...)`.
 """
 
 import sys
@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.core import datasets, plots
-from {{cookiecutter.__package_name}}.core.contracts.schema import KNOWN
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
-from {{cookiecutter.__package_name}}.core.models.evaluation import Answers, Floats, gain
+from {{cookiecutter.__package_name}}.core.models.evaluation import Floats, Predictions, compare_losses
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_project
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Effect:
-    """By how much something lowers the mean loss, and the bounds of that; each is exceeded as seldom as the gate asks.
+class LossReduction:
+    """The reduction of the mean loss with one-sided bounds at the confidence of the gate.
 
     Attributes:
-        mean: Over the rows.
-        lower: At least so much.
-        upper: At most so much.
-        rows: How many they are.
+        mean: The mean over the rows.
+        lower: The lower bound.
+        upper: The upper bound.
+        rows: The number of rows.
     """
 
     mean: float
@@ -53,13 +53,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment at work.
+    """A running experiment.
 
     Attributes:
-        kind: What it is called among the tracked runs.
-        workspace: The project's.
-        as_of: What was known by then is used.
-        fast: Whether some rows and few repetitions are enough, to see that every line runs.
+        kind: The kind of its tracked run.
+        workspace: The workspace.
+        as_of: Time as of which data are used.
+        fast: Whether to use few rows and repetitions, to check that the script runs.
     """
 
     kind: str
@@ -69,60 +69,63 @@ class Experiment:
 
     @property
     def problem(self) -> Problem:
-        """What is predicted."""
+        """The problem."""
         return self.workspace.problem
 
     def rows(self, problem: Problem | None = None) -> pl.DataFrame:
-        """The labelled rows with their features; with `--fast` some of them, evenly from all of the time.
+        """The labelled rows with their features; with `--fast` an even sample of them.
 
         Args:
-            problem: The problem with other features; without it, the project's own.
+            problem: A problem with other features. Default: that of the project.
 
         Raises:
-            Refused: One of its other features knows the future, as `train` would find.
+            Rejected: One of its features leaks.
         """
-        lake, asked = self.workspace.lake, problem or self.problem
-        rows = datasets.training_set(asked, lake, as_of=self.as_of)
+        lake, requested = self.workspace.lake, problem or self.problem
+        rows = datasets.training_set(requested, lake, as_of=self.as_of)
         if problem:
-            datasets.require_no_leak(problem, rows, datasets.known(problem, lake, as_of=self.as_of))
+            datasets.validate_no_leakage(problem, rows, datasets.history_as_of(problem, lake, as_of=self.as_of))
         return rows.gather_every(-(-len(rows) // FAST_ROWS)) if self.fast else rows
 
     def split(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The rows before the newest labelled window, and the window, as the gate sees them."""
+        """The training rows and the holdout, split as by the gate."""
         return next(self.windows(rows, 1))
 
-    def windows(self, rows: pl.DataFrame, most: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        """The newest windows, the newest first, each with the rows before it; one, where rows have no time.
+    def windows(self, rows: pl.DataFrame, count: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """The newest windows as holdouts with their training rows, newest first; a single one if rows have no time.
 
         Raises:
-            Refused: There are too few rows for one.
+            Rejected: There are too few rows.
         """
-        asked, need = self.workspace.acceptance.window, 2 if self.fast else self.workspace.acceptance.window.rows
-        for number in range(most if self.problem.schema.event_time else 1):
-            as_of = self.as_of - number * timedelta(days=asked.days)
-            known = rows.filter(pl.col(KNOWN) <= as_of)
-            before, held = datasets.split(self.problem, known, asked, as_of=as_of)
-            if min(len(before), len(held)) >= need:
-                yield before, held
+        requested, need = (
+            self.workspace.acceptance.window,
+            2 if self.fast else self.workspace.acceptance.window.min_rows,
+        )
+        for number in range(count if self.problem.schema.event_time else 1):
+            as_of = self.as_of - number * timedelta(days=requested.days)
+            known = rows.filter(pl.col(AVAILABLE_AT) <= as_of)
+            train, holdout = datasets.split(self.problem, known, requested, as_of=as_of)
+            if min(len(train), len(holdout)) >= need:
+                yield train, holdout
             elif number == 0:
-                raise datasets.too_few(self.problem, before, held, need)
+                raise datasets.too_few_rows(self.problem, train, holdout, need)
 
-    def answers(self, problem: Problem, before: pl.DataFrame, held: pl.DataFrame) -> Answers:
-        """What a problem's model, fitted on some rows as it is in training, says of others."""
-        prediction = training.fitted_predictions(problem, self.workspace.parameters, before, held)
-        return evaluation.answers(problem, held, prediction, evaluation.classes_of(problem, before))
+    def holdout_predictions(self, problem: Problem, train: pl.DataFrame, holdout: pl.DataFrame) -> Predictions:
+        """The predictions for the holdout of the problem's model fitted on the training rows."""
+        prediction = training.fitted_predictions(problem, self.workspace.parameters, train, holdout)
+        return evaluation.labelled_predictions(problem, holdout, prediction, evaluation.classes_of(problem, train))
 
-    def effect(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> Effect:
-        """By how much our losses on rows are lower than theirs."""
-        days, confidence = evaluation.days(self.problem, rows), self.workspace.acceptance.confidence
+    def loss_reduction(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> LossReduction:
+        """By how much our losses are lower than theirs."""
+        days, confidence = evaluation.clusters(self.problem, rows), self.workspace.acceptance.confidence
         low, high = (
-            gain(*pair, days, confidence=confidence, rng=np.random.default_rng(0))
+            compare_losses(*pair, days, confidence=confidence, rng=np.random.default_rng(0))
             for pair in ((ours, theirs), (theirs, ours))
         )
-        return Effect(low.mean, low.lower, -high.lower, low.rows)
+        return LossReduction(low.mean, low.lower, -high.lower, low.rows)
 
-    def each(self, items: Iterable[T]) -> Iterator[T]:
-        """One after the other, with a line of progress."""
+    def progress(self, items: Iterable[T]) -> Iterator[T]:
+        """Iterate with a progress bar."""
         with click.progressbar(list(items), label=self.kind, file=sys.stderr) as bar:
             yield from bar
 
@@ -135,20 +138,22 @@ class Experiment:
         figure: Figure | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Log the results as a tracked run, with table and figure beside it and among the reports, and print them.
+        """Log the results as a tracked run with table and figure, write these to the reports folder, and print them.
 
         Args:
-            finding: In a sentence.
-            metrics: What `reproduce` compares: nothing that the computer's speed decides.
-            table: The result, short enough to be printed.
+            finding: The result in a sentence.
+            metrics: The metrics that `reproduce` compares, independent of the machine's speed.
+            table: The result as a short table.
             figure: The plot, if there is one.
-            tags: What else is to be known of the run.
+            tags: Further tags of the run.
 
         Returns:
-            The run's id.
+            The id of the run.
         """
         workspace, name = self.workspace, self.kind.replace(" ", "-") + ("-fast" if self.fast else "")
-        recorded = provenance(workspace.root, tables=datasets.versions(self.problem, workspace.lake), as_of=self.as_of)
+        recorded = provenance(
+            workspace.root, tables=datasets.table_versions(self.problem, workspace.lake), as_of=self.as_of
+        )
         recorded |= {"finding": finding, "fast": str(self.fast).lower()} | dict(tags or {})
         files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": plots.png(figure)} if figure else {})
         folder = workspace.path(workspace.settings.reports)
@@ -164,10 +169,10 @@ class Experiment:
 
 
 def start(problem: Problem, kind: str) -> Experiment:
-    """Open the project for an experiment, with its `.env`; scripts take `--fast`, cells do not."""
+    """Start an experiment in the project; scripts take the option `--fast`, cells don't."""
     script = Path(sys.argv[0]).resolve().is_relative_to(Path(__file__).parent)
     parser = ArgumentParser(prog=Path(sys.argv[0]).name, description=f"Experiment: {kind}; a tracked run.")
-    parser.add_argument("--fast", action="store_true", help="some rows, few repetitions: does every line run?")
+    parser.add_argument("--fast", action="store_true", help="use few rows and repetitions")
     fast: bool = parser.parse_args(sys.argv[1:] if script else []).fast
     if script:
         sys.excepthook = report_error
@@ -176,16 +181,16 @@ def start(problem: Problem, kind: str) -> Experiment:
 
 
 def report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error that a person can correct in one line, and exit like a command; of others, the traceback."""
-    if not isinstance(error, BadInput | Refused):
+    """Print an expected error in one line and exit like a command; print the traceback of others."""
+    if not isinstance(error, InputError | Rejected):
         sys.__excepthook__(kind, error, trace)
         return
     print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-    raise SystemExit(2 if isinstance(error, BadInput) else 1)
+    raise SystemExit(2 if isinstance(error, InputError) else 1)
 
 
-def plot_effects(effects: Mapping[str, Effect], *, title: str, label: str) -> tuple[Figure, Axes]:
-    """Each effect with its bounds, the first on top: blue where it is surely above 0, red where surely below."""
+def plot_loss_reductions(effects: Mapping[str, LossReduction], *, title: str, label: str) -> tuple[Figure, Axes]:
+    """Plot loss reductions with their bounds: blue if significantly positive, red if negative."""
     figure = plots.figure(8, 1.5 + 0.3 * len(effects))
     axes = figure.subplots()
     for place, effect in enumerate(effects.values()):
@@ -199,14 +204,14 @@ def plot_effects(effects: Mapping[str, Effect], *, title: str, label: str) -> tu
     return figure, axes
 
 
-def effect_table(effects: Mapping[str, Effect], *, name: str, label: str) -> pl.DataFrame:
+def effect_table(effects: Mapping[str, LossReduction], *, name: str, label: str) -> pl.DataFrame:
     """A row an effect, with its name in the first column."""
     rows = [(key, each.rows, each.mean, each.lower, each.upper) for key, each in effects.items()]
     return pl.DataFrame(rows, [name, "rows", label, "at least", "at most"], orient="row")
 
 
 def show(table: pl.DataFrame) -> None:
-    """Print a table, in characters that every console has."""
+    """Print a table in ASCII."""
     with pl.Config(
         tbl_formatting="ASCII_MARKDOWN",
         tbl_hide_column_data_types=True,

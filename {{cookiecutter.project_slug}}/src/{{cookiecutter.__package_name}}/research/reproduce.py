@@ -1,4 +1,4 @@
-"""`runs` and `reproduce`: the tracked runs, and one of them again, from its commit, lock, tables and time."""
+"""The commands `runs` and `reproduce`."""
 
 import hashlib
 import json
@@ -10,39 +10,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
 from {{cookiecutter.__package_name}}.core.store.erasures import since
 from {{cookiecutter.__package_name}}.core.store.registry import Registry, RunInfo
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
-FIGURES = ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "gain")  # of a run, for people
-ONNX = "onnx"  # the tag of the hash of a challenger's model
-SHORT = 8  # characters of an id, for people
+METRICS = ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "loss_reduction")  # shown for a run
+ONNX = "onnx"  # tag with the hash of the ONNX model
+SHORT = 8  # displayed characters of an id
 TRACKING = "mlruns"
-OTHERS = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "OPTUNA_STORAGE")  # an environment and trials that are not the run's
-PYTHON = ("uv", "run", "--locked", "python")  # of the worktree, in the environment of its lock
+EXCLUDED_VARIABLES = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "OPTUNA_STORAGE")  # not inherited by the reproduced run
+PYTHON = ("uv", "run", "--locked", "python")  # in the locked environment of the worktree
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The tracked runs, the newest first."""
+    """The tracked runs, newest first."""
 
     runs: tuple[RunInfo, ...]
 
     def __str__(self) -> str:
-        """A line a run."""
-        return "\n".join(map(_line, self.runs)) or "no runs yet: run, or an experiment, makes the first"
+        """One line per run."""
+        return "\n".join(map(_line, self.runs)) or "no runs yet: call run or an experiment"
 
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """A run beside itself, made again.
+    """The result of reproducing a run.
 
     Attributes:
-        run: Its id.
-        differs: What is not equal, with both values; empty where all is.
-        metrics: How many metrics were compared.
-        models: How many models, byte for byte.
+        run: The id of the run.
+        differs: The differences, with both values.
+        metrics: The number of compared metrics.
+        models: The number of models compared byte by byte.
     """
 
     run: str
@@ -52,14 +52,14 @@ class ReproductionResult:
 
     @property
     def ok(self) -> bool:
-        """Whether all is equal."""
+        """Whether there are no differences."""
         return not self.differs
 
     def __str__(self) -> str:
-        """One line, or one for each difference."""
+        """One line, or one per difference."""
         if self.ok:
-            return f"run {self.run[:SHORT]} again: {self.metrics} metrics and {self.models} models are equal"
-        return "\n".join([f"run {self.run[:SHORT]} again differs:", *(f"  {line}" for line in self.differs)])
+            return f"run {self.run[:SHORT]} is reproduced: {self.metrics} metrics and {self.models} models are equal"
+        return "\n".join([f"run {self.run[:SHORT]} is not reproduced:", *(f"  {line}" for line in self.differs)])
 
 
 def runs(workspace: Workspace) -> Runs:
@@ -68,7 +68,7 @@ def runs(workspace: Workspace) -> Runs:
 
 
 def _line(run: RunInfo) -> str:
-    figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in FIGURES if name in run.metrics)
+    figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in METRICS if name in run.metrics)
     kind = run.tags.get("kind", "") + (" fast" if run.tags.get("fast") == "true" else "")
     state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
     commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
@@ -76,29 +76,31 @@ def _line(run: RunInfo) -> str:
 
 
 def reproduce(workspace: Workspace, run: str | None = None) -> ReproductionResult:
-    """Do a run again, as it was: in a worktree of its commit with its lock, on its tables, as of its time.
+    """Re-run a run in a worktree of its commit with its lock file, table versions and time, and compare the results.
 
     Args:
         workspace: The workspace.
-        run: The run's id, or how it begins; without it, the newest.
+        run: The id of the run or its beginning. Default: the latest.
 
     Raises:
-        BadInput: There is no such run, or its commit, lock or tables are not to be had here.
-        Refused: It can't be equal: it was made from files that are in no commit.
+        InputError: The run doesn't exist, or its commit, lock file or table versions are not available.
+        Rejected: The run is not reproducible, since it used uncommitted files.
     """
     found = _found(workspace, run)
     command = _command(found)
     if erased := since(workspace.lake, found.started):
-        raise Refused(f"{erased} rows were erased since run {found.id[:SHORT]} was made: it can't be equal any more")
+        raise Rejected(f"{erased} rows were erased since run {found.id[:SHORT]}: it is no longer reproducible")
     _require_tables(workspace, found)
     with _worktree(workspace.root, found.tags["commit"]) as folder:
         lock = folder / "uv.lock"
         if not lock.is_file() or hashlib.sha256(lock.read_bytes()).hexdigest() != found.tags["lock"]:
-            raise BadInput(f"run {found.id[:SHORT]} had another lock than its commit has: it can't be made again here")
+            raise InputError(
+                f"run {found.id[:SHORT]} used another lock file than that of its commit: it is not reproducible"
+            )
         done = _run(*PYTHON, *command, folder=folder, environment=_environment(workspace, found, folder))
         if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["it says nothing"]
-            raise Refused(f"{' '.join(command)} fails now, where it did not then: {last[0]}")
+            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise Rejected(f"{' '.join(command)} fails now: {last[0]}")
         return _compare(found, Registry(str(folder / TRACKING), workspace.registry.model))
 
 
@@ -106,53 +108,52 @@ def _found(workspace: Workspace, run: str | None) -> RunInfo:
     tracked = workspace.registry.runs()
     matching = tracked[:1] if run is None else [found for found in tracked if found.id.startswith(run)]
     if len(matching) != 1:
-        raise BadInput(f"{len(matching) or 'no'} runs of this project begin with {run or ''!r}: see runs")
+        raise InputError(f"{len(matching) or 'no'} runs of this project begin with {run or ''!r}: see runs")
     return matching[0]
 
 
 def _command(run: RunInfo) -> list[str]:
-    """What Python was given.
+    """The command of the run.
 
     Raises:
-        BadInput: It is not known.
-        Refused: The run was made from files that are in no commit.
+        InputError: It is unknown. Rejected: The run used uncommitted files.
     """
     if not run.tags.get("commit"):
-        raise BadInput(f"run {run.id[:SHORT]} was made without Git: its code is not known")
+        raise InputError(f"run {run.id[:SHORT]} was made without Git: its code is unknown")
     if run.tags["dirty"] == "true":
-        msg = f"run {run.id[:SHORT]} was made from files that differed from commit {run.tags['commit'][:SHORT]}"
-        raise Refused(f"{msg}, and are not kept: commit before a run that is to be made again")
+        msg = f"run {run.id[:SHORT]} used files that differed from commit {run.tags['commit'][:SHORT]}"
+        raise Rejected(f"{msg}: commit before a run that must be reproducible")
     if run.tags.get("parallel") == "true":
-        msg = f"run {run.id[:SHORT]} searched with several workers, and what they try depends on their timing"
-        raise Refused(f"{msg}: only a search by tune --workers 1 can be reproduced")
+        msg = f"run {run.id[:SHORT]} used several workers, whose trials depend on timing"
+        raise Rejected(f"{msg}: only a search by tune --workers 1 can be reproduced")
     command: list[str] = json.loads(run.tags.get("command", "[]"))
     if not command:
-        raise BadInput(f"run {run.id[:SHORT]} was made cell by cell: run its script as a whole")
+        raise InputError(f"run {run.id[:SHORT]} was made cell by cell: run the whole script")
     return command
 
 
 def _require_tables(workspace: Workspace, run: RunInfo) -> None:
-    """Refuse tables whose files from then are gone."""
+    """Check that the recorded table versions are readable."""
     tables: dict[str, int] = json.loads(run.tags["tables"])
     then = replace(workspace.lake, versions=tables)
     for name, schema in workspace.problem.schemas.items():
         try:
             if tables.get(name, -1) >= 0:
                 then.read(name, schema.dtypes).select(schema.names[0]).collect()
-        except (BadInput, OSError) as error:
-            msg = f"table {name} of run {run.id[:SHORT]} can't be read in version {tables[name]} any more"
-            raise BadInput(f"{msg} (ML_KEEP_DAYS is how long it can): {error}") from error
+        except (InputError, OSError) as error:
+            msg = f"table {name} of run {run.id[:SHORT]} is no longer readable in version {tables[name]}"
+            raise InputError(f"{msg} (see the setting ML_TABLE_HISTORY_DAYS): {error}") from error
 
 
 @contextmanager
 def _worktree(root: Path, commit: str) -> Iterator[Path]:
-    """A folder with the files of a commit."""
+    """A temporary worktree of a commit."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary, root.name)
         made = _run("git", "worktree", "add", "--detach", "--quiet", str(folder), commit, folder=root)
         if made.returncode:
             reason = made.stderr.strip().splitlines()[-1]
-            raise BadInput(f"commit {commit[:SHORT]} can't be checked out: {reason}; fetch it first")
+            raise InputError(f"commit {commit[:SHORT]} can't be checked out: {reason}; fetch it first")
         try:
             yield folder
         finally:
@@ -160,25 +161,25 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
 
 
 def _environment(workspace: Workspace, run: RunInfo, folder: Path) -> dict[str, str]:
-    """The environment of the process: the run's tables and time, a registry of its own, nobody's trials."""
+    """The environment of the process: table versions and time of the run, its own registry, no shared trials."""
     tables = {name: version for name, version in json.loads(run.tags["tables"]).items() if version >= 0}
-    kept = {name: value for name, value in os.environ.items() if name not in OTHERS}
+    inherited = {name: value for name, value in os.environ.items() if name not in EXCLUDED_VARIABLES}
     lake = workspace.lake.url if "://" in workspace.lake.url else str(Path(workspace.lake.url).resolve())
     own = {"ML_LAKE": lake, "ML_TRACKING": str(folder / TRACKING), "ML_TABLES": json.dumps(tables)}
-    return kept | own | {"ML_NOW": run.tags["as_of"], "ML_REPORTS": str(folder / "reports")}
+    return inherited | own | {"ML_NOW": run.tags["as_of"], "ML_REPORTS": str(folder / "reports")}
 
 
 def _compare(run: RunInfo, registry: Registry) -> ReproductionResult:
     again = next((made for made in registry.runs() if made.tags.get("kind") == run.tags.get("kind")), None)
     if again is None:
-        raise Refused(f"the command of run {run.id[:SHORT]} leaves no run of kind {run.tags.get('kind')} now")
+        raise Rejected(f"the command of run {run.id[:SHORT]} tracked no run of kind {run.tags.get('kind')}")
     differs = [
         f"{name}: {run.metrics.get(name)} then, {again.metrics.get(name)} now"
         for name in sorted(run.metrics.keys() | again.metrics.keys())
         if run.metrics.get(name) != again.metrics.get(name)
     ]
     if run.tags.get(ONNX) != again.tags.get(ONNX):
-        differs.append("model: other bytes")
+        differs.append("model: different bytes")
     return ReproductionResult(run.id, tuple(differs), len(run.metrics), int(ONNX in run.tags))
 
 
@@ -190,4 +191,4 @@ def _run(
             command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
         )
     except OSError as error:
-        raise BadInput(f"{command[0]} can't be started: {error.strerror}") from error
+        raise InputError(f"{command[0]} can't be started: {error.strerror}") from error

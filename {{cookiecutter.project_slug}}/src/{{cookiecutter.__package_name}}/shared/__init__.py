@@ -1,24 +1,24 @@
-"""Yours: the problem of this project, put together from contract, features, model and the source of batches."""
+"""Yours: the problem, assembled from contract, features, model and collect."""
 
-from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.problem import ModelSpec, Problem
 from {{cookiecutter.__package_name}}.shared import collect, contract, extensions, features
 
 
-def recipe() -> Recipe:
-    """How the model is made; its module is imported here and not above, which keeps scikit-learn out of serving."""
+def model_spec() -> ModelSpec:
+    """The model specification. Its module is imported here, which keeps scikit-learn out of serving."""
     from {{cookiecutter.__package_name}}.shared import model  # noqa: PLC0415
 
     optional = {name: getattr(model, name, None) for name in ("export", "augment")}
-    return Recipe(model.Parameters, model.estimator, **optional)
+    return ModelSpec(model.Parameters, model.estimator, **optional)
 
 
 PROBLEM = Problem(
-    subject=contract.SUBJECT,
+    entity=contract.ENTITY,
     tables=contract.TABLES,
     features=features.FEATURES,
     lookback=features.LOOKBACK,
     build=features.build,
     collect=collect.collect,
-    recipe=recipe,
+    model_spec=model_spec,
     extensions=extensions.EXTENSIONS,
 )

@@ -1,6 +1,6 @@
-"""Yours: where new batches come from, the seam at which the project's own source plugs in.
+"""Yours: the source of new batches.
 
-The example's source is a year of rows in `data/example`, delivered as if each row arrived when it became known.
+The example delivers a year of rows from `data/example` as if each row arrived when it became available.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -8,30 +8,32 @@ from pathlib import Path
 
 import polars as pl
 
-END = datetime(2013, 12, 31, 5, tzinfo=UTC)  # midnight in New York: the last day is there to be predicted
-AHEAD = timedelta(days=1)  # a flight's schedule comes this long before it
+END = datetime(2013, 12, 31, 5, tzinfo=UTC)  # midnight in New York; the last day remains to be predicted
+SCHEDULE_LEAD = timedelta(days=1)  # schedules arrive this long before a flight
 TIME = {"flights": "scheduled", "departures": "departed", "outcomes": "known", "weather": "observed"}
-KNOWN = {table: pl.col(time) for table, time in TIME.items()} | {"flights": pl.col("scheduled") - AHEAD}
+ARRIVAL = {table: pl.col(time) for table, time in TIME.items()} | {"flights": pl.col("scheduled") - SCHEDULE_LEAD}
 
 
 def collect(root: Path, since: datetime | None, until: datetime, inbox: Path) -> list[Path]:
-    """Bring what arrived in (since, until] into the inbox: a file for each table and month.
+    """Write the rows that arrived in (since, until] to the inbox: a file per table and month.
 
     Args:
         root: The project's folder.
-        since: Until when was collected before; none at first.
-        until: Until when to collect.
-        inbox: Has a folder a table; other files in it stay as they are.
+        since: End of the previous collection; None at first.
+        until: End of this collection.
+        inbox: The inbox, with a folder per table.
     """
     source = root / "data" / "example"
     return [
-        path for table in KNOWN for path in _deliver(source / f"{table}.parquet", since, min(until, END), inbox / table)
+        path
+        for table in ARRIVAL
+        for path in _deliver(source / f"{table}.parquet", since, min(until, END), inbox / table)
     ]
 
 
 def _deliver(source: Path, since: datetime | None, until: datetime, folder: Path) -> list[Path]:
     table = source.stem
-    due = KNOWN[table] <= until if since is None else KNOWN[table].is_between(since, until, closed="right")
+    due = ARRIVAL[table] <= until if since is None else ARRIVAL[table].is_between(since, until, closed="right")
     month = pl.col(TIME[table]).dt.strftime("%Y-%m")
     arrived = pl.scan_parquet(source).filter(due).collect()
     return [

@@ -1,7 +1,7 @@
-"""Yours: the problem's tables, their columns, what each value must meet, and what the rows mean.
+"""Yours: the contract: tables, columns, limits and rules.
 
 Which flights from LaGuardia will be late? A flight is predicted two hours before its scheduled departure, from its
-schedule, the weather, and the delays of flights that had left by then.
+schedule, the weather, and the delays of earlier flights.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -11,10 +11,10 @@ import narwhals as nw
 from pydantic import Field
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    AvailableAt,
     Category,
     EventTime,
     Key,
-    Known,
     Table,
     Target,
 )
@@ -37,7 +37,7 @@ SCHEDULED = [datetime(2013, 1, 14 + day, 14 + 2 * day, 30, tzinfo=UTC) for day i
 
 
 def known_distance() -> nw.Expr:
-    """Whether a flight's distance is that of its destination; a destination not seen before may have any."""
+    """Whether the distance matches the destination; new destinations may have any."""
     pair = nw.concat_str("destination", nw.col("distance").cast(nw.String), separator=":")
     return pair.is_in([f"{code}:{miles}" for code, miles in MILES.items()]) | ~nw.col("destination").is_in(list(MILES))
 
@@ -50,11 +50,11 @@ def new_york_clock() -> nw.Expr:
 
 
 class Flight(Table):
-    """A flight as it is scheduled, known ahead: what a prediction is asked for."""
+    """A scheduled flight, which is predicted."""
 
     table: ClassVar = "flights"
-    span: ClassVar = timedelta(days=33)  # a batch is at most a month
-    volume: ClassVar = 0.535  # of the fullest week before; Thanksgiving has 0.536
+    max_span: ClassVar = timedelta(days=33)  # a batch is at most a month
+    min_volume: ClassVar = 0.535  # of the fullest week before; Thanksgiving has 0.536
     rules: ClassVar = {
         "distance belongs to destination": known_distance(),
         "local_minute is New York's": new_york_clock(),
@@ -73,35 +73,35 @@ class Flight(Table):
         int,
         Field(ge=0, lt=1440, description="its minute of that day", examples=[570, 690, 810, 930, 1050]),
     ]
-    carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, grows=True)]
+    carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, open=True)]
     number: Annotated[int, Field(gt=0, lt=10000, description="flight number")]
     destination: Annotated[
-        str, Field(description="airport", examples=["ATL", "ORD"]), Category(tuple(MILES), grows=True)
+        str, Field(description="airport", examples=["ATL", "ORD"]), Category(tuple(MILES), open=True)
     ]
     distance: Annotated[int, Field(gt=0, lt=6000, description="miles to the destination", examples=[762, 733])]
 
 
 class Departure(Table):
-    """A flight that has left; a cancelled one never does."""
+    """A departed flight; cancelled flights don't depart."""
 
     table: ClassVar = "departures"
-    span: ClassVar = timedelta(days=33)
+    max_span: ClassVar = timedelta(days=33)
 
     leg: Annotated[int, Field(gt=0, description="identifies the flight"), Key()]
-    carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, grows=True)]
-    departed: Annotated[datetime, Field(description="actual departure, UTC"), Known()]
+    carrier: Annotated[str, Field(description="airline"), Category(CARRIERS, open=True)]
+    departed: Annotated[datetime, Field(description="actual departure, UTC"), AvailableAt()]
     delay: Annotated[int, Field(gt=-120, lt=2880, description="minutes after schedule; negative is early")]
 
 
 class Outcome(Table):
-    """What became of a flight: late is 15 minutes or more at arrival, cancelled or diverted."""
+    """The outcome of a flight: late is an arrival delay of 15 minutes or more, cancelled or diverted."""
 
     table: ClassVar = "outcomes"
-    span: ClassVar = timedelta(days=33)
-    volume: ClassVar = 0.53
+    max_span: ClassVar = timedelta(days=33)
+    min_volume: ClassVar = 0.53
 
     leg: Annotated[int, Field(gt=0, description="identifies the flight"), Key()]
-    known: Annotated[datetime, Field(description="when this was known, UTC"), Known()]
+    known: Annotated[datetime, Field(description="when this was known, UTC"), AvailableAt()]
     late: Annotated[bool, Field(description="whether it was late"), Target()]
 
 
@@ -109,14 +109,14 @@ class Weather(Table):
     """The weather at LaGuardia in the hour before."""
 
     table: ClassVar = "weather"
-    span: ClassVar = timedelta(days=33)
-    volume: ClassVar = 0.8
+    max_span: ClassVar = timedelta(days=33)
+    min_volume: ClassVar = 0.8
     rules: ClassVar = {
         "dew_point is not above temperature": nw.col("dew_point") <= nw.col("temperature"),
         "wind_gust is not below wind_speed": nw.col("wind_gust") >= nw.col("wind_speed"),
     }
 
-    observed: Annotated[datetime, Field(description="end of the hour, UTC"), Key(), Known()]
+    observed: Annotated[datetime, Field(description="end of the hour, UTC"), Key(), AvailableAt()]
     temperature: Annotated[float, Field(gt=-30, lt=120, description="degrees Fahrenheit")]
     dew_point: Annotated[float, Field(gt=-50, lt=100, description="degrees Fahrenheit")]
     humidity: Annotated[float, Field(ge=0, le=100, description="relative, percent")]
@@ -127,5 +127,5 @@ class Weather(Table):
     visibility: Annotated[float, Field(ge=0, le=10, description="miles")]
 
 
-SUBJECT = Flight
+ENTITY = Flight
 TABLES = (Flight, Departure, Outcome, Weather)

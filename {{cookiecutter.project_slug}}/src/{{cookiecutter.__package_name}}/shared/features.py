@@ -1,6 +1,6 @@
-"""Yours: raw rows -> features; each function adds the features of one idea, as of the time a row is predicted.
+"""Yours: raw rows -> features, as of the time of prediction.
 
-The same `build` computes them in research, training, batch predictions and the service.
+The same `build` is used in research, training, batch prediction and the service.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ def build(rows: Frame, history: Mapping[str, Frame]) -> Frame:
     """Add the features to flights.
 
     Args:
-        rows: Flights, each with `_at`, the time at which it is predicted.
-        history: The other tables, by name, with all that is known.
+        rows: Flights with `_predicted_at`, the time of prediction.
+        history: The tables by name.
     """
     return rows.pipe(calendar).pipe(weather, history["weather"]).pipe(delays, history["departures"])
 

@@ -1,6 +1,6 @@
-"""Yours: parameters -> an estimator that has not seen data, and what it is fitted on.
+"""Yours: parameters -> an unfitted estimator, and augmentation.
 
-An estimator of scikit-learn, LightGBM or XGBoost will do: categories come as text, numbers as 32-bit floats. For other
+Use an estimator of scikit-learn, LightGBM or XGBoost: categories are text, numbers are 32-bit floats. For other
 frameworks add `export(estimator, features)`, which returns ONNX.
 """
 
@@ -20,7 +20,7 @@ from {{cookiecutter.__package_name}}.core.models.search_space import Search
 
 
 class Parameters(BaseModel):
-    """What `config/params.toml` holds: the parameters of estimator and augmentation, and where `tune` searches."""
+    """The parameters in `config/params.toml`, with the search space of `tune`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,40 +33,42 @@ class Parameters(BaseModel):
     l2_regularization: Annotated[float, Search(0.01, 100, log=True)] = Field(
         default=1.0, ge=0, description="pull of leaves towards zero"
     )
-    blank_share: float = Field(
-        default=0.0, ge=0, le=1, description="share of training rows repeated with some numbers missing; 0 is off"
+    augment_missing_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of training rows repeated with missing numbers; 0 is off"
     )
     seed: int = Field(default=0, ge=0, description="of all that is random in training")
 
 
 def estimator(parameters: Parameters, categories: list[str]) -> Pipeline:
-    """Gradient boosted trees over numbers as they are and categories by their rate of the target.
+    """Gradient boosted trees over numbers and target-encoded categories.
 
     Args:
         parameters: Of the trees.
-        categories: The features that are text. They go through an encoder, since the export to ONNX loses the trees'
-            own treatment of categories.
+        categories: The text features. They are encoded, since the export to ONNX does not support native categorical
+            features.
     """
     folds = StratifiedKFold(5, shuffle=True, random_state=parameters.seed)
     encode = make_column_transformer((TargetEncoder(cv=folds), categories), remainder="passthrough")
     trees = HistGradientBoostingClassifier(
-        **parameters.model_dump(exclude={"blank_share", "seed"}), early_stopping=False, random_state=parameters.seed
+        **parameters.model_dump(exclude={"augment_missing_share", "seed"}),
+        early_stopping=False,
+        random_state=parameters.seed,
     )
     return make_pipeline(encode, trees)
 
 
-BLANK = 0.3  # of the numbers of a repeated row
+MISSING_PROBABILITY = 0.3  # probability that a number of a repeated row is missing
 
 
 def augment(parameters: Parameters, rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Training rows, and some of them once more with numbers missing, as when a sensor fails.
+    """Training rows, some of them repeated with missing numbers, as after a sensor failure.
 
-    The framework gives it the rows that a model is fitted on, and never those on which it is judged.
+    Only rows that a model is fitted on are augmented, never the holdout.
     """
-    if not parameters.blank_share:
+    if not parameters.augment_missing_share:
         return rows
-    again = rows.filter(pl.Series(rng.random(len(rows)) < parameters.blank_share))
+    again = rows.filter(pl.Series(rng.random(len(rows)) < parameters.augment_missing_share))
     numbers = again.select(cs.numeric() - cs.starts_with("_")).columns  # the label is `_target`
-    blank = {name: pl.Series(rng.random(len(again)) < BLANK) for name in numbers}
+    blank = {name: pl.Series(rng.random(len(again)) < MISSING_PROBABILITY) for name in numbers}
     gaps = again.with_columns(pl.when(~blank[name]).then(pl.col(name)).alias(name) for name in numbers)
     return pl.concat([rows, gaps])

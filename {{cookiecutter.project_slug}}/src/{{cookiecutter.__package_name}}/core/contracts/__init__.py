@@ -1,1 +1,1 @@
-"""What tables are made of, and the validation of batches."""
+"""Schemas, validation of batches, sample data and the data dictionary."""

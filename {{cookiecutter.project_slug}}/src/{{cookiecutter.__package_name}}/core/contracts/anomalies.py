@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Schema, Target
+from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT, Schema, Target
 
-MIN_ROWS = 12  # fewer rows tell nothing of shares,
-MIN_DURATION = timedelta(hours=12)  # and a shorter batch nothing of volume
+MIN_ROWS = 12  # minimum for shares
+MIN_DURATION = timedelta(hours=12)  # minimum for the volume
 MAX_NULL_INCREASE = 0.7  # of the share of missing values, over the week that has most
 MIN_DISTINCT = 5  # values in each week before, for a constant column to be an anomaly
 MAX_CHANCE = 1e-6  # that all targets of a batch are equal, by their share in the weeks before
@@ -27,7 +27,7 @@ def batch_anomalies(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFr
     if not weeks:
         return
     n, most_rows = len(days[0]) + len(rows), max(map(len, weeks))
-    volume = schema.model.volume
+    volume = schema.model.min_volume
     times = time_range(rows, schema)
     if volume and n < volume * most_rows and times and times[1] - times[0] >= MIN_DURATION:
         yield f"{n} rows, where the weeks before have up to {most_rows} (at least {volume:.0%} of them)"
@@ -45,7 +45,7 @@ def batch_anomalies(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFr
 
 def constant_target(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
     """Warn of a target that is equal in all rows, if the weeks before make chance implausible; arguments as above."""
-    for name in schema.having(Target):
+    for name in schema.columns_with_role(Target):
         values = rows[name].drop_nulls()
         shares = [(week[name] == values[0]).mean() for week in days[1:] if min(len(week), len(values)) >= MIN_ROWS]
         most = max((share for share in shares if isinstance(share, float)), default=1.0)
@@ -61,7 +61,7 @@ def orphan_labels(labels: pl.DataFrame, entities: pl.DataFrame, table: str) -> I
         entities: The keys of their rows that are in the lake, and when each is predicted.
         table: The table of these rows.
     """
-    key = entities.drop(AT).columns
+    key = entities.drop(PREDICTED_AT).columns
     keys = labels.select(key).unique()
     if (n := len(keys.join(entities, on=key, how="anti"))) > MAX_ORPHANS * len(keys):
         yield f"{n} of {len(keys)} keys are of no row in {table}"

@@ -1,4 +1,4 @@
-"""Sample rows: made-up rows that meet a contract."""
+"""Generated rows that satisfy a contract."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    AvailableAt,
     Category,
     Column,
     EventTime,
     Key,
-    Known,
     Nulls,
     Schema,
     Table,
     Target,
     schema_of,
 )
-from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, with_violations
+from {{cookiecutter.__package_name}}.core.contracts.validation import VIOLATIONS, with_violations
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
 HOUR, SPREAD = timedelta(hours=1), timedelta(days=5)
@@ -49,7 +49,7 @@ def sample_tables(
 
     Args:
         subject: The table whose rows are predicted.
-        tables: All tables, the subject among them.
+        tables: All tables, the entity included.
         n: Rows that are drawn; those that break a rule are left out.
         seed: Of what is random.
     """
@@ -66,9 +66,9 @@ def _draw(schema: Schema, n: int, step: timedelta, rng: np.random.Generator) -> 
 
 def _valid(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """The rows that break no rule and repeat no key, of a time span that one batch may have."""
-    rows = with_violations(rows, schema).filter(pl.col(RULES).list.len() == 0).drop(RULES)
+    rows = with_violations(rows, schema).filter(pl.col(VIOLATIONS).list.len() == 0).drop(VIOLATIONS)
     rows = rows.unique(schema.key, keep="first", maintain_order=True) if schema.key else rows
-    span, time = schema.model.span, schema.time
+    span, time = schema.model.max_span, schema.time
     return rows.filter(pl.col(time) >= pl.col(time).max() - span) if span and time else rows
 
 
@@ -91,7 +91,7 @@ def _with_gaps(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def _may_have_gaps(column: Column) -> bool:
-    nulls, given = column.role(Nulls), any(column.role(role) for role in (Key, EventTime, Known, Target))
+    nulls, given = column.role(Nulls), any(column.role(role) for role in (Key, EventTime, AvailableAt, Target))
     return not given and (nulls is None or nulls.at_most * GAP >= 1)
 
 
@@ -112,7 +112,7 @@ def _values(column: Column, n: int, step: timedelta, rng: np.random.Generator) -
 
 
 def _range(column: Column) -> tuple[float, float]:
-    """The limits between which to draw; where one is open, at most 1000 apart."""
+    """The limits of a generated value; at most 1000 apart if one is missing."""
     low, high = -math.inf, math.inf
     for limit in column.field.metadata:
         match limit:

@@ -1,6 +1,6 @@
-"""What contracts are made of: tables, the roles of their columns, and the expressions that follow from them.
+"""Tables, the roles of their columns, and the expressions derived from them.
 
-The problem's own tables are in `contract`; what happens to rows that break them is in `checks`.
+The tables of the problem are in `shared/contract.py`, the validation of batches in `validation`.
 """
 
 from collections.abc import Container, Mapping
@@ -18,16 +18,16 @@ from narwhals.exceptions import ColumnNotFoundError
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 
 Frame = nw.LazyFrame[Any]
 
-AT = "_at"  # when a row is predicted: features know nothing that became known later
-KNOWN = "_known"  # when a row's label became known
-TARGET = "_target"  # the label, under a name that no feature uses
-ARRIVED = "_arrived"  # when a row reached the lake
-BATCH = "_batch"  # the batch it came in
-CONTRACT = "_contract"  # and the version of the contract that it kept
+PREDICTED_AT = "_predicted_at"  # time of prediction: features use no data that became available later
+AVAILABLE_AT = "_available_at"  # time at which the label became available
+TARGET = "_target"  # the label
+INGESTED_AT = "_ingested_at"  # time of ingestion
+BATCH = "_batch"  # id of the batch
+CONTRACT = "_contract"  # version of the contract
 
 
 class Role:
@@ -36,66 +36,69 @@ class Role:
 
 @dataclass(frozen=True)
 class Key(Role):
-    """Part of what identifies a row; no two rows of a table share it."""
+    """Part of the unique key of a row."""
 
 
 @dataclass(frozen=True)
 class EventTime(Role):
-    """When the row's event happens; a prediction is made `lead` before it."""
+    """The time of the row's event; predictions are made `lead` before it."""
 
     lead: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
-class Known(Role):
-    """When the row became known; without it, its event time less the lead stands in, or else its arrival."""
+class AvailableAt(Role):
+    """The time at which the row became available.
+
+    Default: the event time minus the lead, or else the time of ingestion.
+    """
 
 
 @dataclass(frozen=True)
 class Target(Role):
-    """What is predicted."""
+    """The problem."""
 
 
 @dataclass(frozen=True)
 class Personal(Role):
-    """Says something about a person: never in features, logs or reports."""
+    """Personal data: never used in features, logs or reports."""
 
 
 @dataclass(frozen=True)
-class Forbidden(Role):
-    """Must not be used by features; the reason is for people."""
+class Excluded(Role):
+    """Excluded from features, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Category:
-    """One of the named values; where it `grows`, a new value is let in, though not a batch full of them."""
+    """One of these values. If it is `open`, some rows of a batch may have new values."""
 
     values: tuple[str, ...]
-    grows: bool = False
+    open: bool = False
 
 
 @dataclass(frozen=True)
 class Nulls:
-    """The share of a batch's rows in which the value may be missing."""
+    """The maximum share of missing values in a batch."""
 
     at_most: float
 
 
 R = TypeVar("R")
-MEANT = (at.Gt, at.Ge, at.Lt, at.Le, Role, Category, Nulls)
+SUPPORTED_METADATA = (at.Gt, at.Ge, at.Lt, at.Le, Role, Category, Nulls)
 
 
 class Table(BaseModel):
-    """A table of the contract: subclass it, one annotated field a column.
+    """A table of the contract: a subclass has one annotated field per column.
 
     Attributes:
         table: Its name.
-        version: Of the contract, recorded with each row: raise it when columns change.
+        version: Version of the contract, recorded with each row; increase it when columns change.
         rules: Conditions across columns, by name.
-        span: How far the times of a batch's rows may lie apart. None: any.
-        volume: The least share of the rows that the same days had in the fullest of the weeks before. None: any.
+        max_span: Maximum time span of a batch. None: no limit.
+        min_volume: Minimum number of rows as a share of the fullest of the weeks before. None: no limit.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -103,12 +106,12 @@ class Table(BaseModel):
     table: ClassVar[str]
     version: ClassVar[int] = 1
     rules: ClassVar[Mapping[str, nw.Expr]] = {}
-    span: ClassVar[timedelta | None] = None
-    volume: ClassVar[float | None] = None
+    max_span: ClassVar[timedelta | None] = None
+    min_volume: ClassVar[float | None] = None
 
 
 class Task(StrEnum):
-    """What kind of answer the target asks for."""
+    """The task that follows from the type of the target."""
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
@@ -135,20 +138,20 @@ class Column:
     field: FieldInfo
 
     def role(self, role: type[R]) -> R | None:
-        """The column's role of this class, if it has one."""
+        """The role of this class, or None."""
         return next((found for found in self.field.metadata if isinstance(found, role)), None)
 
     @property
     def dtype(self) -> pl.DataType:
-        """The type the lake stores; datetimes are UTC in microseconds."""
+        """The type in the lake; datetimes are in UTC with microseconds."""
         return DTYPES[self.kind]
 
     def conditions(self) -> dict[str, nw.Expr]:
-        """What each value must meet, by name; a condition is null where the value is."""
+        """The conditions on each value, by name; a condition is null for a null value."""
         value = nw.col(self.name)
         found: dict[str, nw.Expr] = {}
         if not self.optional:
-            found[f"{self.name} is given"] = ~value.is_null()
+            found[f"{self.name} is not null"] = ~value.is_null()
         for limit in self.field.metadata:
             match limit:
                 case at.Gt(gt=bound):
@@ -159,7 +162,7 @@ class Column:
                     found[f"{self.name} < {bound}"] = value < bound
                 case at.Le(le=bound):
                     found[f"{self.name} <= {bound}"] = value <= bound
-                case Category(values=values, grows=False):
+                case Category(values=values, open=False):
                     found[f"{self.name} is a known category"] = value.is_in(values)
         if self.kind is float:
             found[f"{self.name} is finite"] = value.is_finite()
@@ -168,7 +171,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """A table's columns, roles and rules, read once from its class."""
+    """The columns, roles and rules of a table."""
 
     model: type[Table]
     columns: tuple[Column, ...]
@@ -188,18 +191,22 @@ class Schema:
         """What the lake stores, by column."""
         return {column.name: column.dtype for column in self.columns}
 
-    def having(self, role: type[object]) -> list[str]:
-        """The names of the columns that have a role of this class."""
+    def columns_with_role(self, role: type[object]) -> list[str]:
+        """The names of the columns with a role of this class."""
         return [column.name for column in self.columns if column.role(role) is not None]
 
     @property
-    def closed(self) -> list[str]:
-        """The columns that features never see: personal or forbidden, unless they identify the row."""
-        return [name for name in {*self.having(Personal), *self.having(Forbidden)} if name not in self.key]
+    def excluded_columns(self) -> list[str]:
+        """The columns that features can't use: personal or excluded, unless they are part of the key."""
+        return [
+            name
+            for name in {*self.columns_with_role(Personal), *self.columns_with_role(Excluded)}
+            if name not in self.key
+        ]
 
-    def only(self, role: type[object]) -> str | None:
-        """The name of the one column with a role of this class, if there is one."""
-        return next(iter(self.having(role)), None)
+    def column_with_role(self, role: type[object]) -> str | None:
+        """The name of the column with a role of this class, or None."""
+        return next(iter(self.columns_with_role(role)), None)
 
     def column(self, name: str) -> Column:
         """The column of this name."""
@@ -207,13 +214,13 @@ class Schema:
 
     @property
     def key(self) -> list[str]:
-        """The columns that identify a row; empty where rows have no identity."""
-        return self.having(Key)
+        """The columns of the key; empty if rows have no key."""
+        return self.columns_with_role(Key)
 
     @property
     def event_time(self) -> str | None:
-        """The column of the event time."""
-        return self.only(EventTime)
+        """The column of the event time, or None."""
+        return self.column_with_role(EventTime)
 
     @property
     def lead(self) -> timedelta:
@@ -223,49 +230,49 @@ class Schema:
 
     @property
     def time(self) -> str | None:
-        """The column that a batch's rows are ordered by: when they became known, or their event time."""
-        return self.only(Known) or self.event_time
+        """The time column of a batch: the available-at time, or the event time."""
+        return self.column_with_role(AvailableAt) or self.event_time
 
     @property
-    def known(self) -> nw.Expr:
-        """When a row became known: as declared, or with its event, or when it arrived."""
-        declared = self.only(Known)
-        return nw.col(declared) if declared else self.predicted
+    def available_at(self) -> nw.Expr:
+        """The time at which a row became available: as declared, or its time of prediction."""
+        declared = self.column_with_role(AvailableAt)
+        return nw.col(declared) if declared else self.predicted_at
 
     @property
-    def predicted(self) -> nw.Expr:
-        """When a row is predicted: `lead` before its event; when it arrived, where the table has no event time."""
-        return nw.col(self.event_time) - self.lead if self.event_time else nw.col(ARRIVED)
+    def predicted_at(self) -> nw.Expr:
+        """The time of prediction: `lead` before the event, or the time of ingestion without an event time."""
+        return nw.col(self.event_time) - self.lead if self.event_time else nw.col(INGESTED_AT)
 
     @property
-    def public(self) -> "Schema":
-        """The same without personal and forbidden columns: what may be logged and reported."""
-        return self.without({*self.closed, *self.having(Personal)})
+    def loggable(self) -> "Schema":
+        """The schema without personal and excluded columns: the columns that may be logged and reported."""
+        return self.without({*self.excluded_columns, *self.columns_with_role(Personal)})
 
     @property
     def request(self) -> "Schema":
-        """What one asks a prediction for: there is no target, and what features never see may be missing."""
-        asked, closed = self.without(self.having(Target)).columns, self.closed
-        return Schema(self.model, tuple(replace(c, optional=c.optional or c.name in closed) for c in asked))
+        """The schema of a prediction request: without the target; columns that features can't use are optional."""
+        columns, excluded = self.without(self.columns_with_role(Target)).columns, self.excluded_columns
+        return Schema(self.model, tuple(replace(c, optional=c.optional or c.name in excluded) for c in columns))
 
     def without(self, names: Container[str]) -> "Schema":
-        """The same without some of the columns; rules that need one of them are not asked."""
+        """The schema without some columns, and without the rules that need them."""
         return Schema(self.model, tuple(column for column in self.columns if column.name not in names))
 
     @property
     def target(self) -> str | None:
-        """The column of the label."""
-        return self.only(Target)
+        """The column of the label, or None."""
+        return self.column_with_role(Target)
 
     def conditions(self) -> dict[str, nw.Expr]:
-        """Every condition on a row, by name: of its columns, then across them."""
+        """All conditions on a row, by name: those of its columns, then the rules across columns."""
         found: dict[str, nw.Expr] = {}
         for column in self.columns:
             found |= column.conditions()
         return found | {name: rule for name, rule in self.model.rules.items() if self._has_columns_of(rule)}
 
     def _has_columns_of(self, rule: nw.Expr) -> bool:
-        """Whether a rule can be asked; of a table with all its columns it must be."""
+        """Whether the columns of a rule are present."""
         if len(self.columns) == len(self.model.model_fields):
             return True
         try:
@@ -280,7 +287,7 @@ def schema_of(table: type[Table]) -> Schema:
     """The schema that a table's class declares.
 
     Raises:
-        BadInput: A column has a type that the lake does not store, or a limit that rows are not held to.
+        InputError: A column has an unsupported type or limit.
     """
     return Schema(table, tuple(_column(name, field) for name, field in table.model_fields.items()))
 
@@ -291,15 +298,15 @@ def _column(name: str, field: FieldInfo) -> Column:
     kind = next((kind for kind in DTYPES if kinds - {NoneType} == {kind}), None)
     if kind is None:
         known = ", ".join(kind.__name__ for kind in DTYPES)
-        raise BadInput(f"column {name} of shared/contract.py is of {field.annotation}: it must be of one of {known}")
-    if other := [limit for limit in field.metadata if not isinstance(limit, MEANT)]:
-        held = "rows are held to gt, ge, lt, le, Category and the rules of their table"
-        raise BadInput(f"column {name} of shared/contract.py has {other[0]}, which no row is held to: {held}")
+        raise InputError(f"column {name} of shared/contract.py is of {field.annotation}: use one of {known}")
+    if other := [limit for limit in field.metadata if not isinstance(limit, SUPPORTED_METADATA)]:
+        supported = "use gt, ge, lt, le, Category and the rules of the table"
+        raise InputError(f"column {name} of shared/contract.py has {other[0]}, which is not supported: {supported}")
     return Column(name, kind, NoneType in kinds, field)
 
 
 def task_of(column: Column) -> Task:
-    """The task that a target's type asks for: bool is binary, str multiclass, a number regression."""
+    """The task of a target: binary for bool, multiclass for str, regression for numbers."""
     if column.kind is bool:
         return Task.BINARY
     return Task.MULTICLASS if column.kind is str else Task.REGRESSION

@@ -1,7 +1,7 @@
 """Validation of batches against their contract. Pure functions over frames.
 
-A batch with wrong columns or types, with too many invalid rows, or unlike the weeks before is rejected as a whole.
-Otherwise only its invalid rows are set apart, each with the rules that it violates.
+A batch with wrong columns or types, with too many invalid rows, or with anomalies is rejected as a whole. Otherwise
+only its invalid rows are quarantined, each with the rules that it violates.
 """
 
 import re
@@ -19,14 +19,21 @@ from {{cookiecutter.__package_name}}.core.contracts.anomalies import (
     constant_target,
     orphan_labels,
 )
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Category, Column, Known, Nulls, Schema
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    PREDICTED_AT,
+    AvailableAt,
+    Category,
+    Column,
+    Nulls,
+    Schema,
+)
+from {{cookiecutter.__package_name}}.core.errors import InputError
 
-RULES = "_rules"  # beside an invalid row: the rules that it violates
+VIOLATIONS = "_violations"  # column of the rules that a row violates
 UNIQUE = "key is unique"
 SEPARATOR = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
-TOLERANCE = 0.01  # the largest share of invalid rows that a batch may have
-MAX_NEW_CATEGORIES = 0.05  # the largest share of rows with a new category
+MAX_INVALID = 0.01  # maximum share of invalid rows in a batch
+MAX_NEW_CATEGORIES = 0.05  # maximum share of rows with a new category
 
 PolarsFrame = TypeVar("PolarsFrame", pl.DataFrame, pl.LazyFrame)
 
@@ -41,13 +48,13 @@ class ContractViolation(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What a batch is compared with.
+    """The stored rows that a batch is compared with.
 
     Attributes:
         stored: The table's rows that may share a key with the batch.
         days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
-        entities: For labels in a table of their own: the keys of their rows that are stored, and in `_at` when each is
-            predicted. None for other tables.
+        entities: For labels in a table of their own: the keys of their rows that are stored, and in `_predicted_at`
+            when each is predicted. None for other tables.
         entity_table: The table of these rows.
         erased: The keys of erased rows.
     """
@@ -65,14 +72,14 @@ class BatchReport:
 
     Attributes:
         valid: New rows that violate no rule.
-        invalid: Rows that violate a rule, with the names of these rules in the column `RULES`.
+        invalid: Rows that violate a rule, with the names of these rules in the column `VIOLATIONS`.
         duplicates: The number of rows that are stored already or repeat another of the batch.
         rejected: Why the batch as a whole is rejected: then no row may be appended.
-        warnings: What to look at in an accepted batch.
+        warnings: Warnings about an accepted batch.
     """
 
     valid: pl.DataFrame = field(default_factory=pl.DataFrame)
-    invalid: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={RULES: pl.List(pl.String)}))
+    invalid: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={VIOLATIONS: pl.List(pl.String)}))
     duplicates: int = 0
     rejected: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -80,12 +87,12 @@ class BatchReport:
     @property
     def counts(self) -> dict[str, int]:
         """The number of rows that violate each rule."""
-        violated = self.invalid.get_column(RULES).explode().drop_nulls()
+        violated = self.invalid.get_column(VIOLATIONS).explode().drop_nulls()
         return {str(rule): int(n) for rule, n in sorted(violated.value_counts().iter_rows())}
 
 
 def validate(batch: pl.DataFrame, schema: Schema, *, context: Context, now: datetime | None = None) -> BatchReport:
-    """Split a batch into valid and invalid rows, and judge it as a whole.
+    """Split a batch into valid and invalid rows, or reject it as a whole.
 
     Args:
         batch: Rows that conform to the schema.
@@ -99,8 +106,8 @@ def validate(batch: pl.DataFrame, schema: Schema, *, context: Context, now: date
     fresh = _without_duplicates(rows, schema, context.stored)
     checked = _check_keys(with_violations(fresh, schema), schema, context.stored)
     checked = _check_times(checked, schema, context.entities, now)
-    is_valid = pl.col(RULES).list.len() == 0
-    valid, invalid = checked.filter(is_valid).drop(RULES), checked.filter(~is_valid)
+    is_valid = pl.col(VIOLATIONS).list.len() == 0
+    valid, invalid = checked.filter(is_valid).drop(VIOLATIONS), checked.filter(~is_valid)
     orphans = () if context.entities is None else orphan_labels(valid, context.entities, context.entity_table)
     return BatchReport(
         valid=valid,
@@ -178,7 +185,7 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 def from_text(column: Column) -> pl.Expr:
     """A column of text in its own type; missing where it can't be."""
     value = pl.col(column.name)
-    dated = pl.when(value.str.contains(r"^\d{4}-")).then(value)  # 04/03 is a day of April to some, of March to others
+    dated = pl.when(value.str.contains(r"^\d{4}-")).then(value)  # 04/03 is ambiguous
     if column.kind is bool:
         return value.str.to_lowercase().replace_strict(
             {"true": True, "1": True, "false": False, "0": False}, default=None, return_dtype=pl.Boolean
@@ -190,29 +197,29 @@ def from_text(column: Column) -> pl.Expr:
     return value.cast(column.dtype, strict=False)
 
 
-def keys_of(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
-    r"""Keys as people write them, the values of each joined by `/`, as a frame of the key's columns.
+def parse_keys(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
+    r"""Parse keys, whose values are joined by `/`, into a frame of the key's columns.
 
-    Where a key has several columns, a `/` within a value is written `\/`.
+    In a key of several columns, a `/` within a value is written `\/`.
 
     Raises:
-        BadInput: The table has no key, or another number of columns in it, or a value is none of its column's type.
+        InputError: The table has no key, the number of values differs, or a value has the wrong type.
     """
     if not schema.key:
-        raise BadInput(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
+        raise InputError(f"rows of {schema.name} have no key: mark a column of shared/contract.py as Key() to name one")
     one = len(schema.key) == 1
     values = [[key] if one else [part.replace(r"\/", "/") for part in SEPARATOR.split(key)] for key in keys]
     if wrong := [key for key, parts in zip(keys, values, strict=True) if len(parts) != len(schema.key)]:
-        raise BadInput(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
+        raise InputError(f"the key of {schema.name} is {'/'.join(schema.key)}, not {wrong[0]!r}")
     try:
         return parse(pl.DataFrame(values, schema=dict.fromkeys(schema.key, pl.String), orient="row"), schema)
     except ContractViolation as violation:
-        raise BadInput(f"{schema.name} has no row with such a key: {violation}") from violation
+        raise InputError(f"{schema.name} has no row with such a key: {violation}") from violation
 
 
 def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
-    """Rows that conform, with the names of the rules that each violates in the column `RULES`."""
-    rules = {f"{RULES} {name}": (name, condition) for name, condition in schema.conditions().items()}
+    """Rows that conform, with the names of the rules that each violates in the column `VIOLATIONS`."""
+    rules = {f"{VIOLATIONS} {name}": (name, condition) for name, condition in schema.conditions().items()}
     checked: PolarsFrame = (
         nw.from_native(rows)
         .with_columns(condition.fill_null(value=True).alias(column) for column, (_, condition) in rules.items())
@@ -220,7 +227,7 @@ def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
     )
     names = (pl.when(~pl.col(column)).then(pl.lit(name)) for column, (name, _) in rules.items())
     violated = pl.concat_list(pl.lit(None, pl.String), *names).list.drop_nulls()
-    return checked.with_columns(violated.alias(RULES)).drop(list(rules))
+    return checked.with_columns(violated.alias(VIOLATIONS)).drop(list(rules))
 
 
 def drop_rows(rows: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
@@ -256,21 +263,25 @@ def _check_times(
     """
     if (time := schema.time) is None:
         return rows
-    if now and schema.only(Known):
+    if now and schema.column_with_role(AvailableAt):
         rows = rows.with_columns(_add_violation(f"{time} is not in the future", pl.col(time) > now))
     if entities is not None:
-        early = (pl.col(time) < pl.col(AT)) & pl.col(schema.target or "").is_not_null()
-        joined = rows.join(entities, on=entities.drop(AT).columns, how="left", maintain_order="left")
-        rows = joined.with_columns(_add_violation(f"{time} is not before its row is predicted", early)).drop(AT)
-    if span := schema.model.span:
-        overdue = pl.col(time) < pl.col(time).max() - span
-        rows = rows.with_columns(_add_violation(f"{time} is within {span.days} days of the batch's newest", overdue))
+        early = (pl.col(time) < pl.col(PREDICTED_AT)) & pl.col(schema.target or "").is_not_null()
+        joined = rows.join(entities, on=entities.drop(PREDICTED_AT).columns, how="left", maintain_order="left")
+        rows = joined.with_columns(_add_violation(f"{time} is not before its row is predicted", early)).drop(
+            PREDICTED_AT
+        )
+    if max_span := schema.model.max_span:
+        overdue = pl.col(time) < pl.col(time).max() - max_span
+        rows = rows.with_columns(
+            _add_violation(f"{time} is within {max_span.days} days of the batch's newest", overdue)
+        )
     return rows
 
 
 def _add_violation(rule: str, violated: pl.Expr) -> pl.Expr:
     """The rules that a checked row violates, and one more where it is violated."""
-    return pl.when(violated).then(pl.col(RULES).list.concat(pl.lit([rule]))).otherwise(pl.col(RULES))
+    return pl.when(violated).then(pl.col(VIOLATIONS).list.concat(pl.lit([rule]))).otherwise(pl.col(VIOLATIONS))
 
 
 def _excesses(rows: pl.DataFrame, schema: Schema, invalid: int) -> Iterator[str]:
@@ -280,11 +291,11 @@ def _excesses(rows: pl.DataFrame, schema: Schema, invalid: int) -> Iterator[str]
         share = rows[column.name].null_count() / len(rows)
         if nulls and share > nulls.at_most:
             yield f"{column.name} is missing in {share:.1%} of rows (at most {nulls.at_most:.1%})"
-    if invalid > TOLERANCE * len(rows):
-        yield f"{invalid} of {len(rows)} rows break a rule (at most {TOLERANCE:.0%})"
+    if invalid > MAX_INVALID * len(rows):
+        yield f"{invalid} of {len(rows)} rows violate a rule (at most {MAX_INVALID:.0%})"
     for column in schema.columns:
         category = column.role(Category)
-        if category and category.grows and len(rows) >= MIN_ROWS:
+        if category and category.open and len(rows) >= MIN_ROWS:
             new = (~rows[column.name].is_in(category.values)).sum() / len(rows)
             if new > MAX_NEW_CATEGORIES:
                 yield f"{column.name} is new in {new:.1%} of rows (at most {MAX_NEW_CATEGORIES:.0%})"
@@ -293,6 +304,6 @@ def _excesses(rows: pl.DataFrame, schema: Schema, invalid: int) -> Iterator[str]
 def _new_categories(rows: pl.DataFrame, schema: Schema) -> Iterator[str]:
     for column in schema.columns:
         category = column.role(Category)
-        if category and category.grows:
+        if category and category.open:
             new = rows[column.name].drop_nulls().unique().sort().to_list()
             yield from (f"{column.name} has a new value {value!r}" for value in new if value not in category.values)

@@ -1,7 +1,7 @@
-"""Point-in-time primitives: what had happened by the time a row is predicted.
+"""Point-in-time windows and as-of joins.
 
-All rests on the as-of join. Polars has one; elsewhere it is built from union and a running count over keys in the order
-of time, which every engine has. Sums are over integers, so that they are exact and equal on every engine.
+Polars has an as-of join; on other engines it is built from a union and a running count over keys in the order of time.
+Sums are over integers, hence exact and equal on every engine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,20 @@ from datetime import timedelta
 import narwhals as nw
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, Frame
+from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT, Frame
 
-_START, _SINCE, _TIME, _ASKS, _NTH = "_start", "_since", "_time", "_asks", "_nth"
+_START, _SINCE, _TIME, _IS_ROW, _NTH = "_start", "_since", "_time", "_is_row", "_nth"
 
 
 def trailing(
     rows: Frame, events: Frame, *, when: str, window: timedelta, sums: Mapping[str, nw.Expr], by: Sequence[str] = ()
 ) -> Frame:
-    """Add sums over the events that became known in the window (at - window, at] before each row is predicted.
+    """Add sums over the events that became available in the window (t - window, t], with t the time of prediction.
 
     Args:
-        rows: Rows with the time `AT` and the columns `by`.
+        rows: Rows with the time `PREDICTED_AT` and the columns `by`.
         events: Events with the column `when` and the columns `by`.
-        when: When an event became known.
+        when: The time at which an event became available.
         window: How far back an event counts.
         sums: The new columns, each an integer expression over events.
         by: Only events that share these columns with the row count; a missing value shares with none.
@@ -34,8 +34,8 @@ def trailing(
     integers = [value.cast(nw.Int64).alias(name) for name, value in sums.items()]
     running = _running(events.select(*by, nw.col(when).alias(_SINCE), *integers), list(sums), by)
     before = {name: f"_{name}_before" for name in sums}
-    moments = rows.with_columns((nw.col(AT) - window).alias(_START))
-    until = as_of(moments, running, at=AT, by=by)
+    moments = rows.with_columns((nw.col(PREDICTED_AT) - window).alias(_START))
+    until = as_of(moments, running, at=PREDICTED_AT, by=by)
     both = as_of(until, running.rename(before), at=_START, by=by)
     inside = [(_count(name) - _count(earlier)).alias(name) for name, earlier in before.items()]
     return both.with_columns(*inside).drop(_START, *before.values())
@@ -44,12 +44,12 @@ def trailing(
 def latest(
     rows: Frame, events: Frame, *, when: str, within: timedelta, values: Sequence[str], by: Sequence[str] = ()
 ) -> Frame:
-    """Add values of the latest event that was known when each row is predicted.
+    """Add values of the latest event that was available at the time of prediction.
 
     Args:
-        rows: Rows with the time `AT` and the columns `by`.
+        rows: Rows with the time `PREDICTED_AT` and the columns `by`.
         events: Events with the columns `when`, `by` and `values`; no two share `when` and `by`.
-        when: When an event became known.
+        when: The time at which an event became available.
         within: How old the event may be.
         values: The columns to add.
         by: Only events that share these columns with the row count; a missing value shares with none.
@@ -58,8 +58,8 @@ def latest(
         The rows and the values; missing where no event was known, or only an older one.
     """
     known = events.select(*by, *values, nw.col(when).alias(_SINCE), nw.col(when).alias(_TIME))
-    fresh = nw.col(_TIME) > nw.col(AT) - within
-    found = as_of(rows, known, at=AT, by=by)
+    fresh = nw.col(_TIME) > nw.col(PREDICTED_AT) - within
+    found = as_of(rows, known, at=PREDICTED_AT, by=by)
     return found.with_columns(nw.when(fresh).then(nw.col(name)).alias(name) for name in values).drop(_TIME)
 
 
@@ -81,7 +81,7 @@ def as_of(rows: Frame, events: Frame, *, at: str, by: Sequence[str]) -> Frame:
 
 
 def _as_of_in_polars(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> Frame:
-    left = rows.to_native().sort(AT)  # which sorts by `at` too: it is `AT`, or a window before it
+    left = rows.to_native().sort(PREDICTED_AT)  # which sorts by `at` too: it is `PREDICTED_AT`, or a window before it
     right = events.rename({_SINCE: at}).to_native().sort(at)
     joined: pl.LazyFrame = left.join_asof(right, on=at, by=list(by) or None, check_sortedness=False)
     return nw.from_native(joined)
@@ -93,13 +93,13 @@ def as_of_anywhere(rows: Frame, events: Frame, at: str, by: Sequence[str]) -> Fr
     The plan has the rows once, so that joins in a row add up and don't multiply.
     """
     one, none = nw.lit(1, dtype=nw.Int64).alias(_NTH), nw.lit(0, dtype=nw.Int64).alias(_NTH)
-    happened = events.select(*by, _SINCE, one, nw.lit(0).alias(_ASKS))
-    asking = rows.with_columns(nw.col(at).alias(_SINCE), none, nw.lit(1).alias(_ASKS))
-    steps = nw.concat([asking, happened], how="diagonal")
-    counted = steps.with_columns(nw.col(_NTH).cum_sum().over(*by, order_by=[_SINCE, _ASKS]))
-    asked = counted.filter(nw.col(_ASKS) == 1).drop(_SINCE, _ASKS)
+    happened = events.select(*by, _SINCE, one, nw.lit(0).alias(_IS_ROW))
+    row_events = rows.with_columns(nw.col(at).alias(_SINCE), none, nw.lit(1).alias(_IS_ROW))
+    steps = nw.concat([row_events, happened], how="diagonal")
+    counted = steps.with_columns(nw.col(_NTH).cum_sum().over(*by, order_by=[_SINCE, _IS_ROW]))
+    requested = counted.filter(nw.col(_IS_ROW) == 1).drop(_SINCE, _IS_ROW)
     nth = events.with_columns(one).with_columns(nw.col(_NTH).cum_sum().over(*by, order_by=_SINCE)).drop(_SINCE)
-    return asked.join(nth, on=[*by, _NTH], how="left").drop(_NTH)
+    return requested.join(nth, on=[*by, _NTH], how="left").drop(_NTH)
 
 
 def _count(name: str) -> nw.Expr:

@@ -1,4 +1,4 @@
-"""Whether a feature has moved: the population stability index between what a model was trained on and what came since.
+"""Drift of features: the population stability index (PSI) between training data and recent data.
 
 Source: Siddiqi, Credit Risk Scorecards (2006).
 """
@@ -7,23 +7,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-BINS = 10
-SMALLEST = 1e-4  # share of a bin, so that an empty one counts and its logarithm is finite
+PSI_BINS = 10
+MIN_SHARE = 1e-4  # minimum share of a bin, for a finite logarithm
 
 
-def stability(reference: pl.Series, recent: pl.Series) -> float:
-    """The index between two samples of a feature, over tenths of the first or over its categories."""
-    return float(trailing(reference, recent, np.zeros(len(recent), dtype=np.int64), days=1)[0])
+def psi(reference: pl.Series, recent: pl.Series) -> float:
+    """The PSI of two samples of a feature, over deciles of the first or over its categories."""
+    return float(rolling_psi(reference, recent, np.zeros(len(recent), dtype=np.int64), days=1)[0])
 
 
-def trailing(reference: pl.Series, values: pl.Series, day: NDArray[np.int64], *, days: int) -> NDArray[np.float64]:
-    """The index of each day's newest values against a reference.
+def rolling_psi(reference: pl.Series, values: pl.Series, day: NDArray[np.int64], *, days: int) -> NDArray[np.float64]:
+    """The PSI of the values up to each day against a reference.
 
     Args:
-        reference: What the model was trained on.
+        reference: The values in the training data.
         values: The feature's values.
         day: The day of each, from 0 on.
-        days: So many days up to a day count for it.
+        days: Length of the rolling window.
 
     Returns:
         Shape (days,): NaN where there are no values.
@@ -33,25 +33,25 @@ def trailing(reference: pl.Series, values: pl.Series, day: NDArray[np.int64], *,
     counts = np.bincount(day * most + bins, minlength=last * most).reshape(last, most)
     sums = np.cumsum(np.vstack([np.zeros((1, most), dtype=np.int64), counts]), axis=0)
     before = np.maximum(np.arange(1, last + 1) - days, 0)
-    return index(np.bincount(expected, minlength=most), sums[1:] - sums[before])
+    return psi_from_counts(np.bincount(expected, minlength=most), sums[1:] - sums[before])
 
 
 def binned(reference: pl.Series, values: pl.Series) -> NDArray[np.int64]:
-    """The bin of each value: a tenth of the reference, missing values in the last; or a category, unseen ones last."""
+    """The bin of each value: a decile or a category of the reference; missing and new values are in the last bin."""
     if not reference.dtype.is_numeric():
         names = reference.unique().sort()
         places = values.replace_strict(names, pl.int_range(len(names), eager=True), default=len(names))
         return places.to_numpy().astype(np.int64)
     known = reference.drop_nulls().to_numpy()
-    parts = np.linspace(0, 1, BINS + 1)[1:-1]
+    parts = np.linspace(0, 1, PSI_BINS + 1)[1:-1]
     cuts = np.unique(np.quantile(known, parts)) if len(known) else np.array([np.finfo(np.float64).max])
     return np.searchsorted(cuts, values.fill_null(np.inf).to_numpy())
 
 
-def index(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The index between counts by bin, shape (bins,) and (..., bins); NaN where nothing was found."""
+def psi_from_counts(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The PSI of counts by bin, shape (bins,) and (..., bins); NaN without values."""
     with np.errstate(invalid="ignore"):
         shares = found / found.sum(axis=-1, keepdims=True)
-    first, second = np.clip(expected / expected.sum(), SMALLEST, None), np.clip(shares, SMALLEST, None)
+    first, second = np.clip(expected / expected.sum(), MIN_SHARE, None), np.clip(shares, MIN_SHARE, None)
     found_index: NDArray[np.float64] = ((second - first) * np.log(second / first)).sum(axis=-1)
     return found_index

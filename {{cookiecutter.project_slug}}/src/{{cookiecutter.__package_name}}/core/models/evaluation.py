@@ -1,4 +1,4 @@
-"""How good predictions are: losses, metrics, cost, calibration, slices, and whether one model beats another.
+"""Evaluation of predictions: losses, metrics, cost, calibration, slices and paired comparisons.
 
 Arrays are one value a row; predictions are probabilities of the target for a binary task, one column a class for a
 multiclass task, values for a regression.
@@ -11,24 +11,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from {{cookiecutter.__package_name}}.core.acceptance import Decision
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, TARGET, Task
+from {{cookiecutter.__package_name}}.core.acceptance import DecisionCosts
+from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT, TARGET, Task
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
 Floats = NDArray[np.float64]
-SMALLEST = 1e-7  # of a probability in a logarithm: predictions are 32-bit floats
+MIN_PROBABILITY = 1e-7  # in logarithms: predictions are 32-bit floats
 REPLICATES = 2000
-BLOCKS = 2000  # of rows that a bootstrap draws, where rows have no day
-BINS = 10
+MAX_CLUSTERS = 2000  # of rows in the bootstrap, if rows have no day
+CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Predictions and what came true.
+class Predictions:
+    """Predictions with their true values.
 
     Attributes:
-        task: The kind of answer.
-        target: Shape (rows,): 0 or 1, the class's number, or the value.
+        task: The task.
+        target: Shape (rows,): 0 or 1, the index of the class, or the value.
         prediction: Shape (rows,), or (rows, classes) for a multiclass task.
         custom: The user's own metrics.
     """
@@ -36,19 +36,21 @@ class Answers:
     task: Task
     target: Floats
     prediction: Floats
-    custom: Mapping[str, Callable[["Answers"], float]] = field(default_factory=dict)
+    custom: Mapping[str, Callable[["Predictions"], float]] = field(default_factory=dict)
 
-    def __getitem__(self, rows: NDArray[np.bool_]) -> "Answers":
-        """The answers of some rows."""
+    def __getitem__(self, rows: NDArray[np.bool_]) -> "Predictions":
+        """The predictions of some rows."""
         return replace(self, target=self.target[rows], prediction=self.prediction[rows])
 
 
-def answers(problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]) -> Answers:
+def labelled_predictions(
+    problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]
+) -> Predictions:
     """Predictions beside what came true in labelled rows; a class that is none of `classes` is -1."""
     column = rows[TARGET]
     if problem.task is Task.MULTICLASS:
         column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
-    return Answers(problem.task, column.cast(pl.Float64).to_numpy(), prediction, problem.extensions.metrics)
+    return Predictions(problem.task, column.cast(pl.Float64).to_numpy(), prediction, problem.extensions.metrics)
 
 
 def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
@@ -56,49 +58,49 @@ def classes_of(problem: Problem, rows: pl.DataFrame) -> tuple[str, ...]:
     return tuple(rows[TARGET].unique().sort()) if problem.task is Task.MULTICLASS else ()
 
 
-def losses(answers: Answers) -> Floats:
-    """Each row's loss: minus the log of what was given to the truth (natural), or the squared error."""
-    target, prediction = answers.target, answers.prediction
-    if answers.task is Task.REGRESSION:
+def losses(predictions: Predictions) -> Floats:
+    """The loss of each row: the negative log-likelihood, or the squared error."""
+    target, prediction = predictions.target, predictions.prediction
+    if predictions.task is Task.REGRESSION:
         squared: Floats = np.square(prediction - target)
         return squared
-    if answers.task is Task.BINARY:
+    if predictions.task is Task.BINARY:
         given = np.where(target == 1, prediction, 1 - prediction)
     else:
         given = np.where(target < 0, 0, prediction[np.arange(len(target)), target.astype(np.int64)])  # -1: never seen
-    loss: Floats = -np.log(np.clip(given, SMALLEST, None))
+    loss: Floats = -np.log(np.clip(given, MIN_PROBABILITY, None))
     return loss
 
 
-def metrics(answers: Answers, decision: Decision) -> dict[str, float]:
+def metrics(predictions: Predictions, decision: DecisionCosts) -> dict[str, float]:
     """The metrics of a task and the user's own, by name; those that need both classes are left out where one is."""
-    own = {name: float(metric(answers)) for name, metric in answers.custom.items()}
-    return _metrics_of_task(answers, decision) | own
+    own = {name: float(metric(predictions)) for name, metric in predictions.custom.items()}
+    return _metrics_of_task(predictions, decision) | own
 
 
-def _metrics_of_task(answers: Answers, decision: Decision) -> dict[str, float]:
-    target, prediction = answers.target, answers.prediction
-    loss = float(losses(answers).mean())
-    if answers.task is Task.REGRESSION:
+def _metrics_of_task(predictions: Predictions, decision: DecisionCosts) -> dict[str, float]:
+    target, prediction = predictions.target, predictions.prediction
+    loss = float(losses(predictions).mean())
+    if predictions.task is Task.REGRESSION:
         absolute = float(np.abs(prediction - target).mean())
         found = {"rmse": loss**0.5, "mae": absolute, "bias": float((prediction - target).mean())}
         spread = float(np.square(target - target.mean()).mean())
         return found | ({"r2": 1 - loss / spread} if spread > 0 else {})
-    if answers.task is Task.MULTICLASS:
+    if predictions.task is Task.MULTICLASS:
         return {"log_loss": loss, "accuracy": float((prediction.argmax(axis=1) == target).mean())}
-    bins = calibration(answers)
+    bins = calibration(predictions)
     found = {
         "log_loss": loss,
         "brier": float(np.square(prediction - target).mean()),
         "calibration_error": float(bins["error"].to_numpy() @ bins["share"].to_numpy()),
-        "cost": cost(answers, decision),
-        "rate": float(target.mean()),
+        "cost": cost(predictions, decision),
+        "base_rate": float(target.mean()),
     }
     return found | ({"auc": auc(target, prediction)} if 0 < target.mean() < 1 else {})
 
 
 def auc(target: Floats, prediction: Floats) -> float:
-    """The share of pairs, one where it happened and one where not, that are in the right order; ties are half of one.
+    """The area under the ROC curve.
 
     Source: Mann and Whitney, 1947.
     """
@@ -108,24 +110,26 @@ def auc(target: Floats, prediction: Floats) -> float:
     return float((ranks[happened].sum() - count * (count + 1) / 2) / (count * (len(target) - count)))
 
 
-def cost(answers: Answers, decision: Decision, *, threshold: float | None = None) -> float:
-    """What decisions by a threshold, without it the cheapest, cost per 100 rows of a binary task."""
-    return float(100 * costs(answers, decision, threshold=threshold).mean())
+def cost(predictions: Predictions, decision: DecisionCosts, *, threshold: float | None = None) -> float:
+    """The cost of decisions per 100 rows of a binary task, at a threshold or at the optimal one."""
+    return float(100 * costs(predictions, decision, threshold=threshold).mean())
 
 
-def costs(answers: Answers, decision: Decision, *, threshold: float | None = None) -> Floats:
-    """What the decision on each row costs; for a task without decisions, its loss."""
-    if answers.task is not Task.BINARY:
-        return losses(answers)
-    alert = answers.prediction >= (decision.threshold if threshold is None else threshold)
-    happened = answers.target == 1
-    price: Floats = (alert & ~happened) * decision.false_alert + (~alert & happened) * decision.miss
+def costs(predictions: Predictions, decision: DecisionCosts, *, threshold: float | None = None) -> Floats:
+    """The cost of the decision on each row; for other tasks, the loss."""
+    if predictions.task is not Task.BINARY:
+        return losses(predictions)
+    alert = predictions.prediction >= (decision.threshold if threshold is None else threshold)
+    happened = predictions.target == 1
+    price: Floats = (alert & ~happened) * decision.cost_false_positive + (
+        ~alert & happened
+    ) * decision.cost_false_negative
     return price
 
 
-def calibration(answers: Answers, bins: int = BINS) -> pl.DataFrame:
+def calibration(predictions: Predictions, bins: int = CALIBRATION_BINS) -> pl.DataFrame:
     """Predicted against observed rate in bins of equal numbers of rows: `predicted`, `observed`, `share`, `error`."""
-    rows = pl.DataFrame({"predicted": answers.prediction, "observed": answers.target})
+    rows = pl.DataFrame({"predicted": predictions.prediction, "observed": predictions.target})
     number = pl.int_range(pl.len()) * bins // pl.len()
     ordered = rows.sort("predicted", maintain_order=True).with_columns(bin=number)
     means = pl.col("predicted", "observed").mean()
@@ -135,7 +139,7 @@ def calibration(answers: Answers, bins: int = BINS) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class SliceMetrics:
-    """Quality on one group of rows."""
+    """The metrics of one slice."""
 
     column: str
     value: str
@@ -144,22 +148,22 @@ class SliceMetrics:
 
 
 def by_slice(
-    answers: Answers, rows: pl.DataFrame, columns: Sequence[str], decision: Decision, *, at_least: int
+    predictions: Predictions, rows: pl.DataFrame, columns: Sequence[str], decision: DecisionCosts, *, at_least: int
 ) -> list[SliceMetrics]:
-    """Metrics for each value of each column that has enough rows."""
+    """The metrics of each value of each column with enough rows."""
     found = []
     for column in columns:
         for value, n in rows[column].drop_nulls().value_counts().sort(column).iter_rows():
             if n >= at_least:
-                part = answers[(rows[column] == value).fill_null(value=False).to_numpy()]
+                part = predictions[(rows[column] == value).fill_null(value=False).to_numpy()]
                 name = f"{value:g}" if isinstance(value, float) else str(value)
                 found.append(SliceMetrics(column, name, n, metrics(part, decision)))
     return found
 
 
 @dataclass(frozen=True)
-class Gain:
-    """By how much the mean loss of one model is below another's: the mean, and a lower bound."""
+class PairedComparison:
+    """By how much the mean loss of one model is lower than another's: the mean and a lower bound."""
 
     mean: float
     lower: float
@@ -169,28 +173,30 @@ class Gain:
         return f"{self.mean:+.4f} (lower bound {self.lower:+.4f}, {self.rows} rows)"
 
 
-def gain(ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: float, rng: np.random.Generator) -> Gain:
-    """By how much our losses are lower than theirs, by a bootstrap over days.
+def compare_losses(
+    ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: float, rng: np.random.Generator
+) -> PairedComparison:
+    """Compare paired losses by a bootstrap over days: by how much ours are lower than theirs.
 
-    Rows of a day share its good and bad luck, so that days, not rows, are drawn with replacement (a cluster bootstrap:
-    Cameron, Gelbach, Miller, 2008).
+    Losses within a day are correlated. Days, not rows, are drawn with replacement (cluster bootstrap: Cameron, Gelbach,
+    Miller, 2008).
 
     Args:
         ours: Losses, shape (rows,).
         theirs: Losses of the same rows.
-        days: The day of each row; where rows have no time, a number of its own.
+        days: The cluster of each row: its day.
         confidence: Of the lower bound, one-sided.
-        rng: Draws the days.
+        rng: Random generator.
     """
     _, day = np.unique(days, return_inverse=True)
     totals, counts = np.bincount(day, weights=theirs - ours), np.bincount(day)
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=REPLICATES)
     means = (weights @ totals) / (weights @ counts)
-    return Gain(float((theirs - ours).mean()), float(np.quantile(means, 1 - confidence)), len(ours))
+    return PairedComparison(float((theirs - ours).mean()), float(np.quantile(means, 1 - confidence)), len(ours))
 
 
-def days(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
-    """The day of each row, or a block of rows where they have no time."""
+def clusters(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
+    """The cluster of each row: its day, or a block of rows if rows have no time."""
     if problem.schema.event_time:
-        return rows[AT].dt.epoch("d").cast(pl.Int64).to_numpy()
-    return np.arange(len(rows)) % BLOCKS
+        return rows[PREDICTED_AT].dt.epoch("d").cast(pl.Int64).to_numpy()
+    return np.arange(len(rows)) % MAX_CLUSTERS

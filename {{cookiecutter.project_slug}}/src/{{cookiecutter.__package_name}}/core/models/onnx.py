@@ -1,4 +1,4 @@
-"""From a fitted estimator to the bytes that production loads: ONNX, canonical, and proven equal to the estimator.
+"""Export of a fitted estimator to canonical ONNX bytes, with a parity check.
 
 Imported in training only: serving has neither onnx nor scikit-learn.
 """
@@ -23,15 +23,15 @@ from skl2onnx.common.shape_calculator import (
 )
 from sklearn import ensemble, tree
 
-from {{cookiecutter.__package_name}}.core.errors import Refused, first_line
+from {{cookiecutter.__package_name}}.core.errors import Rejected, summarize
 from {{cookiecutter.__package_name}}.core.models.predictor import (
-    TOLERANCE,
+    PARITY_TOLERANCE,
     Predictor,
     difference,
     model_inputs,
     predicted,
 )
-from {{cookiecutter.__package_name}}.core.problem import Problem, Recipe
+from {{cookiecutter.__package_name}}.core.problem import ModelSpec, Problem
 
 UNSEEN = "a category never seen"
 
@@ -39,27 +39,27 @@ Converter = Callable[[Any, Any, Any], None]
 Repair = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 
-def export(recipe: Recipe, estimator: Any, features: dict[str, bool]) -> bytes:  # noqa: ANN401 - any estimator
+def export(model_spec: ModelSpec, estimator: Any, features: dict[str, bool]) -> bytes:  # noqa: ANN401 - any estimator
     """A fitted estimator as ONNX; equal estimators give equal bytes in every process.
 
     Args:
-        recipe: Its `export`, if there is one, takes the place of `convert`.
+        model_spec: Its `export` function, if any, replaces `convert`.
         estimator: Fitted on `model_inputs`.
-        features: The features in the model's order; true where one is text.
+        features: The features in the model's order; true if one is text.
 
     Raises:
-        Refused: A step of the estimator can't be exported.
+        Rejected: A step of the estimator can't be exported.
     """
     try:
-        model = (recipe.export or convert)(estimator, features)
+        model = (model_spec.export or convert)(estimator, features)
         onnx.checker.check_model(model)
     except Exception as error:  # converters raise anything
         steps = " -> ".join(type(step).__name__ for step in getattr(estimator, "named_steps", {"": estimator}).values())
         boosted = any(library in str(error) for library in ("lightgbm", "xgboost"))
         unknown = boosted and not find_spec("onnxmltools")
         way = "uv add --group train onnxmltools" if unknown else "change shared/model.py"
-        msg = f"the model ({steps}) can't be exported to ONNX: {first_line(error)}; {way}"
-        raise Refused(msg) from error
+        msg = f"the model ({steps}) can't be exported to ONNX: {summarize(error)}; {way}"
+        raise Rejected(msg) from error
     opsets = sorted(model.opset_import, key=lambda opset: opset.domain)
     del model.opset_import[:]
     model.opset_import.extend(opsets)
@@ -86,13 +86,15 @@ def convert(estimator: Any, features: dict[str, bool]) -> onnx.ModelProto:  # no
 
 
 def _drop_label(graph: onnx.GraphProto) -> None:
-    """Let binary histogram trees give the probability alone: their label takes a tenth of the time of 10,000 rows."""
+    """Remove the label from the output of binary histogram trees, which takes a tenth of the time of 10,000 rows."""
     trees = graph.node[-1]
     attributes = {each.name: helper.get_attribute_value(each) for each in trees.attribute}
     if attributes.get("post_transform") != b"LOGISTIC" or set(attributes.get("class_ids", ())) != {0}:
         return
-    kept = {name: value for name, value in attributes.items() if name.startswith(("nodes_", "class_", "base_values"))}
-    renamed = {name.replace("class_", "target_"): value for name, value in kept.items()} | {"n_targets": 1}
+    tree_attributes = {
+        name: value for name, value in attributes.items() if name.startswith(("nodes_", "class_", "base_values"))
+    }
+    renamed = {name.replace("class_", "target_"): value for name, value in tree_attributes.items()} | {"n_targets": 1}
     trees.CopyFrom(helper.make_node("TreeEnsembleRegressor", trees.input, ["margin"], domain=trees.domain, **renamed))
     graph.node.append(helper.make_node("Sigmoid", ["margin"], ["probability"]))
     del graph.output[:]
@@ -125,7 +127,7 @@ def _register(classifier: type, regressor: type, converter: Converter) -> None:
     update_registered_converter(regressor, regressor.__name__, calculate_linear_regressor_output_shapes, converter)
 
 
-# Converters of trees lose two things. A repair gives attributes of ONNX's TreeEnsemble operator in place of theirs.
+# Converters of trees lose two things. A repair replaces attributes of ONNX's TreeEnsemble operator.
 
 
 def _repaired(repair: Repair, converter: Converter | None = None) -> Converter:
@@ -182,10 +184,10 @@ REPAIRS: dict[type, Repair] = {
 
 
 def parity(problem: Problem, estimator: Any, predictor: Predictor, rows: pl.DataFrame) -> float:  # noqa: ANN401
-    """The largest difference between estimator and exported model: on the rows, with nulls and with unseen categories.
+    """The maximum difference between estimator and exported model: on the rows, with nulls and with unseen categories.
 
     Raises:
-        Refused: It is larger than `TOLERANCE`.
+        Rejected: The difference exceeds `PARITY_TOLERANCE`.
     """
     features = rows.select(problem.features)
     text = [name for name, is_text in predictor.features.items() if is_text]
@@ -198,13 +200,13 @@ def parity(problem: Problem, estimator: Any, predictor: Predictor, rows: pl.Data
             expected = predicted(problem.task, estimator, model_inputs(frame, predictor.features))
             differences.append(difference(problem.task, expected, predictor.predict(frame)))
     except (TypeError, ValueError) as error:
-        msg = f"the exported model can't answer all rows, missing values and new categories: {error}; change model.py"
-        raise Refused(msg) from error
+        msg = f"the exported model can't predict missing values or new categories: {error}; change model.py"
+        raise Rejected(msg) from error
     worst = float(np.max(differences))  # NaN if one is
-    if not worst <= TOLERANCE:
+    if not worst <= PARITY_TOLERANCE:
         msg = (
-            f"the exported model differs from the pipeline by {worst:.2g} (at most {TOLERANCE:.0e}): a step of "
+            f"the exported model differs from the pipeline by {worst:.2g} (at most {PARITY_TOLERANCE:.0e}): a step of "
             "shared/model.py is lost in the export, as gradient boosting's own categorical_features are"
         )
-        raise Refused(msg)
+        raise Rejected(msg)
     return worst

@@ -1,4 +1,4 @@
-"""A model as production loads it: ONNX in, predictions out, with neither onnx nor scikit-learn."""
+"""Prediction with an ONNX model, without the packages onnx and scikit-learn."""
 
 from functools import cached_property
 from typing import Any
@@ -9,19 +9,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Task
-from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
+from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
-TOLERANCE = 1e-5  # of a difference: absolute for probabilities, relative to the values' spread for a regression
+PARITY_TOLERANCE = 1e-5  # of a difference: absolute for probabilities, relative to the values' spread for a regression
 
 
 def text_features(problem: Problem, rows: pl.DataFrame) -> dict[str, bool]:
-    """The features in the model's order; true where one is text, a category."""
+    """The features in the model's order; true if one is text."""
     return {name: rows.schema[name] == pl.String for name in problem.features}
 
 
 def model_inputs(rows: pl.DataFrame, features: dict[str, bool]) -> pl.DataFrame:
-    """What estimator and exported model are both given: text without nulls, 32-bit floats with NaN for nulls."""
+    """The inputs of estimator and exported model: text without nulls, 32-bit floats with NaN for nulls."""
     return rows.select(
         pl.col(name).fill_null("") if text else pl.col(name).cast(pl.Float32).fill_null(float("nan"))
         for name, text in features.items()
@@ -33,8 +33,8 @@ class Predictor:
 
     Args:
         model: ONNX with one input per feature; its last output is the prediction.
-        features: The features in the model's order; true where one is text.
-        task: Decides the shape of the predictions.
+        features: The features in the model's order; true if one is text.
+        task: Determines the shape of the predictions.
     """
 
     def __init__(self, model: bytes, features: dict[str, bool], task: Task) -> None:
@@ -46,9 +46,9 @@ class Predictor:
         options.intra_op_num_threads = 1
         try:
             return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # it raises classes of its own
-            msg = f"the model is no ONNX that can be loaded: {first_line(error)}; see docs/runbook.md"
-            raise BadInput(msg) from error
+        except Exception as error:  # onnxruntime raises its own classes
+            msg = f"the model is not a valid ONNX model: {summarize(error)}; see docs/runbook.md"
+            raise InputError(msg) from error
 
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Predictions for rows with their features.
@@ -81,6 +81,6 @@ def predicted(task: Task, estimator: Any, inputs: pl.DataFrame) -> NDArray[np.fl
 
 
 def difference(task: Task, expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
-    """The largest difference between two models' predictions, to compare with `TOLERANCE`; NaN if one is NaN."""
+    """The largest difference between two models' predictions, to compare with `PARITY_TOLERANCE`; NaN if one is NaN."""
     spread = float(np.ptp(expected)) or float(np.abs(expected).max()) if task is Task.REGRESSION else 1.0
     return float(np.abs(expected - found).max()) / (spread or 1.0)

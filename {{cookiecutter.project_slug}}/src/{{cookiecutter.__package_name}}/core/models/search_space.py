@@ -1,4 +1,4 @@
-"""Where `tune` searches a parameter: an annotation, as in `Annotated[float, Search(0.01, 0.3, log=True)]`."""
+"""Search spaces of parameters, as annotations: `Annotated[float, Search(0.01, 0.3, log=True)]`."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -6,12 +6,12 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 
 
 @dataclass(frozen=True)
 class Search:
-    """A number from low to high, both included; with `log`, each factor is as likely, not each difference."""
+    """A number from low to high, inclusive; with `log`, sampled on a logarithmic scale."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ def space_of(parameters: type[BaseModel]) -> Space:
     """The search space: the annotation of each parameter that has one; the others are not searched.
 
     Raises:
-        BadInput: An annotation leaves nothing to search.
+        InputError: An annotation leaves nothing to search.
     """
     return {
         name: _typed(name, where, field.annotation)
@@ -54,7 +54,7 @@ def _typed(name: str, where: Search | Choice, annotation: object) -> Search | Ch
     """The range of a number in the parameter's own type: of an integer, integers are searched."""
     kind = int if int in (annotation, *get_args(annotation)) else float
     if hint := _invalid(where, kind):
-        raise BadInput(f"{name} can't be searched by {where} in shared/model.py: {hint}")
+        raise InputError(f"{name} can't be searched by {where} in shared/model.py: {hint}")
     return where if isinstance(where, Choice) else replace(where, low=kind(where.low), high=kind(where.high))
 
 

@@ -1,4 +1,4 @@
-"""Fit and compare: the same for experiments, training and gate."""
+"""Fitting and baselines, shared by experiments, training and promotion."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import TARGET, Task
-from {{cookiecutter.__package_name}}.core.errors import Refused, first_line
-from {{cookiecutter.__package_name}}.core.models.evaluation import Floats, answers, classes_of, losses
+from {{cookiecutter.__package_name}}.core.errors import Rejected, summarize
+from {{cookiecutter.__package_name}}.core.models.evaluation import (
+    Floats,
+    classes_of,
+    labelled_predictions,
+    losses,
+)
 from {{cookiecutter.__package_name}}.core.models.predictor import (
     Predictor,
     model_inputs,
@@ -21,8 +26,8 @@ from {{cookiecutter.__package_name}}.core.problem import Problem
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A fitted pipeline, the same as ONNX, and the largest difference between them."""
+class FittedModel:
+    """A fitted pipeline, its ONNX export and the maximum difference between them."""
 
     pipeline: Any
     onnx: bytes
@@ -31,19 +36,19 @@ class Fitted:
     parity: float
 
 
-def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: pl.DataFrame) -> Fitted:
+def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: pl.DataFrame) -> FittedModel:
     """Fit the problem's model on rows with their features, and export it.
 
     Args:
         problem: The problem.
         parameters: Of its estimator.
-        rows: A training set; the recipe's step of augmentation, if there is one, sees these rows and no others.
-        check: Rows on which the exported model is held equal to the pipeline.
+        rows: A training set; only these rows are augmented.
+        check: Rows on which the exported model is compared with the pipeline.
 
     Raises:
-        Refused: The model can't be fitted or exported, or the export answers differently.
+        Rejected: The model can't be fitted or exported, or the export predicts differently.
     """
-    from {{cookiecutter.__package_name}}.core.models import onnx  # noqa: PLC0415 - serving, which monitors, has neither onnx nor sklearn
+    from {{cookiecutter.__package_name}}.core.models import onnx  # noqa: PLC0415 - serving has neither onnx nor sklearn
 
     try:
         features, pipeline = text_features(problem, rows), _fitted(problem, parameters, rows)
@@ -52,28 +57,28 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
         way = (
             f"no row has {none}: drop it from features.FEATURES, or wait for rows" if none else "change shared/model.py"
         )
-        raise Refused(f"the model can't be fitted to these rows: {first_line(error)}; {way}") from error
-    content = onnx.export(problem.recipe(), pipeline, features)
+        raise Rejected(f"the model can't be fitted on these rows: {summarize(error)}; {way}") from error
+    content = onnx.export(problem.model_spec(), pipeline, features)
     predictor = Predictor(content, features, problem.task)
     parity = onnx.parity(problem, pipeline, predictor, check)
-    return Fitted(pipeline, content, predictor, classes_of(problem, rows), parity)
+    return FittedModel(pipeline, content, predictor, classes_of(problem, rows), parity)
 
 
-def fitted_predictions(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> Floats:
-    """What the problem's model, fitted on rows and not exported, predicts for held rows."""
-    inputs = model_inputs(held, text_features(problem, rows))
+def fitted_predictions(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, holdout: pl.DataFrame) -> Floats:
+    """The predictions for the holdout of a model fitted on the training rows, without export."""
+    inputs = model_inputs(holdout, text_features(problem, rows))
     return predicted(problem.task, _fitted(problem, parameters, rows), inputs)
 
 
-def loss(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, held: pl.DataFrame) -> float:
-    """The mean loss on held rows of the problem's model, fitted on others and not exported."""
-    prediction = fitted_predictions(problem, parameters, rows, held)
-    return float(losses(answers(problem, held, prediction, classes_of(problem, rows))).mean())
+def loss(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, holdout: pl.DataFrame) -> float:
+    """The mean loss on the holdout of a model fitted on the training rows, without export."""
+    prediction = fitted_predictions(problem, parameters, rows, holdout)
+    return float(losses(labelled_predictions(problem, holdout, prediction, classes_of(problem, rows))).mean())
 
 
-def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed: int) -> dict[str, Floats]:
-    """What simpler models predict for held rows: `dummy` knows only the target's distribution, `linear` is linear."""
-    from sklearn.compose import make_column_transformer  # noqa: PLC0415 - takes a second: only what fits pays for it
+def baselines(problem: Problem, rows: pl.DataFrame, holdout: pl.DataFrame, *, seed: int) -> dict[str, Floats]:
+    """The predictions of baselines for the holdout: `dummy` (the distribution of the target) and `linear`."""
+    from sklearn.compose import make_column_transformer  # noqa: PLC0415 - takes a second to import
     from sklearn.dummy import DummyClassifier, DummyRegressor  # noqa: PLC0415
     from sklearn.impute import SimpleImputer  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
@@ -91,19 +96,19 @@ def baselines(problem: Problem, rows: pl.DataFrame, held: pl.DataFrame, *, seed:
     dummy = DummyRegressor() if regression else DummyClassifier(strategy="prior")
     linear = Ridge() if regression else LogisticRegression(solver="newton-cholesky", random_state=seed)
     models = {"dummy": dummy, "linear": make_pipeline(encode, linear)}
-    x, y, new = model_inputs(rows, features), _labels(problem, rows), model_inputs(held, features)
+    x, y, new = model_inputs(rows, features), _labels(problem, rows), model_inputs(holdout, features)
     return {name: predicted(problem.task, model.fit(x, y), new) for name, model in models.items()}
 
 
 def _fitted(problem: Problem, parameters: BaseModel, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - any estimator
-    recipe = problem.recipe()
-    if recipe.augment:
-        rows = recipe.augment(parameters, rows, np.random.default_rng(parameters.model_dump()["seed"]))
+    model_spec = problem.model_spec()
+    if model_spec.augment:
+        rows = model_spec.augment(parameters, rows, np.random.default_rng(parameters.model_dump()["seed"]))
     features = text_features(problem, rows)
-    pipeline = recipe.estimator(parameters, [name for name, text in features.items() if text])
+    pipeline = model_spec.estimator(parameters, [name for name, text in features.items() if text])
     return pipeline.fit(model_inputs(rows, features), _labels(problem, rows))
 
 
 def _labels(problem: Problem, rows: pl.DataFrame) -> NDArray[Any]:
-    """What scikit-learn is told: integers for a binary task, the names of classes, or values."""
+    """The labels for scikit-learn: integers for a binary task, class names, or values."""
     return rows[TARGET].cast(pl.Int64).to_numpy() if problem.task is Task.BINARY else rows[TARGET].to_numpy()

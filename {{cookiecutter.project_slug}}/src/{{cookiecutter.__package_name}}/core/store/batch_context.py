@@ -1,4 +1,4 @@
-"""The stored rows that a batch is compared with: one read of the lake, whose cost follows the batch."""
+"""The stored rows that a batch is compared with, in one read of the lake."""
 
 from datetime import datetime, timedelta
 from functools import reduce
@@ -7,13 +7,13 @@ from operator import or_
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.anomalies import time_range
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, DTYPES, Column, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, PREDICTED_AT, Column, Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import Context
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.erasures import erased_keys
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
-WEEKS = 4  # before the batch, with which it is compared
+WEEKS = 4  # compared with each batch
 
 
 def read_context(lake: Lake, problem: Problem, schema: Schema, rows: pl.DataFrame) -> Context:
@@ -31,7 +31,7 @@ def read_context(lake: Lake, problem: Problem, schema: Schema, rows: pl.DataFram
     of_entities = pl.LazyFrame()
     if is_labels := bool(schema is not entity and schema.target and entity.key):
         at = pl.col(entity.event_time) - entity.lead if entity.event_time else pl.lit(None, DTYPES[datetime])
-        in_range = lake.scan(entity).filter(_in_key_range(entity, rows)).select(*entity.key, at.alias(AT))
+        in_range = lake.scan(entity).filter(_in_key_range(entity, rows)).select(*entity.key, at.alias(PREDICTED_AT))
         of_entities = in_range.join(rows.lazy(), on=entity.key, how="semi")
     found, entities, erased = pl.collect_all([of_table, of_entities, erased_keys(lake, entity)])
     return Context(

@@ -1,7 +1,6 @@
-"""Trained challengers and what the gate said of them: the tables `candidates` and `verdicts`.
+"""Trained challengers and the verdicts of the gate: the tables `candidates` and `verdicts`.
 
-A killed `run` goes on from them, and `gate` and `promote` work from them as commands of their own. MLflow's files are
-for people.
+A killed `run` resumes from them, and `gate` and `promote` read them.
 """
 
 from collections.abc import Sequence
@@ -14,14 +13,14 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.models import evaluation
-from {{cookiecutter.__package_name}}.core.models.evaluation import Answers
+from {{cookiecutter.__package_name}}.core.models.evaluation import Predictions
 from {{cookiecutter.__package_name}}.core.models.predictor import Predictor
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
-TABLE, VERDICTS = "candidates", "verdicts"
+CANDIDATES, VERDICTS = "candidates", "verdicts"
 COLUMNS: dict[str, pl.DataType] = {
     "run_id": pl.String(),
     "trained": DTYPES[datetime],
@@ -36,26 +35,26 @@ VERDICT_COLUMNS: dict[str, pl.DataType] = {
     "reasons": pl.String(),
     "smoke_test": pl.String(),
 }
-HEAVY = {"onnx", "holdout"}
+LARGE_FIELDS = {"onnx", "holdout"}
 
 
 class CandidateRecord(BaseModel):
-    """What a challenger is made of.
+    """The record of a challenger.
 
     Attributes:
-        run_id: The tracked run that trained it.
-        trained: When.
-        as_of: Labels known by then were used.
-        tables: The versions of the tables.
-        commit: Of the code; empty without Git.
-        dirty: Whether files of the model differed from it.
-        code: The hash of what makes the model.
-        lock: The hash of the lock.
-        parameters: Of the estimator.
-        features: In the model's order; true where one is text.
-        classes: Of a multiclass task, in the order of its probabilities.
-        training_window_days: It was fitted on labels of so many days; 0 is all.
-        metrics: Of the model and its baselines on the holdout, numbers of rows, parity.
+        run_id: Id of the tracked run.
+        trained: Time of training.
+        as_of: Time as of which labels were available.
+        tables: The table versions.
+        commit: Git commit; empty without Git.
+        dirty: Whether files of the model differed from the commit.
+        code: Hash of the code and parameters of the model.
+        lock: Hash of the lock file.
+        parameters: The parameters of the estimator.
+        features: The features in the model's order; true if one is text.
+        classes: The classes of a multiclass task, in the order of the probabilities.
+        training_window_days: Length of the training window in days; 0 is all rows.
+        metrics: Metrics of model and baselines on the holdout, numbers of rows, parity.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, ser_json_inf_nan="constants")
@@ -76,11 +75,11 @@ class CandidateRecord(BaseModel):
 
 
 class Candidate(CandidateRecord):
-    """A challenger with all that the gate needs.
+    """A challenger with everything that the gate needs.
 
     Attributes:
-        onnx: The model, fitted without the holdout.
-        holdout: The newest labelled window: rows with features and labels, and what each model predicts for them in the
+        onnx: The ONNX model, fitted without the holdout.
+        holdout: The rows of the newest labelled window with features, labels and the predictions of the models in the
             columns `_model`, `_linear` and `_dummy`.
     """
 
@@ -91,18 +90,20 @@ class Candidate(CandidateRecord):
         """The model."""
         return Predictor(self.onnx, self.features, problem.task)
 
-    def answers(self, problem: Problem, model: str = "model") -> Answers:
-        """What a model answered to the holdout, beside what came true."""
-        return evaluation.answers(problem, self.holdout, self.holdout[f"_{model}"].to_numpy(), self.classes)
+    def holdout_predictions(self, problem: Problem, model: str = "model") -> Predictions:
+        """The predictions of a model for the holdout, with the true values."""
+        return evaluation.labelled_predictions(
+            problem, self.holdout, self.holdout[f"_{model}"].to_numpy(), self.classes
+        )
 
 
 @dataclass(frozen=True)
 class LastVerdict:
-    """What was last said of a challenger.
+    """The last verdict on a challenger.
 
     Attributes:
-        passed: Whether it may serve.
-        smoke_test: Why the smoke test refused it; empty where it did not.
+        passed: Whether it passed.
+        smoke_test: Why the smoke test failed; empty if it passed or did not run.
     """
 
     passed: bool
@@ -110,49 +111,51 @@ class LastVerdict:
 
 
 class Candidates:
-    """The tables of challengers and verdicts: appended to, and changed only where rows are erased."""
+    """The tables of challengers and verdicts, which are append-only except for erasure."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
     def append(self, candidate: Candidate) -> None:
-        """Record a challenger, once."""
-        self._lake.append(TABLE, rows_of([candidate]), batch=candidate.run_id)
+        """Append a challenger exactly once."""
+        self._lake.append(CANDIDATES, rows_of([candidate]), batch=candidate.run_id)
 
     def newest(self) -> CandidateRecord | None:
-        """What the challenger that was trained last is made of."""
-        rows = self._lake.read(TABLE, COLUMNS).select("trained", "record").sort("trained").tail(1).collect()
+        """The record of the newest challenger, or None."""
+        rows = self._lake.read(CANDIDATES, COLUMNS).select("trained", "record").sort("trained").tail(1).collect()
         return CandidateRecord.model_validate_json(rows["record"].item()) if len(rows) else None
 
     def read(self, run_id: str) -> Candidate:
         """The challenger of a run.
 
         Raises:
-            BadInput: There is none.
+            InputError: There is none.
         """
-        rows = self._lake.read(TABLE, COLUMNS).filter(pl.col("run_id") == run_id).collect()
+        rows = self._lake.read(CANDIDATES, COLUMNS).filter(pl.col("run_id") == run_id).collect()
         if rows.is_empty():
-            raise BadInput(f"run {run_id} has no row in the table {TABLE} of the lake {self._lake.url}: train again")
+            raise InputError(
+                f"run {run_id} has no row in the table {CANDIDATES} of the lake {self._lake.url}: train again"
+            )
         return _candidate(rows.row(0, named=True))
 
     def all(self) -> list[Candidate]:
-        """All challengers, the first trained first."""
-        return [_candidate(row) for row in self._lake.read(TABLE, COLUMNS).sort("trained").collect().to_dicts()]
+        """All challengers, oldest first."""
+        return [_candidate(row) for row in self._lake.read(CANDIDATES, COLUMNS).sort("trained").collect().to_dicts()]
 
     def last_verdict(self, run_id: str) -> LastVerdict | None:
-        """What was last said of the challenger of a run, if anything."""
-        said = self._verdicts(run_id)
-        return LastVerdict(said["passed"][-1], said["smoke_test"][-1]) if len(said) else None
+        """The last verdict on the challenger of a run, or None."""
+        verdicts = self._verdicts(run_id)
+        return LastVerdict(verdicts["passed"][-1], verdicts["smoke_test"][-1]) if len(verdicts) else None
 
     def append_verdict(self, run_id: str, *, passed: bool, reasons: str, smoke_test: str) -> None:
-        """Record what is said of a challenger, where it is not what was said last."""
+        """Append a verdict if it differs from the last one."""
         row = {"run_id": run_id, "passed": passed, "reasons": reasons, "smoke_test": smoke_test}
 
         def attempt(version: int) -> None:
-            said = self._verdicts(run_id)
-            if said.drop("at").tail(1).to_dicts() != [row]:
+            verdicts = self._verdicts(run_id)
+            if verdicts.drop("at").tail(1).to_dicts() != [row]:
                 rows = pl.DataFrame([row | {"at": datetime.now(UTC)}], schema=VERDICT_COLUMNS)
-                self._lake.append(VERDICTS, rows, batch=f"{run_id}-{len(said)}", expected=version)
+                self._lake.append(VERDICTS, rows, batch=f"{run_id}-{len(verdicts)}", expected=version)
 
         self._lake.retry(VERDICTS, attempt)
 
@@ -162,12 +165,12 @@ class Candidates:
 
 
 def rows_of(candidates: Sequence[Candidate]) -> pl.DataFrame:
-    """Challengers as rows of the table."""
+    """Challengers as rows of the table `candidates`."""
     rows = [candidate.model_dump(include={"run_id", "trained", "onnx"}) for candidate in candidates]
     for row, candidate in zip(rows, candidates, strict=True):
         holdout = BytesIO()
         candidate.holdout.write_parquet(holdout)
-        row.update(record=candidate.model_dump_json(exclude=HEAVY), holdout=holdout.getvalue())
+        row.update(record=candidate.model_dump_json(exclude=LARGE_FIELDS), holdout=holdout.getvalue())
     return pl.DataFrame(rows, schema=COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""The table `decisions`: what each run decided, and why."""
+"""The table `decisions`: the decision of each run with its reasons."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,7 +8,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
-TABLE = "decisions"
+DECISIONS = "decisions"
 COLUMNS: dict[str, pl.DataType] = {
     "at": DTYPES[datetime],
     "batches": pl.Int64(),
@@ -18,16 +18,16 @@ COLUMNS: dict[str, pl.DataType] = {
     "verdict": pl.String(),
     "champion": pl.Int64(),
     "predicted": pl.Int64(),
-    "alarms": pl.String(),
+    "alerts": pl.String(),
 }
 
 
-def keep(lake: Lake, row: Mapping[str, object]) -> None:
-    """Keep what a run decided, once."""
-    once = "-".join(str(row[name]) for name in ("at", "batches", "trained", "champion", "predicted"))
-    lake.append(TABLE, pl.DataFrame([row], schema=COLUMNS), batch=once)
+def append(lake: Lake, row: Mapping[str, object]) -> None:
+    """Append the decision of a run exactly once."""
+    batch_id = "-".join(str(row[name]) for name in ("at", "batches", "trained", "champion", "predicted"))
+    lake.append(DECISIONS, pl.DataFrame([row], schema=COLUMNS), batch=batch_id)
 
 
 def read(lake: Lake) -> pl.DataFrame:
-    """All decisions, the oldest first."""
-    return lake.read(TABLE, COLUMNS).sort("at").collect()
+    """All decisions, oldest first."""
+    return lake.read(DECISIONS, COLUMNS).sort("at").collect()

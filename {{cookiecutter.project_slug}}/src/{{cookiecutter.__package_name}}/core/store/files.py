@@ -1,4 +1,4 @@
-"""Files of rows, Parquet or CSV: read at once or in chunks, and written as a stream."""
+"""Parquet and CSV files: read at once or in chunks, and written as a stream."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +12,10 @@ from polars.io.plugins import register_io_source
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import conform, parse
-from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line, whole
+from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, summarize
 
 
-class Unreadable(BadInput):
+class Unreadable(InputError):
     """The file can't be read, or its table is unclear."""
 
 
@@ -39,7 +39,7 @@ def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
         Unreadable: The file is neither Parquet nor CSV, or is broken.
     """
     with _reading(path):
-        path.open("rb").close()  # its errors are clearer than those of Polars
+        path.open("rb").close()  # clearer errors than those of Polars
         rows, empty = _scan(path, path.absolute()), True
         for chunk in rows.collect_batches(chunk_size=size, maintain_order=True, lazy=True):
             empty = False
@@ -63,7 +63,7 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
     An error or a second writer never leaves half a file.
 
     Raises:
-        BadInput: The file can't be written. Errors of the frames are raised as they are.
+        InputError: The file can't be written. Errors of the frames are raised as they are.
     """
     failed = False
 
@@ -80,12 +80,12 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a folder")
-        with whole(path) as draft, ThreadPoolExecutor(1) as pool:
+        with atomic_write(path) as draft, ThreadPoolExecutor(1) as pool:
             pool.submit(sink, draft).result()  # Polars defers signals: the main thread stays free to handle them
     except (PolarsError, OSError) as error:
         if failed:
             raise
-        raise BadInput(f"{path.as_posix()} can't be written: {_reason(error)}") from error
+        raise InputError(f"{path.as_posix()} can't be written: {_reason(error)}") from error
 
 
 def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
@@ -105,8 +105,8 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:
         raise Unreadable(f"{path} can't be read: {_reason(error)}") from error
     except PolarsError as error:
-        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {first_line(error)}; write it again") from error
+        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {summarize(error)}; write it again") from error
 
 
 def _reason(error: PolarsError | OSError) -> str:
-    return getattr(error, "strerror", None) or first_line(error)
+    return getattr(error, "strerror", None) or summarize(error)

@@ -1,6 +1,6 @@
 """Versioned tables: appended to once a batch, read as of a version.
 
-Delta Lake under one address, a local folder or object storage; whose rows they are, the contract says.
+Delta Lake under one URL, a local folder or object storage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ import deltalake
 import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, BATCH, CONTRACT, DTYPES, Schema
-from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line
+from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
+from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 
-FILES = 14  # of a table; more are joined
-HISTORY = "delta.logRetentionDuration"  # for which commits are kept; where nothing is said, Delta takes 30 days
-BRIEF = timedelta(days=7)  # for tables that take a commit every few seconds, and that nobody reads as they were
-ATTEMPTS = 20  # at a commit, when others append at the same moment
+MAX_FILES = 14  # of a table; more files are compacted
+HISTORY_PROPERTY = "delta.logRetentionDuration"  # Delta's default is 30 days
+SHORT_HISTORY = timedelta(days=7)  # for tables with a commit every few seconds
+ATTEMPTS = 20  # at a commit with concurrent writers
 
 T = TypeVar("T")
 
@@ -32,24 +32,24 @@ class Conflict(Exception):
 
 @dataclass(frozen=True)
 class Lake:
-    """The tables under one address; several threads may use one.
+    """The tables under one URL; it is thread-safe.
 
     Attributes:
-        url: A folder or an object storage address; credentials come from the environment.
-        versions: Tables that are read in these versions, and can't be appended to.
-        keep: So long every version can be read.
-        _opened: Each thread's own handles, by thread and table: a handle must not move under another thread's commit.
-        _appending: By table: threads append one after the other, since a commit that conflicts is written anew.
+        url: A folder or an object storage URL; credentials come from the environment.
+        versions: Pinned versions of tables, which are read-only.
+        history: How long every version stays readable.
+        _opened: Handles by thread and table: a handle must not change during the commit of another thread.
+        _appending: Locks by table: a conflicting commit would have to be written again.
     """
 
     url: str
     versions: Mapping[str, int] = field(default_factory=dict)
-    keep: timedelta = timedelta(days=365)
+    history: timedelta = timedelta(days=365)
     _opened: dict[tuple[int, str], deltalake.DeltaTable] = field(default_factory=dict, init=False, compare=False)
     _appending: dict[str, Lock] = field(default_factory=dict, init=False, compare=False)
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, expected: int | None = None) -> bool:
-        """Append rows once: a batch whose id the table has seen changes nothing.
+        """Append rows exactly once: a batch whose id is in the table is ignored.
 
         Args:
             table: Its name.
@@ -58,15 +58,15 @@ class Lake:
             expected: The version of the table that the rows were made from, -1 before the first append; None: any.
 
         Returns:
-            Whether they were appended now.
+            Whether the rows were appended.
 
         Raises:
-            BadInput: The table can't be read or written.
+            InputError: The table can't be read or written.
             Conflict: The table is not in the expected version any more.
         """
         if table in self.versions:
             pinned = f"table {table} is read in version {self.versions[table]}"
-            raise BadInput(f"{pinned} and takes no rows: unset ML_TABLES")
+            raise InputError(f"{pinned} and takes no rows: unset ML_TABLES")
         with self._appending.setdefault(table, Lock()):
             return self._append(table, rows, batch=batch, expected=expected)
 
@@ -85,11 +85,11 @@ class Lake:
                     rows,
                     mode="append" if opened else "error",  # of two that create the table at once, one succeeds
                     schema_mode="merge" if opened else None,
-                    configuration=None if opened else {HISTORY: days(self.keep)},
+                    configuration=None if opened else {HISTORY_PROPERTY: days(self.history)},
                     commit_properties=once,
                 )
             except Exception as error:  # of a type that can't be cast it raises no class of its own
-                opened = self.open(table)  # others may have committed since it was opened
+                opened = self.open(table)  # another writer may have committed
                 moved = seen != (opened.version() if opened else -1)
                 if not moved and not isinstance(error, CommitFailedError):
                     raise self.unreadable(table, error) from error
@@ -105,7 +105,7 @@ class Lake:
             attempt: The function.
 
         Raises:
-            BadInput: Others write to the table without a pause.
+            InputError: Others write to the table without a pause.
         """
         for _ in range(ATTEMPTS):
             try:
@@ -114,8 +114,8 @@ class Lake:
                 continue
         raise self._busy(table)
 
-    def _busy(self, table: str) -> BadInput:
-        return BadInput(
+    def _busy(self, table: str) -> InputError:
+        return InputError(
             f"could not commit to table {table} in {self.url} after {ATTEMPTS} attempts because of concurrent writers; "
             "try again later"
         )
@@ -125,16 +125,16 @@ class Lake:
 
         A column that the contract gained is missing in the rows from before.
         """
-        stored = schema.dtypes | {ARRIVED: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
+        stored = schema.dtypes | {INGESTED_AT: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
         rows = self.read(schema.name, stored, version=version)
         gained = stored.keys() - set(rows.collect_schema().names())
         return rows.with_columns(pl.lit(None, dtype=stored[name]).alias(name) for name in sorted(gained))
 
     def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: int | None = None) -> pl.LazyFrame:
-        """Any table of the lake; with no rows and these columns where it does not exist yet.
+        """Any table of the lake; an empty frame with these columns if the table doesn't exist.
 
         Raises:
-            BadInput: The table can't be read, or has no such version.
+            InputError: The table can't be read, or has no such version.
         """
         try:
             opened = self.open(table)
@@ -150,37 +150,37 @@ class Lake:
         return -1 if opened is None else opened.version()
 
     def has(self, table: str, batch: str) -> bool:
-        """Whether the table has seen this batch."""
+        """Whether the table contains this batch."""
         opened = self.open(table)
         return opened is not None and opened.transaction_version(batch) is not None
 
-    def tidy(self, *, others: Sequence[str] = ()) -> None:
-        """Compact the small files of the tables that were opened, and delete files that no readable version needs.
+    def maintain(self, *, others: Sequence[str] = ()) -> None:
+        """Compact the tables that were opened, and delete files that no readable version needs.
 
         Args:
-            others: Tables that another process appends to, often; their versions are kept for `BRIEF`.
+            others: Tables with frequent appends of another process; their history is `SHORT_HISTORY`.
 
         Raises:
-            BadInput: A table can't be read or written.
+            InputError: A table can't be read or written.
         """
         for table in sorted({*others, *(table for _, table in list(self._opened))}):
             opened = self.open(table)
             if opened is None:
                 continue
-            keep = BRIEF if table in others else self.keep
+            history = SHORT_HISTORY if table in others else self.history
             try:
-                if opened.metadata().configuration.get(HISTORY) != days(keep):  # a table from before, or a new setting
-                    opened.alter.set_table_properties({HISTORY: days(keep)})
-                if len(opened.file_uris()) > FILES:
+                if opened.metadata().configuration.get(HISTORY_PROPERTY) != days(history):  # the setting has changed
+                    opened.alter.set_table_properties({HISTORY_PROPERTY: days(history)})
+                if len(opened.file_uris()) > MAX_FILES:
                     opened.optimize.compact()
-                    opened.vacuum(retention_hours=int(keep / timedelta(hours=1)), dry_run=False, full=True)
+                    opened.vacuum(retention_hours=int(history / timedelta(hours=1)), dry_run=False, full=True)
             except CommitFailedError:
                 continue  # another process writes to it: the next time
             except (DeltaError, OSError) as error:
                 raise self.unreadable(table, error) from error
 
     def open(self, table: str) -> deltalake.DeltaTable | None:
-        """The table at its newest version; a thread that opened it before only reads the commits since."""
+        """The table at its newest version; a thread that has opened it reads only new commits."""
         handles, mine = self._opened, (get_ident(), table)
         try:
             if table in self.versions:
@@ -197,22 +197,22 @@ class Lake:
             raise self.unreadable(table, error) from error
 
     def address(self, table: str) -> str:
-        """Where a table is."""
+        """The URL of a table."""
         return f"{self.url.rstrip('/')}/{table}"
 
-    def unreadable(self, table: str, error: Exception) -> BadInput:
-        """What went wrong with a table, in one line."""
-        return BadInput(f"table {table} in the lake {self.url} can't be used: {first_line(error)}")
+    def unreadable(self, table: str, error: Exception) -> InputError:
+        """The error for an unreadable table, in one line."""
+        return InputError(f"table {table} in the lake {self.url} can't be used: {summarize(error)}")
 
 
 def days(time: timedelta) -> str:
-    """A time as Delta writes it."""
+    """A duration in the format of Delta."""
     return f"interval {time.days} days"
 
 
 def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:
     if "%" not in table.table_uri:
         return pl.scan_delta(table)
-    # Polars does not find folders with blanks and the like by the quoted names that Delta has for them.
+    # Polars does not unquote the paths of Delta tables in folders with special characters.
     schema = pl.Schema(table.schema().to_arrow())
     return pl.scan_parquet(list(map(unquote, table.file_uris())), schema=schema, missing_columns="insert")

@@ -1,4 +1,4 @@
-"""Which code, configuration, tables and time a run is made of, and whether the code of a model has changed since."""
+"""Provenance of runs: code, configuration, table versions and time, and a hash of the code of the model."""
 
 import ast
 import hashlib
@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
-SOURCE = Path(__file__).parents[__name__.count(".") - 1]  # the package's folder
-MODEL_CODE = ("shared", "core", "production/train.py", "production/promote.py")  # what a model is made by
+SOURCE = Path(__file__).parents[__name__.count(".") - 1]  # folder of the package
+MODEL_CODE = ("shared", "core", "production/train.py", "production/promote.py")  # code that affects the model
 NOT_MODEL_CODE = ("shared/collect.py", "shared/extensions.py")
 PARAMETERS = "config/params.toml"
-MODEL_FILES = (  # as Git names them
+MODEL_FILES = (  # Git pathspecs
     *(f"src/{PACKAGE}/{name}" for name in MODEL_CODE),
     *(f":(exclude)src/{PACKAGE}/{name}" for name in NOT_MODEL_CODE),
     "config",
@@ -36,14 +36,14 @@ def provenance(
     command: list[str] | None = None,
     files: Sequence[str] = ALL_FILES,
 ) -> dict[str, str]:
-    """Which code, tables and time a run is made of, and the command that makes it again.
+    """The provenance of a run, including the command that reproduces it.
 
     Args:
         root: The project's folder.
-        tables: The versions of the tables.
-        as_of: What was known by then was used.
-        command: What Python is given; without it, the script that runs.
-        files: The files that must be in a commit for the run to be made again from it.
+        tables: The table versions.
+        as_of: Time as of which data were available.
+        command: Arguments of Python. Default: the current script.
+        files: The files that must be committed for the run to be reproducible.
     """
     lock = root / "uv.lock"
     return {
@@ -58,15 +58,15 @@ def provenance(
 
 
 def changed_files(root: Path, files: Sequence[str] = MODEL_FILES) -> list[str]:
-    """The files that differ from the last commit, by default of those that make a model; empty without Git."""
+    """The files that differ from the last commit, by default among those that affect the model; empty without Git."""
     lines = _git(root, "status", "--porcelain", "--", *files).splitlines()
     return [line.split(maxsplit=1)[-1] for line in lines]
 
 
 def code_hash(root: Path) -> str:
-    """A hash of the code and the parameters that make a model, without comments and docstrings.
+    """A hash of the code and parameters that affect the model, without comments and docstrings.
 
-    It is equal on every version of Python, and whatever Git says of the files.
+    It does not depend on the version of Python or on Git.
     """
     digest = hashlib.sha256()
     for path in _model_code():
@@ -80,9 +80,9 @@ def code_hash(root: Path) -> str:
 
 @cache
 def significant(source: str) -> str:
-    """Python source without comments, docstrings and the blank lines between statements.
+    """Python source without comments, docstrings and blank lines between statements.
 
-    Lines are taken out of the text, which no version of Python writes in its own way as it does tokens and trees.
+    Lines of the text are removed, since tokens and syntax trees differ between versions of Python.
     """
     lines, blank = source.split("\n"), set[int]()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -110,9 +110,9 @@ def _model_code() -> Iterator[Path]:
 
 
 def _script(root: Path) -> list[str]:
-    """The script of the project that runs; empty where cells run one by one."""
+    """The current script of the project; empty if cells run one by one."""
     script = Path(sys.argv[0]).resolve()
-    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # which runs cells, from the project's own .venv
+    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # of Jupyter, in the project's .venv
     inside = script.is_file() and script.is_relative_to(root.resolve()) and not kernel
     return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 

@@ -1,7 +1,7 @@
-"""Runs, models and their aliases, in MLflow: SQLite in a folder, or any server by its address.
+"""Runs, model versions and aliases in MLflow: SQLite in a folder, or a server.
 
-MLflow is the record for people, through its public client. What production needs is in the lake: challengers and
-verdicts in `candidates`, what serves in `releases`.
+MLflow is used through its public client. Production needs the lake alone, with the tables `candidates`, `verdicts` and
+`releases`.
 """
 
 import logging
@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput, masked, require_port, whole
+from {{cookiecutter.__package_name}}.core.errors import (
+    InputError,
+    atomic_write,
+    redact_passwords,
+    validate_port,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,8 +37,8 @@ log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "artifacts"
-MOST_RUNS = 50_000  # at a time, as MLflow lets one ask for; it gives 1,000 where nothing is said
-QUIET = {
+MAX_RUNS = 50_000  # MLflow's maximum of a search; its default is 1,000
+MLFLOW_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -45,12 +50,12 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Run:
-    """A tracked run while it works.
+    """An active tracked run.
 
     Attributes:
-        id: Its own.
-        client: Of MLflow.
-        artifacts: Whether files can be logged: not where the folder with the earlier ones was moved.
+        id: Its id.
+        client: The MLflow client.
+        artifacts: Whether artifacts can be logged: not after the folder of its artifacts was moved.
     """
 
     id: str
@@ -58,8 +63,8 @@ class Run:
     artifacts: bool = True
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics, all at once: one by one each takes a transaction of its own."""
-        from mlflow.entities import Metric  # noqa: PLC0415 - takes seconds
+        """Log metrics in one transaction."""
+        from mlflow.entities import Metric  # noqa: PLC0415 - takes seconds to import
 
         now = int(datetime.now(UTC).timestamp() * 1000)
         self.client.log_batch(self.id, [Metric(name, value, now, 0) for name, value in metrics.items()])
@@ -67,7 +72,9 @@ class Run:
     def log_artifact(self, name: str, content: bytes) -> None:
         """Log a file."""
         if not self.artifacts:
-            log.warning("runs      %s is not kept with run %s: its folder in MLflow was moved", name, self.id[:8])
+            log.warning(
+                "runs      %s is not logged with run %s: its artifact folder in MLflow was moved", name, self.id[:8]
+            )
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
@@ -77,7 +84,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version of the model."""
+    """A registered model version."""
 
     number: int
     run_id: str
@@ -85,14 +92,14 @@ class Version:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run as it was tracked.
+    """A finished tracked run.
 
     Attributes:
-        id: Its own.
-        started: When.
-        status: How it ended.
-        tags: What it was made of: kind, command, commit, tables.
-        metrics: What it measured.
+        id: Its id.
+        started: Start time.
+        status: MLflow's status.
+        tags: Its provenance: kind, command, commit, tables.
+        metrics: Its metrics.
     """
 
     id: str
@@ -106,8 +113,8 @@ class Registry:
     """The runs and versions of one model.
 
     Args:
-        address: A folder, in which SQLite file and artefacts are made, or the address of an MLflow server.
-        model: The name of experiment and registered model.
+        address: A folder for the SQLite file and artifacts, or the URL of an MLflow server.
+        model: The name of the experiment and the registered model.
     """
 
     def __init__(self, address: str, model: str) -> None:
@@ -115,9 +122,9 @@ class Registry:
 
     @contextmanager
     def run(self, kind: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Run]:
-        """A tracked run of this kind; it ends as failed where the work raises."""
+        """Start a tracked run of this kind; it is marked as failed if the block raises."""
         with self._client() as client:
-            from mlflow.entities import Param  # noqa: PLC0415 - takes seconds
+            from mlflow.entities import Param  # noqa: PLC0415 - takes seconds to import
 
             run_id = client.create_run(self._experiment(client), run_name=kind, tags={"kind": kind, **tags}).info.run_id
             client.log_batch(run_id, params=[Param(name, str(value)) for name, value in parameters.items()])
@@ -129,7 +136,7 @@ class Registry:
             client.set_terminated(run_id)
 
     def register(self, run_id: str, file: str) -> Version:
-        """Register a run's file as the next version of the model; a run has one version, however often it is asked."""
+        """Register an artifact of a run as the next model version; idempotent per run."""
         with self._client() as client:
             registered = client.search_model_versions(f"name = '{self.model}' and run_id = '{run_id}'")
             if registered:
@@ -140,18 +147,18 @@ class Registry:
             return _version(client.create_model_version(self.model, source=source, run_id=run_id))
 
     def version_by_alias(self, alias: str) -> Version | None:
-        """The version that an alias names, if any."""
+        """The version with an alias, or None."""
         with self._client() as client:
             models = client.search_registered_models(f"name = '{self.model}'")
         named = models[0].aliases.get(alias) if models else None
         return self.version(int(named)) if named else None
 
     def version(self, number: int) -> Version | None:
-        """The version of this number, if there is one."""
+        """The version with this number, or None."""
         return next((version for version in self.versions() if version.number == number), None)
 
     def runs(self) -> list[RunInfo]:
-        """All tracked runs, the newest first."""
+        """All tracked runs, newest first."""
         with self._client() as client:
             return [
                 RunInfo(
@@ -170,14 +177,14 @@ class Registry:
             return [_version(found) for found in client.search_model_versions(f"name = '{self.model}'")]
 
     def close_left_runs(self) -> None:
-        """Mark trainings that a killed process left as killed; only where no other process trains."""
+        """Mark unfinished training runs of killed processes as killed; call it under the exclusive lock."""
         left = "attributes.status = 'RUNNING' and tags.kind = 'train'"
         with self._client() as client:
             for run in self._search(client, left):
                 client.set_terminated(run.info.run_id, "KILLED")
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Let an alias name this version."""
+        """Set an alias to a version."""
         with self._client() as client:
             client.set_registered_model_alias(self.model, alias, str(version))
 
@@ -189,16 +196,16 @@ class Registry:
 
     @contextmanager
     def reopen(self, run_id: str) -> Iterator[Run]:
-        """A run that ended, to add to it."""
+        """Reopen a finished run to add metrics or artifacts."""
         with self._client() as client:
             uri = str(client.get_run(run_id).info.artifact_uri)
             yield Run(run_id, client, artifacts=self._artifacts is None or uri.startswith(self._artifacts))
 
     @contextmanager
     def _client(self) -> Iterator["MlflowClient"]:
-        for name, value in QUIET.items():
+        for name, value in MLFLOW_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        import mlflow  # noqa: PLC0415 - takes seconds: only commands that track pay for it
+        import mlflow  # noqa: PLC0415 - takes seconds to import
         import requests  # noqa: PLC0415
         import sqlalchemy.exc  # noqa: PLC0415
 
@@ -212,42 +219,42 @@ class Registry:
         ) as error:
             lines = (line for line in str(error).splitlines() if line and not line.startswith("(raised as a result of"))
             reason = next(lines, type(error).__name__)[:200]
-            what = masked(f"MLflow at {self.address} does not do it: {reason}")
-            raise BadInput(f"{what}; see the setting ML_TRACKING") from error
+            what = redact_passwords(f"MLflow at {self.address} failed: {reason}")
+            raise InputError(f"{what}; see the setting ML_TRACKING") from error
 
     @cached_property
     def _uri(self) -> str:
         if "://" in self.address:
-            require_port(self.address, "ML_TRACKING")
+            validate_port(self.address, "ML_TRACKING")
             return self.address
         try:
             Path(self.address).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"MLflow at {self.address}: its folder can't be made: {error.strerror}") from error
+            raise InputError(f"MLflow at {self.address}: its folder can't be created: {error.strerror}") from error
         file = Path(self.address, "mlflow.db")
         if not file.exists():
-            self._make(file)
+            self._create_database(file)
         return f"sqlite:///{file.as_posix()}"
 
-    def _make(self, file: Path) -> None:
-        """Make the database beside its place: who is killed meanwhile leaves none that is half made."""
-        import mlflow  # noqa: PLC0415 - takes seconds
+    def _create_database(self, file: Path) -> None:
+        """Create the database in a temporary folder: a killed process never leaves a partial one."""
+        import mlflow  # noqa: PLC0415 - takes seconds to import
 
         with FileLock(file.with_suffix(".lock")), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             if file.exists():
                 return
             draft = Path(folder, file.name)
-            mlflow.MlflowClient(f"sqlite:///{draft.as_posix()}").search_experiments(max_results=1)  # makes the tables
-            with whole(file) as part:  # copied, since the client has the draft open
+            mlflow.MlflowClient(f"sqlite:///{draft.as_posix()}").search_experiments(max_results=1)  # creates the tables
+            with atomic_write(file) as part:  # copied, since the client has the file open
                 shutil.copyfile(draft, part)
 
     @cached_property
     def _artifacts(self) -> str | None:
-        """Where new files of runs are; none where a server decides."""
+        """The location of new artifacts; None if a server decides."""
         return None if "://" in self.address else Path(self.address, ARTIFACTS).absolute().as_uri()
 
     def _experiment(self, client: "MlflowClient") -> str:
-        """The experiment of new runs: another one in a folder that was moved, whose files MLflow seeks where it was."""
+        """The experiment of new runs; a new one after the folder was moved, since MLflow stores absolute paths."""
         experiments = self._experiments(client)
         for experiment in experiments:
             if self._artifacts in (None, experiment.artifact_location):
@@ -256,16 +263,16 @@ class Registry:
         return client.create_experiment(name, artifact_location=self._artifacts)
 
     def _experiments(self, client: "MlflowClient") -> list["Experiment"]:
-        """The model's experiments, the first first."""
+        """The experiments of the model, oldest first."""
         ours = re.compile(rf"{re.escape(self.model)}(-\d+)?")
         found = client.search_experiments(filter_string=f"name LIKE '{self.model}%'", order_by=["creation_time ASC"])
         return [experiment for experiment in found if ours.fullmatch(experiment.name)]
 
     def _search(self, client: "MlflowClient", filter_string: str = "") -> list["MlflowRun"]:
-        """The tracked runs that fit, the newest first."""
+        """The matching tracked runs, newest first."""
         ids = [str(experiment.experiment_id) for experiment in self._experiments(client)]
         newest = ["attributes.start_time DESC"]
-        return client.search_runs(ids, filter_string, max_results=MOST_RUNS, order_by=newest)
+        return client.search_runs(ids, filter_string, max_results=MAX_RUNS, order_by=newest)
 
 
 def _version(found: "ModelVersion") -> Version:

@@ -1,6 +1,6 @@
-"""The champion that serves: the newest row of the table `releases`, with all that a prediction needs.
+"""The table `releases`: the champion is its newest row, with everything that predictions need.
 
-ONNX in, predictions out, with neither scikit-learn nor MLflow.
+Neither scikit-learn nor MLflow is needed.
 """
 
 import json
@@ -15,56 +15,56 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, Task
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, summarize
 from {{cookiecutter.__package_name}}.core.models.predictor import (
-    TOLERANCE,
+    PARITY_TOLERANCE,
     Predictor,
     difference,
     model_inputs,
 )
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
-TABLE = "releases"
-CARD, MODEL = "release.json", "model.onnx"  # as files beside a run
+RELEASES = "releases"
+MODEL_FILE = "model.onnx"  # among the artifacts of a run
 COLUMNS = {
     "number": pl.Int64(),
     "version": pl.Int64(),
     "released": DTYPES[datetime],
     "onnx": pl.Binary(),
-    "card": pl.String(),
+    "record": pl.String(),
 }
 
-Row = dict[str, Any]  # a row as JSON has it
+Row = dict[str, Any]  # a row in JSON
 
 
-class Golden(BaseModel):
-    """Requests with their features and the answers that the model gave in training."""
+class GoldenRequests(BaseModel):
+    """Requests with the features and predictions that the model had in training."""
 
     requests: list[Row]
     features: list[Row]
-    answers: list[Any]
+    predictions: list[Any]
 
 
 class Release(BaseModel):
-    """One model as it serves.
+    """A released model.
 
     Attributes:
-        number: Counts the releases; a rollback is a release too.
-        version: Of the model in the registry.
-        run_id: The tracked run that trained it.
-        released: When.
-        reason: Why: promoted, or rolled back.
-        trained_until: It has seen the labels that were known by then.
-        task: What kind of answer it gives.
-        features: In the model's order; true where one is text.
-        classes: Of a multiclass task, in the order of its probabilities.
-        threshold: The probability from which an alert costs less than none, of a binary task.
-        reference: A typical value of each feature.
-        metrics: On the newest labelled window, before the refit.
-        parameters: Of the estimator.
-        tables: The versions of the tables that it was trained on.
-        golden: Requests with their answers.
-        onnx: The model.
+        number: Number of the release; a rollback is a release too.
+        version: Model version in the registry.
+        run_id: Id of the tracked run.
+        released: Time of the release.
+        reason: `promoted` or `rolled back`.
+        trained_until: Time as of which its training labels were available.
+        task: The task.
+        features: The features in the model's order; true if one is text.
+        classes: The classes of a multiclass task, in the order of the probabilities.
+        threshold: The decision threshold of a binary task.
+        reference: The reference value of each feature: median or mode.
+        metrics: Metrics on the newest labelled window, before the refit.
+        parameters: The parameters of the estimator.
+        tables: The table versions of its training.
+        golden: The golden requests.
+        onnx: The ONNX model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,25 +83,25 @@ class Release(BaseModel):
     metrics: dict[str, float]
     parameters: Row
     tables: dict[str, int]
-    golden: Golden
+    golden: GoldenRequests
     onnx: bytes = Field(exclude=True, repr=False)
 
     @classmethod
-    def read(cls, card: str | bytes, onnx: bytes, **changes: object) -> "Release":
-        """A release from its card, as `model_dump_json` writes it, and its model."""
-        return cls.model_validate(json.loads(card) | {"onnx": onnx} | changes)
+    def read(cls, record: str | bytes, onnx: bytes, **changes: object) -> "Release":
+        """A release from its record (the result of `model_dump_json`) and its ONNX model."""
+        return cls.model_validate(json.loads(record) | {"onnx": onnx} | changes)
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The model, loaded when first asked."""
+        """The model, loaded on first use."""
         return Predictor(self.onnx, self.features, self.task)
 
-    def answers(self, predictions: NDArray[np.float64]) -> pl.DataFrame:
-        """Predictions as people and files want them, a row a prediction.
+    def prediction_frame(self, predictions: NDArray[np.float64]) -> pl.DataFrame:
+        """Predictions as a frame with one row per prediction.
 
         Returns:
-            `probability` and `decision` for a binary task, `prediction` and one `probability_CLASS` a class for a
-            multiclass task, `prediction` for a regression.
+            `probability` and `decision` for a binary task; `prediction` and a `probability_CLASS` per class for a
+            multiclass task; `prediction` for a regression.
         """
         if self.task is Task.BINARY:
             return pl.DataFrame({"probability": predictions, "decision": predictions >= (self.threshold or 0.5)})
@@ -112,26 +112,26 @@ class Release(BaseModel):
         return pl.DataFrame({"prediction": names[predictions.argmax(axis=1)]} | each)
 
     def check(self) -> None:
-        """Answer the golden requests from their features.
+        """Check that the model reproduces the predictions of the golden requests.
 
         Raises:
-            Refused: An answer differs, or is no number.
+            Rejected: A prediction differs or is not a number.
         """
         types = {name: pl.String if text else pl.Float32 for name, text in self.features.items()}
         features = pl.DataFrame(self.golden.features, schema=types, strict=False)
-        if features.is_empty():  # all were erased
+        if features.is_empty():  # all golden requests were erased
             return
-        expected = np.asarray(self.golden.answers, dtype=np.float64)
+        expected = np.asarray(self.golden.predictions, dtype=np.float64)
         worst = difference(self.task, expected, self.predictor.predict(features))
-        if not worst <= TOLERANCE:
-            msg = f"version {self.version} differs by {worst:.2g} from its golden answers: it must not serve"
-            raise Refused(msg)
+        if not worst <= PARITY_TOLERANCE:
+            msg = f"version {self.version} differs by {worst:.2g} from its golden predictions: it must not serve"
+            raise Rejected(msg)
 
 
 def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
-    """By how much the prediction changes when one feature takes a typical value instead (occlusion).
+    """The change of the prediction when one feature is replaced by its reference value (occlusion).
 
-    The prediction is a probability (of the likeliest class for a multiclass task), or the value of a regression.
+    The prediction is a probability (of the most likely class for a multiclass task), or the value of a regression.
     """
     features = model_inputs(row, release.features)
     varied = [
@@ -145,48 +145,48 @@ def contributions(release: Release, row: pl.DataFrame) -> dict[str, float]:
 
 
 class Releases:
-    """The table of releases: appended to, and changed only where rows are erased."""
+    """The table of releases, which is append-only except for erasure."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._seen: tuple[int, Release | None] = (-1, None)
 
     def champion(self) -> Release | None:
-        """What serves now; none before the first promotion. It is read again when the table has changed."""
-        if (version := self._lake.version(TABLE)) != self._seen[0]:
+        """The current release, or None before the first promotion. It is cached until the table changes."""
+        if (version := self._lake.version(RELEASES)) != self._seen[0]:
             self._seen = (version, next(iter(self.newest(1)), None))
         return self._seen[1]
 
     def newest(self, n: int) -> list[Release]:
-        """The newest releases, the newest first."""
-        rows = self._lake.read(TABLE, COLUMNS).sort("number", descending=True).head(n).collect()
+        """The newest releases, newest first."""
+        rows = self._lake.read(RELEASES, COLUMNS).sort("number", descending=True).head(n).collect()
         return [_read(row) for row in rows.to_dicts()]
 
     def run_ids(self) -> set[str]:
-        """The runs whose versions serve or served."""
-        cards = self._lake.read(TABLE, COLUMNS).select(pl.col("card").str.json_path_match("$.run_id"))
-        return set(cards.collect().to_series())
+        """The ids of the runs of all releases."""
+        records = self._lake.read(RELEASES, COLUMNS).select(pl.col("record").str.json_path_match("$.run_id"))
+        return set(records.collect().to_series())
 
     def append(self, release: Release) -> bool:
         """Append a release, unless its number is taken; whether it was appended."""
 
         def attempt(version: int) -> bool:
-            taken = self._lake.read(TABLE, COLUMNS).filter(pl.col("number") == release.number).collect()
-            batch = f"release-{release.number}-{version}"  # a row that was deleted since must not be in its way
-            return taken.is_empty() and self._lake.append(TABLE, rows_of([release]), batch=batch, expected=version)
+            taken = self._lake.read(RELEASES, COLUMNS).filter(pl.col("number") == release.number).collect()
+            batch = f"release-{release.number}-{version}"  # unique even after the row was deleted
+            return taken.is_empty() and self._lake.append(RELEASES, rows_of([release]), batch=batch, expected=version)
 
-        return self._lake.retry(TABLE, attempt)
+        return self._lake.retry(RELEASES, attempt)
 
 
 def _read(row: Row) -> Release:
     try:
-        return Release.read(row["card"], row["onnx"])
+        return Release.read(row["record"], row["onnx"])
     except ValueError as error:
-        msg = f"release {row['number']} in the table {TABLE} is broken: {first_line(error)}; see docs/runbook.md"
-        raise BadInput(msg) from error
+        msg = f"release {row['number']} in the table {RELEASES} is broken: {summarize(error)}; see docs/runbook.md"
+        raise InputError(msg) from error
 
 
 def rows_of(releases: Sequence[Release]) -> pl.DataFrame:
-    """Releases as rows of the table."""
+    """Releases as rows of the table `releases`."""
     rows = [(one.number, one.version, one.released, one.onnx, one.model_dump_json()) for one in releases]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")

@@ -1,41 +1,43 @@
-"""The table `requests`: what the service was asked and what it answered, for the monitor and the smoke test.
+"""The table `requests`: the request log of the service, for the monitor and the smoke test.
 
-It has the contract's columns beside those that are named here; the service appends to it.
+It also has the columns of the contract that may be logged.
 """
 
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, DTYPES, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, PREDICTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
-TABLE = "requests"
-ID, NTH, SERVED, VERSION, TABLES, FEATURES, ANSWER = (
-    f"_{name}" for name in ("id", "nth", "served", "version", "tables", "features", "answer")
+REQUESTS = "requests"
+ID, ROW_NUMBER, SERVED_AT, VERSION, TABLES, FEATURES, PREDICTION = (
+    f"_{name}" for name in ("id", "row_number", "served_at", "version", "tables", "features", "prediction")
 )
 COLUMNS: dict[str, pl.DataType] = {
     ID: pl.String(),
-    NTH: pl.UInt32(),
-    SERVED: DTYPES[datetime],
+    ROW_NUMBER: pl.UInt32(),
+    SERVED_AT: DTYPES[datetime],
     VERSION: pl.Int64(),
     TABLES: pl.String(),
-    AT: DTYPES[datetime],
+    PREDICTED_AT: DTYPES[datetime],
     FEATURES: pl.String(),
-    ANSWER: pl.String(),
+    PREDICTION: pl.String(),
 }
 
 
 def logged_schema(problem: Problem) -> Schema:
-    """The columns of a request that are logged: neither personal nor forbidden ones."""
-    return problem.schema.request.public
+    """The columns of a request that are logged: neither personal nor excluded ones."""
+    return problem.schema.request.loggable
 
 
 def logged_requests(problem: Problem, lake: Lake, *, now: datetime, back: timedelta) -> pl.DataFrame:
-    """Requests of raw rows and their predictions in the last `back`."""
+    """The logged rows of raw requests within `back`, with their predictions."""
     columns = COLUMNS | logged_schema(problem).dtypes
-    rows = lake.read(TABLE, columns)
+    rows = lake.read(REQUESTS, columns)
     gained = columns.keys() - set(rows.collect_schema().names())
     rows = rows.with_columns(pl.lit(None, dtype=columns[name]).alias(name) for name in sorted(gained))
-    return rows.filter(pl.col(SERVED) > now - back, pl.col(SERVED) <= now, pl.col(AT).is_not_null()).collect()
+    return rows.filter(
+        pl.col(SERVED_AT) > now - back, pl.col(SERVED_AT) <= now, pl.col(PREDICTED_AT).is_not_null()
+    ).collect()

@@ -1,4 +1,4 @@
-"""Erasure: rows of the entity deleted for good, wherever the project keeps rows."""
+"""Erasure: permanent deletion of rows of the entity."""
 
 from typing import TYPE_CHECKING
 

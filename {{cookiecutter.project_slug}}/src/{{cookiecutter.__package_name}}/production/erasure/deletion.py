@@ -10,28 +10,28 @@ import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, Schema
-from {{cookiecutter.__package_name}}.core.store.erasures import ERASED, TABLE, erased_keys
-from {{cookiecutter.__package_name}}.core.store.lake import HISTORY, Conflict, Lake, days
+from {{cookiecutter.__package_name}}.core.store.erasures import ERASED_AT, ERASURES, erased_keys
+from {{cookiecutter.__package_name}}.core.store.lake import HISTORY_PROPERTY, Conflict, Lake, days
 
 T = TypeVar("T")
 
 
 def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> None:
-    """Record keys as erased now, where they were not yet.
+    """Record keys as erased, unless they are recorded already.
 
     Args:
         lake: The lake.
-        schema: Of the subject.
-        keys: The key's columns.
+        schema: The schema of the entity.
+        keys: A frame of the key's columns.
     """
 
     def attempt(version: int) -> None:
         new = keys.unique(maintain_order=True).join(erased_keys(lake, schema).collect(), on=schema.key, how="anti")
         if len(new):
-            stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED))
-            lake.append(TABLE, stamped, batch=sha256(new.write_json().encode()).hexdigest(), expected=version)
+            stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED_AT))
+            lake.append(ERASURES, stamped, batch=sha256(new.write_json().encode()).hexdigest(), expected=version)
 
-    lake.retry(TABLE, attempt)
+    lake.retry(ERASURES, attempt)
 
 
 def create(lake: Lake, schema: Schema) -> None:
@@ -46,18 +46,18 @@ def create(lake: Lake, schema: Schema) -> None:
 
 
 def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
-    """Delete the rows with these keys, from the table's past too: most versions before can't be read any more.
+    """Delete the rows with these keys, from old versions of the table too, which become unreadable.
 
     Args:
         lake: The lake.
-        table: One that is not there or has not these columns is left alone.
-        keys: The columns of a key.
+        table: The table; it is unchanged if it doesn't exist or lacks these columns.
+        keys: A frame of the key's columns.
 
     Returns:
-        How many rows were deleted.
+        The number of deleted rows.
 
     Raises:
-        BadInput: The table can't be read or written.
+        InputError: The table can't be read or written.
     """
     opened = lake.open(table)
     if opened is None or not set(keys.columns) <= {column.name for column in opened.schema().fields}:
@@ -75,7 +75,7 @@ def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
 
 
 def replace(lake: Lake, table: str, rows: Callable[[], pl.DataFrame | None]) -> None:
-    """Write all rows of a table anew, and forget what it was; which batches it has seen, it still knows.
+    """Replace all rows of a table and delete its old versions; the ids of its batches are kept.
 
     Args:
         lake: The lake.
@@ -83,7 +83,7 @@ def replace(lake: Lake, table: str, rows: Callable[[], pl.DataFrame | None]) -> 
         rows: Reads the table and gives its rows as they shall be; None changes nothing.
 
     Raises:
-        BadInput: The table can't be read or written.
+        InputError: The table can't be read or written.
     """
     once = deltalake.CommitProperties(max_commit_retries=0)
 
@@ -115,13 +115,15 @@ def _change(lake: Lake, table: str, change: Callable[[deltalake.DeltaTable], T])
 
 
 def _keep_no_past(table: deltalake.DeltaTable) -> None:
-    table.alter.set_table_properties({HISTORY: days(timedelta(0))})
+    table.alter.set_table_properties({HISTORY_PROPERTY: days(timedelta(0))})
 
 
 def _forget_past(lake: Lake, table: deltalake.DeltaTable) -> None:
-    """Remove files and commits from before: a commit has the least and the most of its rows' values."""
+    """Delete old files and commits; a commit contains the minimum and maximum of its rows' values."""
     table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-    table.vacuum(retention_hours=1, dry_run=False, enforce_retention_duration=False, full=True)  # what kills left
+    table.vacuum(
+        retention_hours=1, dry_run=False, enforce_retention_duration=False, full=True
+    )  # files of killed writers
     table.create_checkpoint()
     table.cleanup_metadata()
-    table.alter.set_table_properties({HISTORY: days(lake.keep)})
+    table.alter.set_table_properties({HISTORY_PROPERTY: days(lake.history)})

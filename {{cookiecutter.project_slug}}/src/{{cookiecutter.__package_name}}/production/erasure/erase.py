@@ -1,8 +1,8 @@
-"""Rows of the subject taken out for good: recorded first, then deleted wherever the project keeps rows.
+"""Erase rows of the entity: record their keys, then delete the rows.
 
-What is deleted: rows with the key in every table, from their past too; in files of the inbox, the archive, quarantine
-and reports; in the examples of releases and the holdouts of challengers; replays as a whole, which can be made again.
-What can't be: a model that has learnt from them, and what was copied elsewhere.
+Deleted are rows with the key in every table and its old versions; in files of the inbox, the archive, quarantine and
+reports; in golden requests and holdouts; and all simulations, which can be repeated. Not covered are models trained on
+the rows, and copies elsewhere.
 """
 
 import json
@@ -15,11 +15,11 @@ from itertools import compress
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
-from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows, keys_of
+from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows, parse_keys
 from {{cookiecutter.__package_name}}.core.problem import RESERVED
 from {{cookiecutter.__package_name}}.core.store import candidates, erasures
-from {{cookiecutter.__package_name}}.core.store.releases import TABLE, Golden, Release, rows_of
-from {{cookiecutter.__package_name}}.core.workspace import REPLAYS, Workspace
+from {{cookiecutter.__package_name}}.core.store.releases import RELEASES, GoldenRequests, Release, rows_of
+from {{cookiecutter.__package_name}}.core.workspace import SIMULATIONS, Workspace
 from {{cookiecutter.__package_name}}.production.erasure import deletion
 
 log = logging.getLogger(__name__)
@@ -28,15 +28,15 @@ ALL = 1_000_000  # releases
 
 
 @dataclass(frozen=True)
-class Erased:
-    """What was erased.
+class ErasureReport:
+    """The result of an erasure.
 
     Attributes:
-        keys: How many were asked for.
-        tables: Deleted rows, by table.
-        files: Files that were written anew without them.
-        candidates: Challengers whose holdout was written anew.
-        champion: The version that serves and may have learnt from them.
+        keys: The number of keys.
+        tables: The number of deleted rows by table.
+        files: The files from which rows were removed.
+        candidates: The number of challengers from whose holdout rows were removed.
+        champion: The version of the champion, which may have been trained on the rows.
     """
 
     keys: int
@@ -46,38 +46,38 @@ class Erased:
     champion: int | None
 
     def __str__(self) -> str:
-        """What was done and what is left to do, for people."""
+        """The result and the next step, as text."""
         tables = ", ".join(f"{name} {rows}" for name, rows in self.tables.items()) or "none"
         lines = [
-            f"{self.keys} keys are recorded as erased; rows that come with them are left out from now on",
-            f"rows deleted: {tables}; {len(self.files)} files and {self.candidates} challengers were written anew",
+            f"{self.keys} keys are recorded as erased; new rows with these keys will be dropped",
+            f"rows deleted: {tables}; {len(self.files)} files and {self.candidates} challengers were rewritten",
         ]
         if self.champion is not None and self.tables:
-            lines.append(f"version {self.champion} may have learnt from them: train and promote another")
+            lines.append(f"version {self.champion} may have been trained on them: train and promote another version")
         return "\n".join(lines)
 
 
-def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
-    """Erase rows of the subject by key; where it was stopped, the same command goes on.
+def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
+    """Erase rows of the entity by key; the call can be repeated after an interruption.
 
     Args:
         workspace: The workspace.
-        keys: The keys' values, each joined by `/` where the key has several columns.
+        keys: The keys; the values of a key with several columns are joined by `/`.
 
     Raises:
-        BadInput: The subject has no key, or no key can be like this.
+        InputError: The entity has no key, or a key is invalid.
     """
     schema, lake = workspace.problem.schema, workspace.lake
-    gone = keys_of(schema, keys)
+    gone = parse_keys(schema, keys)
     deletion.record(lake, schema, gone)
     for one in workspace.problem.schemas.values():
         deletion.create(lake, one)
-    names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.TABLE}))
+    names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.ERASURES}))
     tables = {name: deletion.delete(lake, name, gone) for name in names}
     champion = workspace.releases.champion()
     _forget_examples(workspace, gone)
-    shutil.rmtree(workspace.path(REPLAYS), ignore_errors=True)
-    return Erased(
+    shutil.rmtree(workspace.path(SIMULATIONS), ignore_errors=True)
+    return ErasureReport(
         keys=len(gone),
         tables={name: rows for name, rows in tables.items() if rows},
         files=tuple(_rewritten(workspace, schema, gone)),
@@ -87,25 +87,25 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> Erased:
 
 
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
-    """Take the rows out of the golden requests of releases."""
+    """Remove the rows from the golden requests of releases."""
 
     def rows() -> pl.DataFrame | None:
         releases = workspace.releases.newest(ALL)
         shorter = [_without_examples(release, gone) for release in releases]
         return rows_of(shorter) if shorter != releases else None
 
-    deletion.replace(workspace.lake, TABLE, rows)
+    deletion.replace(workspace.lake, RELEASES, rows)
 
 
 def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
     keys, golden = json.loads(gone.write_json()), release.golden
-    kept = [{name: row.get(name) for name in gone.columns} not in keys for row in golden.requests]
-    columns = {name: list(compress(values, kept)) for name, values in golden.model_dump().items()}
-    return release.model_copy(update={"golden": Golden.model_validate(columns)})
+    remaining = [{name: row.get(name) for name in gone.columns} not in keys for row in golden.requests]
+    columns = {name: list(compress(values, remaining)) for name, values in golden.model_dump().items()}
+    return release.model_copy(update={"golden": GoldenRequests.model_validate(columns)})
 
 
 def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
-    """Take the rows out of the holdouts of challengers; return of how many."""
+    """Remove the rows from the holdouts of challengers; return the number of changed challengers."""
     changed = 0
 
     def rows() -> pl.DataFrame | None:
@@ -115,12 +115,12 @@ def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
         changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
         return candidates.rows_of(after) if changed else None
 
-    deletion.replace(workspace.lake, candidates.TABLE, rows)
+    deletion.replace(workspace.lake, candidates.CANDIDATES, rows)
     return changed
 
 
 def _rewritten(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> Iterator[str]:
-    """Write files of rows anew without the rows; return those that had some."""
+    """Remove the rows from files; yield the changed files."""
     settings = workspace.settings
     for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports):
         for path in sorted(workspace.path(folder).rglob("*")):

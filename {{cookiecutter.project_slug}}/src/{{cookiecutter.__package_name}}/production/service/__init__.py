@@ -1,4 +1,4 @@
-"""The HTTP service: the champion's predictions over FastAPI, with its log of requests and its smoke test."""
+"""The HTTP service: predictions of the champion over FastAPI, with request log and smoke test."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import click
 
 from {{cookiecutter.__package_name}}.core.command_line import NOW, PORT, command
-from {{cookiecutter.__package_name}}.core.parts import Check, Finding, Part
+from {{cookiecutter.__package_name}}.core.parts import Alert, Check, Part
 
 if TYPE_CHECKING:
     from {{cookiecutter.__package_name}}.core.store.releases import Release
     from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 
-@command("serve", section="Answers")
+@command("serve", section="Predictions")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=PORT, default=8000, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--port", type=PORT, default=8000, show_default=True, help="Port to listen on; 0 picks a free port.")
 @NOW
 def start_server(workspace: "Workspace", *, host: str, port: int, now: datetime | None) -> object:
     """Serve predictions over HTTP."""
@@ -32,11 +32,11 @@ def run_smoke_test(workspace: "Workspace", release: "Release") -> Iterable[Check
     return checks(workspace, release, now=release.trained_until)
 
 
-def monitor_requests(workspace: "Workspace", champion: "Release", now: datetime) -> Iterable[Finding]:
+def monitor_requests(workspace: "Workspace", champion: "Release", now: datetime) -> Iterable[Alert]:
     """Check the logged requests and the predictions that were served."""
-    from {{cookiecutter.__package_name}}.production.service.logged_requests import findings
+    from {{cookiecutter.__package_name}}.production.service.logged_requests import alerts
 
-    return findings(workspace, champion, now=now)
+    return alerts(workspace, champion, now=now)
 
 
 PART = Part(commands=(start_server,), release_checks=(run_smoke_test,), monitor_checks=(monitor_requests,))

@@ -1,4 +1,4 @@
-"""The application: ordinary FastAPI routes over the model that serves."""
+"""The FastAPI application."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ from fastapi.params import Depends as Dependency
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
-from {{cookiecutter.__package_name}}.core.errors import first_line
+from {{cookiecutter.__package_name}}.core.errors import summarize
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.batching import Batcher, PredictionFailed, QueueFull
 from {{cookiecutter.__package_name}}.production.service.json_route import JSON, JsonRoute, invalid_request
 from {{cookiecutter.__package_name}}.production.service.metrics import Metrics, MetricsMiddleware
-from {{cookiecutter.__package_name}}.production.service.request_log import LoggedBatch, RequestLog
+from {{cookiecutter.__package_name}}.production.service.request_log_writer import LoggedBatch, RequestLogWriter
 from {{cookiecutter.__package_name}}.production.service.request_model import (
     features_model,
     request_model,
@@ -44,13 +44,13 @@ from {{cookiecutter.__package_name}}.production.service.serving_model import (
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 0.2  # after which is seen whether the log is full
-NO_ANSWER = "no answer can be computed"
+CHECK_SECONDS = 0.2  # between checks of the request log
+NO_ANSWER = "the prediction failed"
 ERRORS: dict[int | str, dict[str, Any]] = {
     408: {"model": Detail, "description": "The body did not arrive in time"},
     413: {"model": Detail, "description": "Too many bytes"},
-    415: {"model": Detail, "description": "No JSON"},
-    UNAVAILABLE: {"model": Detail, "description": "No champion, too many requests, or no number as a prediction"},
+    415: {"model": Detail, "description": "Not JSON"},
+    UNAVAILABLE: {"model": Detail, "description": "No champion, queue full, or a prediction that is not a number"},
 }
 
 
@@ -62,17 +62,17 @@ def create_app(
     log_requests: bool = True,
     dependencies: Sequence[Dependency] = (),
 ) -> FastAPI:
-    """The service as an application, to be changed as any other: `app.state.service` is the `Service`.
+    """Create the FastAPI application; `app.state.service` is the `Service`.
 
     Args:
         workspace: The workspace.
-        release: Serve this one in place of the champion.
-        now: The current time; without it, the setting `clock` says.
+        release: Release to serve. Default: the champion.
+        now: The current time. Default: by the setting `clock`.
         log_requests: Whether requests and predictions go to the table `requests`.
-        dependencies: Of the routes for predictions, such as `Depends(authenticate)`.
+        dependencies: FastAPI dependencies of the prediction routes, such as `Depends(authenticate)`.
 
     Raises:
-        Refused: The user-defined `build` does not give the features.
+        Rejected: The user-defined `build` omits features.
     """
     service = Service(workspace, release=release, now=now, log_requests=log_requests)
     app = FastAPI(title=workspace.problem.schema.name, lifespan=service.lifespan)
@@ -88,11 +88,11 @@ def create_app(
 
 
 class Service:
-    """What the routes share.
+    """The state shared by the routes.
 
     Args:
         workspace: The workspace.
-        release: Serve this one in place of the champion.
+        release: Release to serve. Default: the champion.
         now: The current time.
         log_requests: Whether requests and predictions are logged.
     """
@@ -102,21 +102,23 @@ class Service:
     ) -> None:
         self.workspace, self.settings = workspace, workspace.settings
         self.reloader = ModelReloader(workspace, release=release, now=now)
-        self.log = RequestLog(workspace, max_rows=2 * self.settings.serve_waiting) if log_requests else None
+        self.log = (
+            RequestLogWriter(workspace, max_rows=2 * self.settings.serve_max_queued_rows) if log_requests else None
+        )
         self.metrics = Metrics(self.reloader, self.log)
         self.text_features = text_features(workspace.problem)
         self._request_dtypes = workspace.problem.schema.request.dtypes
         self._feature_dtypes = {n: pl.String() if text else pl.Float64() for n, text in self.text_features.items()}
         self.raw, self.ready = (
-            Batcher(partial(self._compute, raw=raw), max_queued_rows=self.settings.serve_waiting)
+            Batcher(partial(self._compute, raw=raw), max_queued_rows=self.settings.serve_max_queued_rows)
             for raw in (True, False)
         )
 
     async def model(self) -> ServingModel:
-        """What serves.
+        """The serving model.
 
         Raises:
-            HTTPException: Nothing does.
+            HTTPException: There is no model.
         """
         if self.reloader.model is None:
             raise HTTPException(UNAVAILABLE, f"no champion serves: {self.reloader.error or 'none was promoted'}")
@@ -134,7 +136,7 @@ class Service:
         try:
             return Response(await batcher.submit(request, rows=rows), media_type=JSON)
         except QueueFull as error:
-            msg = f"more than {self.settings.serve_waiting} rows wait for an answer: try again"
+            msg = f"more than {self.settings.serve_max_queued_rows} rows are queued: try again later"
             raise HTTPException(UNAVAILABLE, msg, {"Retry-After": "1"}) from error
         except PredictionFailed as error:
             log.warning("serve     %s: %s", NO_ANSWER, error)
@@ -163,11 +165,11 @@ class Service:
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Follow champion and tables, and append to the log, while the application runs."""
+        """Refresh the model and flush the request log while the application runs."""
         if self.reloader.model is None:
             await asyncio.to_thread(self.reloader.refresh)
-        stopping, flush_pause = Event(), min(CHECK_SECONDS, self.settings.serve_keeps)
-        works = ((self.reloader.refresh, self.settings.serve_looks), (self._flush_if_due, flush_pause))
+        stopping, flush_pause = Event(), min(CHECK_SECONDS, self.settings.serve_log_flush_seconds)
+        works = ((self.reloader.refresh, self.settings.serve_refresh_seconds), (self._flush_if_due, flush_pause))
         tasks = [asyncio.create_task(asyncio.to_thread(_repeat, work, pause, stopping)) for work, pause in works]
         try:
             yield
@@ -185,23 +187,25 @@ class Service:
 
 
 def _repeat(work: Callable[[], object], seconds: float, stopping: Event) -> None:
-    """Work again and again, with a pause, whatever happens."""
+    """Repeat the work with a pause; errors are logged."""
     while not stopping.wait(seconds):
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
-            log.warning("serve     goes on: %s", first_line(error))
+            log.warning("serve     error: %s", summarize(error))
 
 
 def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> APIRouter:
-    problem, most = service.workspace.problem, service.settings.serve_rows
+    problem, most = service.workspace.problem, service.settings.serve_max_rows
     router = APIRouter(
         route_class=JsonRoute, dependencies=[*dependencies, Depends(service.model)], strict_content_type=False
     )
-    raw = request_model(row_model(problem.subject), max_rows=most)
+    raw = request_model(row_model(problem.entity), max_rows=most)
     ready = request_model(features_model(service.text_features), max_rows=most)
     predictions = response_model(problem.task)
-    example = sample(problem.subject, 2).drop(problem.schema.target or [], *problem.schema.closed, strict=False)
+    example = sample(problem.entity, 2).drop(
+        problem.schema.target or [], *problem.schema.excluded_columns, strict=False
+    )
     features = pl.DataFrame({name: "text" if text else 0.0 for name, text in service.text_features.items()})
 
     @router.post("/predict", response_model=predictions, responses=ERRORS)
@@ -209,14 +213,14 @@ def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> 
         body: Annotated[raw, Body(openapi_examples=_examples(example))],  # type: ignore[valid-type]
         features: bool = False,  # noqa: FBT001, FBT002 - a query parameter
     ) -> Response:
-        """Predict raw rows, as the contract has them; with `features=true` the response has their features."""
+        """Predict raw rows of the contract; with `features=true` the response includes their features."""
         return await service.predict(service.raw, PredictionRequest(body, features))
 
     @router.post("/predict/features", response_model=predictions, responses=ERRORS)
     async def predict_features(
         body: Annotated[ready, Body(openapi_examples=_examples(features))],  # type: ignore[valid-type]
     ) -> Response:
-        """Predict rows that have their features."""
+        """Predict rows of features."""
         return await service.predict(service.ready, PredictionRequest(body))
 
     return router
@@ -227,17 +231,17 @@ def _status_routes(service: Service) -> APIRouter:
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """Whether the process lives."""
+        """Liveness: the process is running."""
         return {"status": "alive"}
 
     @router.get("/readyz", responses={UNAVAILABLE: ERRORS[UNAVAILABLE]})
     async def readyz(model: Annotated[ServingModel, Depends(service.model)]) -> dict[str, int]:
-        """Whether a champion serves, and its version."""
+        """Readiness: the version of the serving model."""
         return {"version": model.release.version}
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Metrics in the format of Prometheus."""
+        """Metrics in the Prometheus format."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -1,6 +1,6 @@
-"""Micro-batching: requests that arrive while others are computed are computed together, in a thread.
+"""Micro-batching: concurrent requests are computed together in a thread.
 
-A request with more rows than a batch may have gets a thread of its own, so that small ones need not wait for it.
+A request with more rows than `BATCH_ROWS` does not block smaller ones.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
-from {{cookiecutter.__package_name}}.core.errors import first_line
+from {{cookiecutter.__package_name}}.core.errors import summarize
 
 BATCH_ROWS = 512
 THREADS = 2
@@ -33,11 +33,11 @@ class _Queued(NamedTuple, Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Queues items and has them computed in batches.
+    """Queues items and computes them in batches.
 
     Args:
-        compute: Gives the result of each item, in their order; an exception is raised to whoever submitted the item.
-        max_queued_rows: The number of rows that may wait.
+        compute: Returns the result of each item in order; an exception is raised to the caller of `submit`.
+        max_queued_rows: Maximum number of queued rows.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Batcher(Generic[Item, Result]):
         """The item's result.
 
         Raises:
-            QueueFull: Too many rows are queued already.
+            QueueFull: Too many rows are queued.
             PredictionFailed: `compute` fails for this item.
         """
         if self.queued_rows and self.queued_rows + rows > self._max_queued_rows:
@@ -99,10 +99,10 @@ class Batcher(Generic[Item, Result]):
                 queued.future.set_result(result)
 
     def _results(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
-        """The results; where an item makes the batch fail, each is computed alone."""
+        """The results; if the batch fails, each item is computed separately."""
         try:
             return self._compute(items)
         except BaseException as error:  # noqa: BLE001 - user-defined features fail in any way, a panic of Polars too
             if len(items) > 1:
                 return [result for item in items for result in self._results([item])]
-            return [PredictionFailed(first_line(error))]
+            return [PredictionFailed(summarize(error))]

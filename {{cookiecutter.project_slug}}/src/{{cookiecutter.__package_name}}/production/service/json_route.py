@@ -1,4 +1,4 @@
-"""How a request's JSON is read, within limits, and what a client is told that is not within them."""
+"""JSON requests with limits of size and time, and the responses to invalid requests."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from {{cookiecutter.__package_name}}.production.service.responses import MAX_ERRORS
 
 JSON = "application/json"
-BODY_SECONDS = 30  # in which a body must arrive
+BODY_SECONDS = 30  # timeout of the request body
 INVALID = 422
 
 
@@ -26,7 +26,7 @@ class JsonRequest(Request):
         """The body.
 
         Raises:
-            HTTPException: It is no JSON by its headers, too large, or does not arrive.
+            HTTPException: It is not JSON, is too large, or times out.
         """
         if not hasattr(self, "_body"):
             kind = self.headers.get("content-type", JSON).partition(";")[0].strip().lower()
@@ -35,9 +35,9 @@ class JsonRequest(Request):
                 raise HTTPException(415, f"send {JSON}, not compressed")
             try:
                 async with asyncio.timeout(BODY_SECONDS):
-                    self._body = await self._read(self.app.state.service.settings.serve_bytes)
+                    self._body = await self._read(self.app.state.service.settings.serve_max_body_bytes)
             except (TimeoutError, ClientDisconnect) as error:
-                raise HTTPException(408, "the body did not come") from error
+                raise HTTPException(408, "the request body timed out") from error
         return self._body
 
     async def _read(self, limit: int) -> bytes:
@@ -48,12 +48,12 @@ class JsonRequest(Request):
                 if len(body) > limit:
                     break
         if max(size, len(body)) > limit:
-            msg = f"more than {limit} bytes: send less at a time, or predict a file"
+            msg = f"more than {limit} bytes: send fewer rows per request, or use predict FILE"
             raise HTTPException(413, msg, {"Connection": "close"})
         return bytes(body)
 
     async def json(self) -> Any:  # noqa: ANN401 - whatever JSON has
-        """The body's content, read by pydantic: it has a limit to how deep lists may be."""
+        """The parsed body; pydantic limits the depth of nested lists."""
         body = await self.body()
         try:
             return from_json(body)
@@ -75,7 +75,7 @@ class JsonRoute(APIRoute):
 
 
 async def invalid_request(request: Request, error: Exception) -> Response:
-    """The response to an invalid request: each error's place and reason without the value, which could be personal."""
+    """The response to an invalid request: place and reason of each error, without the personal values."""
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     reasons = [found["msg"] if found["type"] == "rule" else found["type"] for found in errors]
     request.app.state.service.metrics.count_rejected(reasons)
@@ -86,6 +86,6 @@ async def invalid_request(request: Request, error: Exception) -> Response:
 
 
 def _public(error: dict[str, Any]) -> dict[str, Any]:
-    """An error's place, reason and kind; for text that is no JSON, the parser's reason."""
+    """Place, reason and type of an error; for malformed JSON the reason of the parser."""
     reason = f"{error['msg']}: {error['ctx']['error']}" if error["type"] == "json_invalid" else error["msg"]
     return {"loc": error["loc"], "msg": reason, "type": error["type"]}

@@ -1,87 +1,90 @@
-"""Checks of logged requests: the contract, training-serving skew, and served predictions against labels."""
+"""Checks of logged requests: contract, training-serving skew, and quality of served predictions."""
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT
-from {{cookiecutter.__package_name}}.core.contracts.validation import RULES, TOLERANCE, with_violations
-from {{cookiecutter.__package_name}}.core.errors import BadInput
-from {{cookiecutter.__package_name}}.core.parts import Finding, State
+from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT
+from {{cookiecutter.__package_name}}.core.contracts.validation import MAX_INVALID, VIOLATIONS, with_violations
+from {{cookiecutter.__package_name}}.core.errors import InputError
+from {{cookiecutter.__package_name}}.core.parts import Alert, Severity
 from {{cookiecutter.__package_name}}.core.store import predictions
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.store.request_log import (
-    ANSWER,
     FEATURES,
-    NTH,
-    SERVED,
+    PREDICTION,
+    ROW_NUMBER,
+    SERVED_AT,
     TABLES,
     VERSION,
     logged_requests,
     logged_schema,
 )
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.monitor import compare_with_labels
+from {{cookiecutter.__package_name}}.production.monitor import MONITORING_PERIOD, compare_with_labels
 
-RECENT = timedelta(days=28)
-GROUPS, ROWS = 5, 200  # so many states of the tables are gone back to, with so many rows each
-CLOSE = 1e-9  # relative difference of floats that are equal
+GROUPS, ROWS = 5, 200  # table states that are checked, and rows of each
+CLOSE = 1e-9  # relative tolerance of floats
 
 
-def findings(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Finding]:
-    """The findings on the requests of the last four weeks; none where there are no requests."""
-    if (rows := logged_requests(workspace.problem, workspace.lake, now=now, back=RECENT)).is_empty():
+def alerts(workspace: Workspace, champion: Release, *, now: datetime) -> Iterator[Alert]:
+    """The alerts on the requests of the last four weeks."""
+    if (rows := logged_requests(workspace.problem, workspace.lake, now=now, back=MONITORING_PERIOD)).is_empty():
         return
     yield _contract(workspace, rows)
-    yield _skew(workspace, champion, rows.sort(SERVED))
+    yield _skew(workspace, champion, rows.sort(SERVED_AT))
     if workspace.problem.schema.key and set(workspace.problem.schema.key) <= set(rows.columns):
-        said = predictions.served_predictions(workspace.problem, champion, rows)
-        yield from compare_with_labels(workspace, champion, said, "served quality", State.ALARM, now=now)
+        served = predictions.served_predictions(workspace.problem, champion, rows)
+        yield from compare_with_labels(workspace, champion, served, "served quality", Severity.CRITICAL, now=now)
 
 
-def _contract(workspace: Workspace, rows: pl.DataFrame) -> Finding:
-    """The contract on requests; columns that are not kept are taken to keep it."""
-    kept = logged_schema(workspace.problem)
-    rules = with_violations(rows.select(kept.names), kept)[RULES]
+def _contract(workspace: Workspace, rows: pl.DataFrame) -> Alert:
+    """The logged requests against the contract; columns that are not logged are not checked."""
+    logged = logged_schema(workspace.problem)
+    rules = with_violations(rows.select(logged.names), logged)[VIOLATIONS]
     bad = int((rules.list.len() > 0).sum())
     names = ", ".join(rules.explode().drop_nulls().unique().sort().to_list())
-    detail = f"{bad} of {len(rows)} rows break {names}" if bad else f"{len(rows)} rows keep it"
-    return Finding("contract of requests", State.ALARM if bad > TOLERANCE * len(rows) else State.FINE, detail)
+    detail = f"{bad} of {len(rows)} rows violate {names}" if bad else f"{len(rows)} rows are valid"
+    return Alert("contract of requests", Severity.CRITICAL if bad > MAX_INVALID * len(rows) else Severity.OK, detail)
 
 
-def _skew(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Finding:
-    """The features of the newest requests, computed again by the training path from what the tables held then."""
+def _skew(workspace: Workspace, champion: Release, rows: pl.DataFrame) -> Alert:
+    """Training-serving skew: the features of recent requests, recomputed from the recorded table versions."""
     differ: set[str] = set()
     compared, gone = 0, 0
-    mine = rows.filter(pl.col(VERSION) == champion.version, pl.col(ANSWER).is_not_null())
+    mine = rows.filter(pl.col(VERSION) == champion.version, pl.col(PREDICTION).is_not_null())
     for tables in mine[TABLES].unique(maintain_order=True).to_list()[-GROUPS:]:
         part = mine.filter(pl.col(TABLES) == tables).tail(ROWS)
         try:
             differ |= set(_differing(workspace, champion, part, json.loads(tables)))
             compared += len(part)
-        except (BadInput, OSError):  # that version of a table is no longer kept
+        except (InputError, OSError):  # that table version is gone
             gone += len(part)
     if differ:
-        return Finding("training-serving skew", State.ALARM, f"{', '.join(sorted(differ))} of requests differ")
-    more = f"; {gone} can't be computed again: their tables' versions are gone" if gone else ""
-    return Finding("training-serving skew", State.FINE, f"features of {compared} requests are those of training{more}")
+        return Alert(
+            "training-serving skew",
+            Severity.CRITICAL,
+            f"{', '.join(sorted(differ))} of requests differ from those of training",
+        )
+    more = f"; {gone} can't be recomputed: their table versions are gone" if gone else ""
+    return Alert("training-serving skew", Severity.OK, f"features of {compared} requests equal those of training{more}")
 
 
 def _differing(workspace: Workspace, champion: Release, rows: pl.DataFrame, tables: dict[str, int]) -> list[str]:
-    problem, latest = workspace.problem, rows[SERVED].max()
+    problem, latest = workspace.problem, rows[SERVED_AT].max()
     assert isinstance(latest, datetime)  # noqa: S101 - for the type: a part has rows
-    history = datasets.known(problem, workspace.lake, as_of=latest, versions=tables)
-    since = rows[AT].min()
+    history = datasets.history_as_of(problem, workspace.lake, as_of=latest, versions=tables)
+    since = rows[PREDICTED_AT].min()
     if isinstance(since, datetime):
-        history = datasets.recent(problem, history, since=since)
-    names = [*logged_schema(workspace.problem).names, AT]
-    plain = rows.select(names).with_row_index(NTH)
-    again = datasets.with_features(problem, nw.from_native(plain.lazy()), history).sort(NTH)
+        history = datasets.lookback(problem, history, since=since)
+    names = [*logged_schema(workspace.problem).names, PREDICTED_AT]
+    plain = rows.select(names).with_row_index(ROW_NUMBER)
+    again = datasets.with_features(problem, nw.from_native(plain.lazy()), history).sort(ROW_NUMBER)
     then = rows[FEATURES].str.json_decode(pl.Struct({name: again.schema[name] for name in champion.features}))
     return [name for name in champion.features if not _equal(then.struct.field(name), again[name])]
 

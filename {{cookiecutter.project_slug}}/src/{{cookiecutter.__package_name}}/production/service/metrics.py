@@ -1,4 +1,4 @@
-"""The service's metrics, in the format of Prometheus."""
+"""The metrics of the service in the Prometheus format."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from {{cookiecutter.__package_name}}.production.service.request_log import RequestLog
+from {{cookiecutter.__package_name}}.production.service.request_log_writer import RequestLogWriter
 from {{cookiecutter.__package_name}}.production.service.serving_model import ModelReloader
 
 PATHS = ("/predict", "/predict/features")
@@ -19,14 +19,14 @@ class Metrics:
     """The metrics of one service.
 
     Args:
-        reloader: What serves.
-        log: The log of requests, if there is one.
+        reloader: The model reloader.
+        log: The request log writer, if any.
 
     Attributes:
         requests: The number of requests for predictions.
     """
 
-    def __init__(self, reloader: ModelReloader, log: RequestLog | None) -> None:
+    def __init__(self, reloader: ModelReloader, log: RequestLogWriter | None) -> None:
         self._reloader, self._log, self.requests = reloader, log, 0
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
@@ -36,13 +36,15 @@ class Metrics:
         )
         self._requests = Counter("http_requests", "Requests", ["path", "status"], registry=registry)
         self._rows = Counter("rows", "Rows in requests", registry=registry)
-        self._breaches = Counter("breaches", "Requests rejected, by reason", ["reason"], registry=registry)
-        self._version = Gauge("model_version", "The version that serves; 0 is none", registry=registry)
+        self._rejected = Counter("rejected_requests", "Requests rejected, by reason", ["reason"], registry=registry)
+        self._version = Gauge("model_version", "Version of the serving model; 0 is none", registry=registry)
         self._age = Gauge("model_age_seconds", "Seconds since its newest label", registry=registry)
         self._history = Gauge("history_age_seconds", "Seconds since the newest row", ["table"], registry=registry)
-        self._failing = Gauge("refresh_failing", "1 where what serves is not the newest", registry=registry)
-        self._failures = Gauge("refresh_failures", "Errors of loading the newest", registry=registry)
-        self._waiting = Gauge("log_waiting_rows", "Rows to be logged", registry=registry)
+        self._failing = Gauge(
+            "refresh_failing", "1 if the newest release or data could not be loaded", registry=registry
+        )
+        self._failures = Gauge("refresh_failures", "Failed refreshes", registry=registry)
+        self._waiting = Gauge("log_queued_rows", "Rows waiting to be logged", registry=registry)
         self._lost = Gauge("log_lost_rows", "Rows that could not be logged", registry=registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
@@ -58,7 +60,7 @@ class Metrics:
     def count_rejected(self, reasons: Iterable[str]) -> None:
         """Count a rejected request, once for each reason."""
         for reason in set(reasons):
-            self._breaches.labels(reason).inc()
+            self._rejected.labels(reason).inc()
 
     def text(self) -> bytes:
         """All metrics."""
@@ -77,13 +79,13 @@ class Metrics:
 
 
 class MetricsMiddleware:
-    """Counts and times requests for predictions, whatever becomes of them.
+    """Counts and times prediction requests.
 
-    It is plain ASGI, since Starlette's `BaseHTTPMiddleware` takes a fifth of the requests a second.
+    It is plain ASGI, since Starlette's `BaseHTTPMiddleware` costs a fifth of the throughput.
 
     Args:
         app: The application.
-        metrics: Where they are counted.
+        metrics: The metrics of the service.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

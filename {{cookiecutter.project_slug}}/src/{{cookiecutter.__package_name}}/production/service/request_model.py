@@ -1,4 +1,4 @@
-"""What a request may contain: models derived from the contract, in two layouts, rows or columns."""
+"""Request models derived from the contract, in two layouts: rows or columns."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ ROW = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _iso_text(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
-    """A date or time in ISO 8601: pydantic would take seconds since 1970 as well."""
+    """A date or time in ISO 8601; pydantic would accept seconds since 1970 too."""
     if isinstance(value, date) or (isinstance(value, str) and re.match(r"\d{4}-", value)):
         return value
     raise PydanticCustomError("iso", "Input should be text like 2024-12-31 or 2024-12-31T23:59:00Z")
@@ -43,14 +43,14 @@ JSON_TYPES: dict[type, Any] = {  # strict mode accepts no text once a validator 
 def row_model(table: type[Table]) -> type[BaseModel]:
     """The model of one raw row: the table's columns without the target.
 
-    Columns that features never see, personal and forbidden ones, may be left out.
+    Personal and excluded columns are optional.
     """
     fields: dict[str, Any] = {column.name: _field(column) for column in schema_of(table).request.columns}
     return create_model(f"{table.__name__}Request", __config__=ROW, __doc__=table.__doc__, **fields)
 
 
 def features_model(text_features: Mapping[str, bool]) -> type[BaseModel]:
-    """The model of one row of features: text where true, else a number; any may be missing."""
+    """The model of one row of features: text or numbers, all optional."""
     kinds = {True: str | None, False: float | None}
     fields: dict[str, Any] = {name: (kinds[text], None) for name, text in text_features.items()}
     return create_model("Features", __config__=ROW, __doc__="A row of features.", **fields)
@@ -65,7 +65,7 @@ def _json_type(column: Column) -> Any:  # noqa: ANN401 - a type
     """The type of a column in JSON; integers have 64 bits, as in the lake."""
     category = column.role(Category)
     kind: Any = JSON_TYPES.get(column.kind, column.kind)
-    if category and not category.grows:
+    if category and not category.open:
         kind = Literal[category.values]
     limits = [limit for limit in column.field.metadata if isinstance(limit, at.Gt | at.Ge | at.Lt | at.Le)]
     if column.kind is int:
@@ -109,7 +109,7 @@ class ParsedRequest(BaseModel):
 
     @property
     def layout(self) -> Literal["rows", "columns"]:
-        """How the values are arranged, in the request and in its response."""
+        """The layout of the request and its response."""
         return "columns" if self.rows is None else "rows"
 
     @property
@@ -128,7 +128,7 @@ class ParsedRequest(BaseModel):
 
 
 def request_model(row: type[BaseModel], *, max_rows: int) -> type[ParsedRequest]:
-    """The model of a request's body: at most so many rows; validation stops at the first invalid value of a list."""
+    """The model of the request body; validation stops at the first invalid value of a list."""
 
     def list_of(kind: Any) -> Any:  # noqa: ANN401 - types
         return Annotated[list[kind], FailFast(), Field(min_length=1, max_length=max_rows)]
@@ -143,13 +143,13 @@ def request_model(row: type[BaseModel], *, max_rows: int) -> type[ParsedRequest]
 
 
 def _type_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
-    """The type that a field was declared with: pydantic keeps the outermost limits apart."""
+    """The declared type of a field, including its limits."""
     kind: Any = field.annotation
     return Annotated[kind, *field.metadata] if field.metadata else kind
 
 
 def to_frame(requests: Iterable[ParsedRequest], dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """The rows of several requests, one after the other."""
+    """The concatenated rows of several requests."""
     requests = list(requests)
     return pl.DataFrame(
         [
@@ -160,7 +160,7 @@ def to_frame(requests: Iterable[ParsedRequest], dtypes: Mapping[str, pl.DataType
 
 
 def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
-    """A column; times by their microseconds, since each may have its own time zone."""
+    """A column; times are converted to UTC, since each may have its own time zone."""
     if isinstance(dtype, pl.Datetime):
         since = [None if value is None else (value - EPOCH) // MICROSECOND for value in values]
         return pl.Series(name, since, dtype=pl.Int64).cast(dtype)

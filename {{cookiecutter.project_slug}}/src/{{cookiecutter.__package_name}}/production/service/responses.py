@@ -1,4 +1,4 @@
-"""What the service responds: the models that describe it, and the JSON of a batch's responses."""
+"""Response models, and the JSON responses of a batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Task
 from {{cookiecutter.__package_name}}.production.service.request_model import ParsedRequest
 from {{cookiecutter.__package_name}}.production.service.serving_model import PredictionBatch, ServingModel
 
-MAX_ERRORS = 1000  # of one request: to list a million takes longer than to find them
-NO_NUMBER = "the model gives no number"
+MAX_ERRORS = 1000  # listed per request
+NO_NUMBER = "the prediction is not a number"
 UNAVAILABLE = 503
 OUTPUTS: dict[Task, dict[str, Any]] = {
     Task.BINARY: {"probability": float, "decision": bool},
@@ -27,19 +27,19 @@ OUTPUTS: dict[Task, dict[str, Any]] = {
 
 
 class Detail(BaseModel):
-    """Why there are no predictions."""
+    """The reason of an error."""
 
     detail: str
 
 
 def response_model(task: Task) -> type[BaseModel]:
-    """The model of predictions, in the layout of their request."""
+    """The model of a response."""
     more = ConfigDict(extra="allow")
     values: dict[str, Any] = {name: (kind, ...) for name, kind in OUTPUTS[task].items()}
     row = create_model("Prediction", __config__=more, **values)
     lists: dict[str, Any] = {name: (list[kind], ...) for name, (kind, _) in values.items()}  # type: ignore[valid-type]
     columns = create_model("PredictionColumns", __config__=more, **lists)
-    age = Field(description="seconds since each table's newest row; null where features don't look back so far")
+    age = Field(description="seconds since the newest row of each table; null if it is older than the lookback")
     fields: dict[str, Any] = {
         "id": (str, Field(description="of the request, as in the table requests")),
         "version": (int, Field(description="of the model")),
@@ -53,12 +53,12 @@ def response_model(task: Task) -> type[BaseModel]:
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """A request whose predictions are to be computed.
+    """A queued prediction request.
 
     Attributes:
         parsed: Its rows.
-        show_features: Whether its response has the features.
-        id: Its own.
+        show_features: Whether the response includes the features.
+        id: Its id.
     """
 
     parsed: ParsedRequest
@@ -73,12 +73,12 @@ def responses(
     model: ServingModel,
     now: datetime,
 ) -> Iterator[bytes | RequestValidationError | HTTPException]:
-    """A JSON response for each request, from the predictions of all their rows, or why it has none.
+    """A JSON response or an error for each request, from the predictions of all their rows.
 
     Args:
         requests: The requests.
-        batch: The rows of all, one request after the other.
-        model: What predicted.
+        batch: The concatenated rows of the requests with their predictions.
+        model: The serving model.
         now: The current time.
     """
     history_age = model.history_age(now)

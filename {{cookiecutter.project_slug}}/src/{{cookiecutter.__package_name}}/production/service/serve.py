@@ -1,4 +1,4 @@
-"""The command `serve`: the application under uvicorn, which ends well at a signal."""
+"""The command `serve`: the application under uvicorn, with graceful shutdown."""
 
 import errno
 import gc
@@ -13,40 +13,40 @@ from datetime import datetime
 
 import uvicorn
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.app import create_app
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_SECONDS = 30  # for requests under way when the service ends
-TAKEN = {errno.EADDRINUSE, errno.EACCES}  # by another, or kept for root
+SHUTDOWN_SECONDS = 30  # timeout for pending requests
+TAKEN = {errno.EADDRINUSE, errno.EACCES}  # the port is in use or privileged
 
 
 @dataclass(frozen=True)
 class ServerStopped:
-    """A server that has stopped, and what it did."""
+    """The result of a stopped server."""
 
     requests: int
 
     def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.requests} requests answered"
+        """One line of text."""
+        return f"{self.requests} requests served"
 
 
 def serve(
     workspace: Workspace, *, host: str = "127.0.0.1", port: int = 8000, now: datetime | None = None
 ) -> ServerStopped:
-    """Answer requests until SIGTERM or Ctrl-C; those under way are answered first.
+    """Serve until SIGTERM or Ctrl-C; pending requests are finished first.
 
     Args:
         workspace: The workspace.
         host: The address to listen at.
-        port: The port; 0 takes a free one.
-        now: The current time; without it, the setting `clock` says.
+        port: The port; 0 picks a free port.
+        now: The current time. Default: by the setting `clock`.
 
     Raises:
-        BadInput: The address is taken, or there is none such.
+        InputError: The address is in use or doesn't exist.
     """
     app = create_app(workspace, now=now)
     service = app.state.service
@@ -59,32 +59,32 @@ def serve(
         model, (address, number) = service.reloader.model, listening.getsockname()[:2]
         champion = f"version {model.release.version}" if model else "no champion yet"
         log.info("serve     %s at http://%s:%d", champion, address, number)
-        gc.freeze()  # what was imported stays: looking through it again and again delays responses
-        sys.setswitchinterval(0.0005)  # seconds: the thread that predicts would wait ten times as long for the others
+        gc.freeze()  # imported objects are permanent: collecting them delays responses
+        sys.setswitchinterval(0.0005)  # seconds; the default delays the prediction threads
         server.run(sockets=[listening])
     return ServerStopped(service.metrics.requests)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address; port 0 takes a free one.
+    """A listening socket; port 0 picks a free port.
 
     Raises:
-        BadInput: The address is taken, or there is none such.
+        InputError: The address is in use or doesn't exist.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         option = "--port" if error.errno in TAKEN else "--host"
-        raise BadInput(f"{host}:{port} can't be listened at: {error.strerror}; choose another {option}") from error
+        raise InputError(f"{host}:{port} is not available: {error.strerror}; choose another {option}") from error
 
 
 class _Server(uvicorn.Server):
-    """Ends at a signal, after which the process ends as any command does."""
+    """A server that shuts down at a signal."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals that mean the end, while it serves."""
+        """Handle SIGINT and SIGTERM while serving."""
         before = {name: signal.signal(name, self.handle_exit) for name in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

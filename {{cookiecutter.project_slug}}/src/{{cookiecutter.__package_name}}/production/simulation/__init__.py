@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @command("simulate", section="Model")
-@click.option("--from", "start", type=TIME, metavar="TIME", help="When the first model is trained, UTC.")
+@click.option("--from", "start", type=TIME, metavar="TIME", help="Training time of the first model, UTC.")
 @click.option("--to", "end", type=TIME, metavar="TIME", help="End of the replay, UTC. Default: the newest label.")
 def replay(workspace: "Workspace", *, start: datetime | None, end: datetime | None) -> object:
     """Replay past days under three retraining policies and compare them."""

@@ -1,1 +1,1 @@
-"""Yours: scripts in cells, run whole from the command line, or cell by cell in an IDE; each is a tracked run."""
+"""Yours: experiments, scripts in cells, each a tracked run."""

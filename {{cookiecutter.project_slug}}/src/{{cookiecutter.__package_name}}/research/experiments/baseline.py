@@ -1,9 +1,8 @@
 # %% [markdown]
 # # Baselines
-# How much of the quality is the model's? Beside it stand one that knows only how the target is distributed, and a
-# linear one. And how much is the split's? Where rows have a time, half of the newest window is predicted twice: by
-# models that know the time before the window and nothing else, as in production, and by models that also know the other
-# half, drawn at random from the same days, as after a random split.
+# The model is compared with two baselines: the distribution of the target, and a linear model. If rows have a time, a
+# split by time is compared with a random split. Half of the newest window is predicted twice: by models trained on
+# earlier rows only, as in production, and by models trained on the other half of the window too.
 
 # %%
 import numpy as np
@@ -16,39 +15,39 @@ from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 experiment = start(PROBLEM, "baseline")
 problem, decision = experiment.problem, experiment.workspace.acceptance.decision
-before, held = experiment.split(experiment.rows())
+train, holdout = experiment.split(experiment.rows())
 
-# %% The same rows asked after a split by time and after a random one
-asked = np.random.default_rng(0).random(len(held)) < 0.5
+# %% The same holdout after a split by time and after a random one
+requested = np.random.default_rng(0).random(len(holdout)) < 0.5
 usual = "by time" if problem.schema.event_time else "by chance"
-splits = {usual: before}
+splits = {usual: train}
 if problem.schema.event_time:
-    held, beside = held.filter(asked), held.filter(~asked)
-    splits["random"] = pl.concat([before, beside])
+    holdout, beside = holdout.filter(requested), holdout.filter(~requested)
+    splits["random"] = pl.concat([train, beside])
 
 # %% Three models for each
 found, losses = [], {}
-for split, known in experiment.each(splits.items()):
-    answers = {"model": experiment.answers(problem, known, held)}
+for split, known in experiment.progress(splits.items()):
+    predictions = {"model": experiment.holdout_predictions(problem, known, holdout)}
     classes = evaluation.classes_of(problem, known)
-    for name, prediction in training.baselines(problem, known, held, seed=0).items():
-        answers[name] = evaluation.answers(problem, held, prediction, classes)
+    for name, prediction in training.baselines(problem, known, holdout, seed=0).items():
+        predictions[name] = evaluation.labelled_predictions(problem, holdout, prediction, classes)
     for name in ("dummy", "linear", "model"):
-        losses[split, name] = evaluation.losses(answers[name])
-        measured = evaluation.metrics(answers[name], decision)
+        losses[split, name] = evaluation.losses(predictions[name])
+        measured = evaluation.metrics(predictions[name], decision)
         found.append({"split": split, "model": name, "loss": losses[split, name].mean(), **measured})
 table = pl.DataFrame(found)
 
-# %% What is the model worth, and by how much does a random split flatter it?
-worth = experiment.effect(losses[usual, "model"], losses[usual, "linear"], held)
+# %% Improvement over the linear model, and bias of a random split
+worth = experiment.loss_reduction(losses[usual, "model"], losses[usual, "linear"], holdout)
 metrics = {f"{row['split'].split()[-1]}.{row['model']}": row["loss"] for row in found}
-metrics |= {"gain": worth.mean, "gain_lower": worth.lower}
-finding = f"beside the linear model, the project's lowers the loss by {worth}"
+metrics |= {"loss_reduction": worth.mean, "loss_reduction_lower": worth.lower}
+finding = f"the model lowers the loss of the linear one by {worth}"
 if "random" in splits:
-    flattered = experiment.effect(losses["random", "model"], losses[usual, "model"], held)
+    flattered = experiment.loss_reduction(losses["random", "model"], losses[usual, "model"], holdout)
     metrics |= {"flattered": flattered.mean, "flattered_lower": flattered.lower}
-    surely = "surely" if flattered.lower > 0 else "not proven to be"
-    finding += f"\na random split flatters it by {flattered}: {surely} more than it can do"
+    surely = "significantly" if flattered.lower > 0 else "not significantly"
+    finding += f"\na random split underestimates the loss by {flattered}: {surely} biased"
 
 # %% A plot
 figure = plots.figure(8, 4.5)
@@ -59,9 +58,9 @@ for number, split in enumerate(splits):
     bars = axes.bar(places + (number - (len(splits) - 1) / 2) * width, values, width, label=split)
     axes.bar_label(bars, fmt="{:.4g}", padding=2)
 axes.set_xticks(places, ["dummy", "linear", "model"])
-axes.set(title=f"mean loss on {len(held)} rows of the newest window (less is better)", ylabel="loss")
+axes.set(title=f"Mean loss on {len(holdout)} holdout rows (lower is better)", ylabel="loss")
 axes.margins(y=0.12)
 axes.legend(title="split", loc="upper right")
 
-# %% Log it as a tracked run
+# %% Log a tracked run
 experiment.log(finding, metrics, table=table, figure=figure)

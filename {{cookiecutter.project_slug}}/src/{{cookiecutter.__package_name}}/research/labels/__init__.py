@@ -1,4 +1,4 @@
-"""Labels by people: the rows worth most leave as tasks of Label Studio, and come back as a batch of labels."""
+"""Labelling with Label Studio: export of tasks and import of annotations."""
 
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @NOW
 def export_rows(workspace: "Workspace", *, n: int, strategy: str, out: Path | None, now: datetime | None) -> object:
     """Export the unlabelled rows that are most worth labelling as Label Studio tasks."""
-    from {{cookiecutter.__package_name}}.research.labels.tasks import export_tasks
+    from {{cookiecutter.__package_name}}.research.labels.export_tasks import export_tasks
 
     return export_tasks(workspace, n=n, strategy=strategy, out=out, now=now)
 
@@ -35,10 +35,12 @@ def export_rows(workspace: "Workspace", *, n: int, strategy: str, out: Path | No
 @FILE
 def import_labels(workspace: "Workspace", *, file: Path) -> object:
     """Import FILE, an export of Label Studio, as a batch of labels."""
-    from {{cookiecutter.__package_name}}.research.labels.batch import import_annotations
+    from {{cookiecutter.__package_name}}.research.labels.import_annotations import import_annotations
 
     return import_annotations(workspace, file)
 
 
-LABELS = Group("labels", commands=[export_rows, import_labels], help="Have rows labelled in Label Studio.", no_args_is_help=False)
+LABELS = Group(
+    "labels", commands=[export_rows, import_labels], help="Have rows labelled in Label Studio.", no_args_is_help=False
+)
 PART = Part(commands=(LABELS,))

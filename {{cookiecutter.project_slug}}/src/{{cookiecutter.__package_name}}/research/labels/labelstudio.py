@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput
+from {{cookiecutter.__package_name}}.core.errors import InputError
 
 ROW, LABEL = "row", "label"
 
-Row = dict[str, Any]  # as JSON has it
+Row = dict[str, Any]  # in JSON
 
 
 def interface(classes: Sequence[str], question: str) -> str:
@@ -39,7 +39,7 @@ def interface(classes: Sequence[str], question: str) -> str:
 
 
 def prediction(version: str, answer: str | float, score: float | None = None) -> Row:
-    """What a model answers, as a task's prediction: the name of a class with its probability, or a number."""
+    """A prediction of a task: a class with its probability, or a number."""
     kind, value = ("choices", {"choices": [answer]}) if isinstance(answer, str) else ("number", {"number": answer})
     result = {"from_name": LABEL, "to_name": ROW, "type": kind, "value": value}
     return {"model_version": version, "result": [result]} | ({} if score is None else {"score": score})
@@ -47,16 +47,16 @@ def prediction(version: str, answer: str | float, score: float | None = None) ->
 
 @dataclass(frozen=True)
 class RawAnnotation:
-    """An annotation as it was exported, its values as text.
+    """An exported annotation, with values as text.
 
     Attributes:
-        task: The number of its task, for messages.
+        task: The id of its task.
         key: The row's key, by column.
-        annotator: Who.
-        created: When, of an answer that was corrected the last time.
-        answer: Nothing where there is none.
-        cancelled: Whether it was cancelled, which is how Label Studio keeps a skipped task.
-        id: Of the annotation; between two of the same moment, the larger is newer.
+        annotator: The id of the annotator.
+        created: The time of the annotation or its last update.
+        answer: The answer, or None.
+        cancelled: Whether it was cancelled: a skipped task in Label Studio.
+        id: The id of the annotation; of two at the same time, the larger is newer.
     """
 
     task: str
@@ -107,29 +107,30 @@ def read(file: Path) -> list[RawAnnotation]:
     """The annotations of an export, JSON or JSON-MIN.
 
     Raises:
-        BadInput: It can't be read, is none, or has an annotation of another interface or with several answers.
+        InputError: The file can't be read, is not an export, or has an annotation of another interface or with several
+            answers.
     """
     try:
         tasks = TypeAdapter(list[_Task]).validate_json(file.read_bytes())
     except OSError as error:
-        raise BadInput(f"{file} can't be read: {error.strerror or error}") from error
+        raise InputError(f"{file} can't be read: {error.strerror or error}") from error
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(map(str, reason["loc"])) or "the file"
         msg = f"{file} is no list of tasks of `labels export`: {place}: {reason['msg']}"
-        raise BadInput(f"{msg}; export it again from Label Studio, as JSON or JSON-MIN") from error
+        raise InputError(f"{msg}; export it again from Label Studio, as JSON or JSON-MIN") from error
     return [_raw(file, task, made) for task in tasks for made in task.annotations]
 
 
 def _raw(file: Path, task: _Task, made: _Annotation) -> RawAnnotation:
     ours = [result.value for result in made.result if result.from_name == LABEL]
     if made.result and not ours and not made.was_cancelled:
-        msg = f"{file}: task {task.id} was answered by {made.result[0].from_name!r}, not by {LABEL!r}"
-        raise BadInput(f"{msg}: set the project up with the interface that `labels export` writes")
+        msg = f"{file}: task {task.id} has the control {made.result[0].from_name!r}, not {LABEL!r}"
+        raise InputError(f"{msg}: set the project up with the interface that `labels export` writes")
     answers = _answers(ours)
     if len(answers) > 1:
         msg = f"{file}: task {task.id} has {len(answers)} answers of one annotator, {', '.join(answers)}"
-        raise BadInput(f"{msg}: leave one")
+        raise InputError(f"{msg}: keep one")
     created = made.updated_at or made.created_at
     return RawAnnotation(
         task=str(task.id),
@@ -143,7 +144,7 @@ def _raw(file: Path, task: _Task, made: _Annotation) -> RawAnnotation:
 
 
 def _annotator(made: _Annotation) -> str:
-    """The annotator's number where there is one, not the address; whose account is deleted is known by the answer."""
+    """The id of the annotator; each annotation of a deleted account counts as its own annotator."""
     found = made.completed_by
     if isinstance(found, dict):
         found = found.get("id", found.get("email"))
@@ -151,7 +152,7 @@ def _annotator(made: _Annotation) -> str:
 
 
 def _answers(value: object) -> list[str]:
-    """The answers in a value, in whichever of its forms it is exported."""
+    """The answers in an exported value."""
     match value:
         case None:
             return []

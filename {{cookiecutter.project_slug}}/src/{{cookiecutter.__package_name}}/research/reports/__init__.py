@@ -1,1 +1,1 @@
-"""Yours: reports, marimo programs over the live tables; `report` shows them as an app or writes them as pages."""
+"""Yours: reports, marimo programs over the live tables, served or exported by `report`."""

@@ -1,4 +1,4 @@
-"""Yours: the life cycle, which versions served, what was decided and why, and how old everything is."""
+"""Yours: the life cycle: versions, decisions and ages."""
 
 import marimo
 
@@ -6,37 +6,37 @@ __generated_with = "0.25.2"
 app = marimo.App(app_title="Life cycle", width="medium")
 
 with app.setup:
-    from {{cookiecutter.__package_name}}.research.views import lifecycle, page
+    from {{cookiecutter.__package_name}}.research.views import html, lifecycle
     from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 
 @app.cell
 def opened():
-    workspace = page.open_pinned(PROBLEM)
+    workspace = html.open_pinned(PROBLEM)
     return (workspace,)
 
 
 @app.cell
 def title(workspace):
-    page.header("Life cycle", workspace)
+    html.header("Life cycle", workspace)
     return
 
 
 @app.cell
 def versions(workspace):
-    page.section("Versions", lifecycle.timeline(workspace), lifecycle.versions(workspace))
+    html.section("Versions", lifecycle.timeline(workspace), lifecycle.versions(workspace))
     return
 
 
 @app.cell
 def ages(workspace):
-    page.section("Staleness", lifecycle.ages(workspace))
+    html.section("Staleness", lifecycle.ages(workspace))
     return
 
 
 @app.cell
 def decided(workspace):
-    page.section("Decisions", lifecycle.decided(workspace))
+    html.section("Decisions", lifecycle.recent_decisions(workspace))
     return
 
 

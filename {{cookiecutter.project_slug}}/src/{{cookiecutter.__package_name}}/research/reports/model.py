@@ -1,4 +1,4 @@
-"""Yours: the model: quality over time by slice, calibration, cost by threshold, effects of features, single cases."""
+"""Yours: the model: quality, calibration, cost by threshold, partial dependence, single rows."""
 
 import marimo
 
@@ -8,53 +8,53 @@ app = marimo.App(app_title="Model", width="medium")
 with app.setup:
     import marimo as mo
 
-    from {{cookiecutter.__package_name}}.research.views import model, page
+    from {{cookiecutter.__package_name}}.research.views import html, model
     from {{cookiecutter.__package_name}}.shared import PROBLEM
 
 
 @app.cell
 def opened():
-    workspace = page.open_pinned(PROBLEM)
+    workspace = html.open_pinned(PROBLEM)
     return (workspace,)
 
 
 @app.cell
 def title(workspace):
-    page.header("Model", workspace)
+    html.header("Model", workspace)
     return
 
 
 @app.cell
 def summary(workspace):
-    champion = model.by_champion(workspace)
-    page.section("", model.summary(workspace, champion))
+    champion = model.champion_predictions(workspace)
+    html.section("", model.summary(workspace, champion))
     return (champion,)
 
 
 @app.cell
-def in_service(workspace):
-    served = model.in_service(workspace)
-    names = model.measures(workspace, served)
+def deployed_predictions(workspace):
+    served = model.deployed_predictions(workspace)
+    names = model.metric_names(workspace, served)
     metric = mo.ui.dropdown(names, value=names[0], label="metric")
     return metric, served
 
 
 @app.cell
 def quality(metric, served, workspace):
-    page.section("Quality over time, by slice", metric, model.quality(workspace, served, metric.value))
+    html.section("Quality over time, by slice", metric, model.quality(workspace, served, metric.value))
     return
 
 
 @app.cell
-def given(champion, workspace):
-    page.section("Served predictions", model.given(workspace, champion))
+def served_predictions(champion, workspace):
+    html.section("Served predictions", model.served_metrics(workspace, champion))
     return
 
 
 @app.cell
 def overview(champion, workspace):
     importance = model.importance(workspace, champion)
-    page.section("Quality of the champion", model.overview(workspace, champion, importance))
+    html.section("Quality of the champion", model.overview(workspace, champion, importance))
     return (importance,)
 
 
@@ -67,28 +67,28 @@ def slider(workspace):
 
 @app.cell
 def cost(champion, threshold, workspace):
-    page.section("Threshold and cost", threshold, model.at_threshold(workspace, champion, threshold.value))
+    html.section("Threshold and cost", threshold, model.at_threshold(workspace, champion, threshold.value))
     return
 
 
 @app.cell
 def effects(champion, importance):
-    page.section("Effects of features", model.moves(champion, importance))
+    html.section("Partial dependence", model.partial_dependence_plot(champion, importance))
     return
 
 
 @app.cell
 def worst(champion, workspace):
     key = mo.ui.text(label="key of a row", placeholder="the largest loss")
-    page.section("Single cases", "Rows with the largest loss:", model.worst(workspace, champion))
+    html.section("Single rows", "Rows with the largest loss:", model.largest_losses(workspace, champion))
     return (key,)
 
 
 @app.cell
 def case(champion, key, workspace):
     row = f"the row {key.value}" if key.value else "the row with the largest loss"
-    explanation = f"Contribution of each feature to the prediction of {row}, against a typical value of the feature:"
-    page.section("", key, explanation, model.case(workspace, champion, key.value))
+    explanation = f"Contribution of each feature to the prediction of {row}, relative to the reference value:"
+    html.section("", key, explanation, model.contributions_of(workspace, champion, key.value))
     return
 
 

@@ -33,15 +33,15 @@ from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN
-from {{cookiecutter.__package_name}}.core.datasets import identity, share
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, first_line
+from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT
+from {{cookiecutter.__package_name}}.core.datasets import hash_fraction, row_key
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, summarize
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Search, space_of
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
 FOLDS = 4
-POLL = 0.2  # seconds between looks at the trials of other processes
+POLL = 0.2  # seconds between checks of the trials of other processes
 HEARTBEAT, GRACE = 10, 60  # seconds between signs of life in a database, and without one until a trial has failed
 STARTUP_TRIALS = 6  # sampled at random before the sampler learns from them
 UNPRUNED_TRIALS = 4  # completed before the pruner compares with their median
@@ -80,15 +80,15 @@ def folds(problem: Problem, rows: pl.DataFrame, number: int = FOLDS) -> Iterator
     whatever arrives later, and the holdout for all others.
     """
     if not problem.schema.event_time:
-        shares = (share(("fold", *row)) for row in rows.select(identity(problem, rows)).iter_rows())
+        shares = (hash_fraction(("fold", *row)) for row in rows.select(row_key(problem, rows)).iter_rows())
         block = pl.Series([int(number * share) for share in shares], dtype=pl.Int64)
         yield from ((rows.filter(block != n), rows.filter(block == n)) for n in range(number))
         return
-    times = rows[AT].sort()
+    times = rows[PREDICTED_AT].sort()
     starts = [times[len(times) * n // (number + 1)] for n in range(1, number + 1)]
     for start, end in zip(starts, [*starts[1:], None], strict=True):
-        train = rows.filter(pl.max_horizontal(AT, KNOWN) < start)
-        yield train, rows.filter(pl.col(AT) >= start, True if end is None else pl.col(AT) < end)
+        train = rows.filter(pl.max_horizontal(PREDICTED_AT, AVAILABLE_AT) < start)
+        yield train, rows.filter(pl.col(PREDICTED_AT) >= start, True if end is None else pl.col(PREDICTED_AT) < end)
 
 
 def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) -> list[FrozenTrial]:
@@ -98,8 +98,8 @@ def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) ->
         All finished trials of the study.
 
     Raises:
-        BadInput: The database can't be used, or another command uses the journal.
-        Refused: The model can't be fitted, or a worker process was killed.
+        InputError: The database can't be used, or another command uses the journal.
+        Rejected: The model can't be fitted, or a worker process was killed.
     """
     with _exclusive_lock(plan.storage), open_study(plan) as study:
         if "://" not in plan.storage:  # nobody else uses the journal: whoever ran these trials was killed
@@ -128,7 +128,7 @@ def _exclusive_lock(storage: str) -> Iterator[None]:
     """Keep other commands out of a journal: it doesn't know which of them were killed, as a database does.
 
     Raises:
-        BadInput: Another command uses the journal.
+        InputError: Another command uses the journal.
     """
     if "://" in storage:
         yield
@@ -142,7 +142,7 @@ def _exclusive_lock(storage: str) -> Iterator[None]:
             yield
     except Timeout as error:
         msg = f"another tune uses {storage}: wait for it, or share a database by --storage URL"
-        raise BadInput(msg) from error
+        raise InputError(msg) from error
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def open_study(plan: Plan) -> Iterator[optuna.Study]:
     """Open the plan's study, which is created if there is none.
 
     Raises:
-        BadInput: The database can't be used.
+        InputError: The database can't be used.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     pruner = MedianPruner(n_startup_trials=UNPRUNED_TRIALS)
@@ -162,7 +162,7 @@ def open_study(plan: Plan) -> Iterator[optuna.Study]:
                 storage.remove_session()
                 storage.engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        raise BadInput(f"the database of --storage can't be used: {first_line(error)}") from error
+        raise InputError(f"the database of --storage can't be used: {summarize(error)}") from error
 
 
 def _open_journal(path: str) -> JournalStorage:
@@ -193,7 +193,7 @@ def _run_workers(problem: Problem, plan: Plan, rows: pl.DataFrame, workers: int)
                 done.result()
         except BrokenProcessPool as error:
             msg = "a worker process of tune was killed: run the same command to resume, with fewer --workers"
-            raise Refused(msg) from error
+            raise Rejected(msg) from error
         finally:
             for process in set(multiprocessing.active_children()).difference(others):
                 process.terminate()
@@ -232,7 +232,7 @@ def _counting_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _fail_dead_trials(study: optuna.Study) -> None:
-    """Fail trials whose process gives no sign of life to the database, or was killed before it gave the first."""
+    """Fail trials whose process sends no heartbeat, or was killed before the first one."""
     fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         start = trial.datetime_start
@@ -251,20 +251,20 @@ def _evaluate(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold]) 
     """The mean loss over the folds; a trial that is worse than the median of those before it is pruned.
 
     Raises:
-        Refused: The model can't be fitted.
+        Rejected: The model can't be fitted.
     """
     values = _sample(trial, problem, plan)
     is_current = values == plan.current
-    parameters, losses = problem.recipe().parameters.model_validate(values), list[float]()
+    parameters, losses = problem.model_spec().parameters.model_validate(values), list[float]()
     for train, holdout in parts:
         try:
             losses.append(training.loss(problem, parameters, train, holdout))
-        except (optuna.TrialPruned, BadInput, Refused):
+        except (optuna.TrialPruned, InputError, Rejected):
             raise
         except Exception as error:  # models raise anything
             what = "the current parameters" if is_current else trial.params
             reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
-            raise Refused(f"the model can't be fitted with {what}: {reason}; change shared/model.py") from error
+            raise Rejected(f"the model can't be fitted with {what}: {reason}; change shared/model.py") from error
         trial.report(fmean(losses), len(losses))
         worse = not is_current and len(losses) < len(parts) and trial.should_prune()
         if worse or isnan(losses[-1]):
@@ -287,7 +287,7 @@ def _sample(trial: Trial, problem: Problem, plan: Plan) -> dict[str, Any]:
     parallel = any(other.state == TrialState.RUNNING for other in others)
     seed = None if parallel else int(plan.study[-7:], 16) + len(earlier)
     sampler: BaseSampler = TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed, constant_liar=True)
-    space, current = space_of(problem.recipe().parameters), plan.current
+    space, current = space_of(problem.model_spec().parameters), plan.current
     # An earlier trial without the attribute has just started, and may evaluate the current parameters.
     is_current = all(other.user_attrs.get(PARAMETERS, current) != current for other in earlier)
     if is_current:

@@ -16,8 +16,14 @@ import tomlkit
 from pydantic import ValidationError
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import AT, KNOWN, TARGET
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, masked, require_port, whole
+from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, TARGET
+from {{cookiecutter.__package_name}}.core.errors import (
+    InputError,
+    Rejected,
+    atomic_write,
+    redact_passwords,
+    validate_port,
+)
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Space, space_of
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -60,7 +66,7 @@ class TuningResult:
     changed: dict[str, tuple[Any, Any]]
 
     def __str__(self) -> str:
-        """A table for people."""
+        """The result as a table."""
         lines = [f"{self.trials} trials, {self.pruned} pruned"]
         if not self.changed:
             return f"{lines[0]}\nno trial beats the current parameters, with a mean loss of {self.loss_before:.4f}"
@@ -68,7 +74,7 @@ class TuningResult:
         table = {"": ("before", "best"), "mean loss": losses, **self.changed}
         lines += [f"{name:>24}{before!s:>12}{best!s:>12}" for name, (before, best) in table.items()]
         run = self.run_id[:8]
-        lines += [f"config/params.toml has them, by run {run}: commit it; train and gate judge a challenger"]
+        lines += [f"config/params.toml has them, by run {run}: commit it, then train and promote a challenger"]
         return "\n".join(lines)
 
 
@@ -87,11 +93,11 @@ def tune(
             environment or `.env`, and without that, a journal file beside the runs.
 
     Raises:
-        BadInput: No parameter has a search space, or the storage can't be used.
-        Refused: There are too few rows, the model can't be fitted, or a worker process was killed.
+        InputError: No parameter has a search space, or the storage can't be used.
+        Rejected: There are too few rows, the model can't be fitted, or a worker process was killed.
     """
     problem = workspace.problem
-    as_of, tables = workspace.now(), datasets.versions(problem, workspace.lake)
+    as_of, tables = workspace.now(), datasets.table_versions(problem, workspace.lake)
     space = _space(workspace)
     rows = _rows(workspace, datasets.training_set(problem, workspace.lake, as_of=as_of, versions=tables))
     plan = _plan(workspace, rows, space, trials=trials, storage=storage)
@@ -100,7 +106,7 @@ def tune(
     finished = search(problem, plan, rows, workers=workers)
     loss_before = next(loss_of(trial) for trial in finished if trial.user_attrs[PARAMETERS] == plan.current)
     if loss_before == inf:
-        raise Refused("the current parameters have no loss, as their trial ended early: change shared/model.py")
+        raise Rejected("the current parameters have no loss, as their trial ended early: change shared/model.py")
     best = min(finished, key=loss_of)
     values = best.user_attrs[PARAMETERS]
     parameters = type(workspace.parameters).model_validate(values)
@@ -118,7 +124,9 @@ def tune(
         run.log({"loss": loss, "loss_before": loss_before, "trials": len(finished), "pruned": pruned})
     changed = {name: (value, values[name]) for name, value in plan.current.items() if values[name] != value}
     if changed:
-        write(workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run.id)
+        write_parameters(
+            workspace.root / "config" / "params.toml", {name: new for name, (_, new) in changed.items()}, run.id
+        )
     return TuningResult(run.id, len(finished), pruned, loss_before, loss, changed)
 
 
@@ -126,12 +134,12 @@ def _space(workspace: Workspace) -> Space:
     """The search space.
 
     Raises:
-        BadInput: There is none, or a parameter can't have a value of it.
+        InputError: There is none, or a parameter can't have a value of it.
     """
     parameters = workspace.parameters
     if not (space := space_of(type(parameters))):
         hint = "annotate one in shared/model.py, as Annotated[float, Search(0.01, 0.3, log=True)]"
-        raise BadInput(f"no parameter has a search space: {hint}")
+        raise InputError(f"no parameter has a search space: {hint}")
     for name, where in space.items():
         for value in where.values if isinstance(where, Choice) else (where.low, where.high):
             try:
@@ -139,7 +147,7 @@ def _space(workspace: Workspace) -> Space:
             except ValidationError as error:
                 reason = error.errors()[0]["msg"]
                 msg = f"{name} is searched at {value!r} in shared/model.py, which is not valid: {reason}"
-                raise BadInput(msg) from error
+                raise InputError(msg) from error
     return space
 
 
@@ -147,17 +155,17 @@ def _rows(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows of the folds: all but the newest labelled window, which the gate judges on.
 
     Raises:
-        Refused: There are too few for the folds.
+        Rejected: There are too few for the folds.
     """
     problem, window = workspace.problem, workspace.acceptance.window
-    newest = rows[KNOWN].max()  # not the time of the call, with which a resumed search would have other rows
-    before, _ = datasets.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
-    needed = dict.fromkeys((*problem.schema.names, *problem.features, AT, KNOWN, TARGET))
-    selected = before.select(name for name in needed if name in rows.columns)
+    newest = rows[AVAILABLE_AT].max()  # not the time of the call, with which a resumed search would have other rows
+    train, _ = datasets.split(problem, rows, window, as_of=newest if isinstance(newest, datetime) else workspace.now())
+    needed = dict.fromkeys((*problem.schema.names, *problem.features, PREDICTED_AT, AVAILABLE_AT, TARGET))
+    selected = train.select(name for name in needed if name in rows.columns)
     fewest = min(len(part) for fold in folds(problem, selected) for part in fold)
-    if fewest < window.rows:
-        msg = f"{fewest} rows in a fold before the newest window are too few (at least {window.rows})"
-        raise Refused(f"{msg}: wait for more, or change [window] in config/acceptance.toml")
+    if fewest < window.min_rows:
+        msg = f"{fewest} rows in a fold are too few (at least {window.min_rows})"
+        raise Rejected(f"{msg}: wait for more rows, or change [window] in config/acceptance.toml")
     return selected
 
 
@@ -171,17 +179,17 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
     folder = workspace.path("data" if "://" in tracking else tracking) / "tune"
     storage = storage or os.environ.get("OPTUNA_STORAGE")  # where Optuna's own tools look for it
     if storage and ("://" not in storage or storage.partition("?")[0] in IN_MEMORY):
-        url = masked(storage)
-        raise BadInput(f"--storage {url} is no URL of a database that processes can share, as sqlite:///tune.db is")
-    require_port(storage or "", "--storage")
+        url = redact_passwords(storage)
+        raise InputError(f"--storage {url} is no URL of a database that processes can share, as sqlite:///tune.db is")
+    validate_port(storage or "", "--storage")
     return Plan(study, storage or str(folder / f"{study}.journal"), trials, current)
 
 
-def write(path: Path, values: dict[str, Any], run_id: str) -> None:
+def write_parameters(path: Path, values: dict[str, Any], run_id: str) -> None:
     """Write values into a TOML file, with a line that names their run; the rest of the file stays."""
     document = tomlkit.parse(MARKED.sub("", path.read_text(encoding="utf-8")))
     document.update(values)
     mark = MARK.format(run=run_id)  # below the comment at the top
     text = re.sub(r"\A(#.*\n)*", lambda comment: f"{comment[0]}{mark}\n", tomlkit.dumps(document), count=1)
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")

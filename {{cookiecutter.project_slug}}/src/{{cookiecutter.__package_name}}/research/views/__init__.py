@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command("report", section="Research")
 @click.option("--html", type=PATH, metavar="DIR", help="Export each report as one HTML file into DIR.")
-@click.option("--port", type=PORT, default=8080, show_default=True, help="Port of the app; 0 takes a free one.")
+@click.option("--port", type=PORT, default=8080, show_default=True, help="Port of the app; 0 picks a free port.")
 def open_reports(workspace: "Workspace", *, html: Path | None, port: int) -> object:
     """Open the reports as an app, or export them as HTML."""
     from {{cookiecutter.__package_name}}.research.views.report import report

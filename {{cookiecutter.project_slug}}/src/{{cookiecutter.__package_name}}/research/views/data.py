@@ -1,4 +1,4 @@
-"""The data by day: how many rows, what is missing, and how far features are from what the champion was trained on."""
+"""The data by day: rows, missing values, and drift of features."""
 
 from datetime import timedelta
 
@@ -8,18 +8,23 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import ARRIVED, AT, KNOWN, Schema
-from {{cookiecutter.__package_name}}.core.models.drift import trailing
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    AVAILABLE_AT,
+    INGESTED_AT,
+    PREDICTED_AT,
+    Schema,
+)
+from {{cookiecutter.__package_name}}.core.models.drift import rolling_psi
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.plots import figure
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 ON, ROWS = "_on", "_rows"
-RECENT = 28  # days up to a day, whose rows are held against those of training
+DRIFT_DAYS = 28  # length of the rolling window
 
 
-def volume(workspace: Workspace) -> Figure:
-    """Rows a day of each table, by their time or, where they have none, by their arrival."""
+def row_counts(workspace: Workspace) -> Figure:
+    """The number of rows of each table by day."""
     schemas = workspace.problem.schemas.values()
     drawn = figure(11, 1 + 1.3 * len(schemas))
     panels = drawn.subplots(len(schemas), sharex=True, squeeze=False)[:, 0]
@@ -33,24 +38,24 @@ def volume(workspace: Workspace) -> Figure:
     return drawn
 
 
-def nulls(workspace: Workspace) -> Figure | str:
-    """The share of missing values by day, of the columns in which some are."""
+def missing_values(workspace: Workspace) -> Figure | str:
+    """The share of missing values by day, of the columns with any."""
     tables = []
     for schema in workspace.problem.schemas.values():
-        days = every_day(workspace, schema, pl.col(schema.public.names).null_count() / pl.len())
-        some = [name for name in schema.public.names if days[name].sum() > 0]
+        days = every_day(workspace, schema, pl.col(schema.loggable.names).null_count() / pl.len())
+        some = [name for name in schema.loggable.names if days[name].sum() > 0]
         tables.append(days.select(ON, pl.col(some).name.prefix(f"{schema.name}.")))
     shares = pl.concat(tables, how="align")
     names = [name for name in shares.columns if name != ON]
     if not names:
         return "No value is missing in any table."
     shares = shares.upsample(ON, every="1d")
-    return heat(shares[ON], names, shares.select(names).to_numpy().T, most=1.0, label="share missing")
+    return heatmap(shares[ON], names, shares.select(names).to_numpy().T, most=1.0, label="share missing")
 
 
 def every_day(workspace: Workspace, schema: Schema, *wanted: pl.Expr) -> pl.DataFrame:
-    """Something of each day's rows of a table, from the first day to the last; null on days without rows."""
-    day = pl.col(schema.time or ARRIVED).dt.date().alias(ON)
+    """Aggregates of a table by day; null on days without rows."""
+    day = pl.col(schema.time or INGESTED_AT).dt.date().alias(ON)
     days = workspace.lake.scan(schema).group_by(day).agg(*wanted).sort(ON).collect()
     return days.upsample(ON, every="1d") if len(days) else days
 
@@ -64,19 +69,19 @@ def drift(workspace: Workspace) -> Figure | str:
     if champion is None or not problem.schema.event_time:
         return "Drift doesn't apply: " + ("rows have no event time." if champion else "there is no champion yet.")
     rows = datasets.training_set(problem, workspace.lake, as_of=workspace.now())
-    before = rows.filter(pl.col(KNOWN) <= champion.trained_until)
-    number = rows[AT].dt.epoch("d")
+    before = rows.filter(pl.col(AVAILABLE_AT) <= champion.trained_until)
+    number = rows[PREDICTED_AT].dt.epoch("d")
     day = (number - number.min()).to_numpy()
     names = [name for name in champion.features if name in rows.columns]
-    index = {name: trailing(before[name], rows[name], day, days=RECENT) for name in names}
+    index = {name: rolling_psi(before[name], rows[name], day, days=DRIFT_DAYS) for name in names}
     names.sort(key=lambda name: -np.nan_to_num(index[name][-1]))
-    values, most = np.stack([index[name] for name in names]), 2 * workspace.acceptance.monitor.drift
-    drawn = heat(rows[AT].dt.date(), names, values, most=most, label="stability index")
+    values, most = np.stack([index[name] for name in names]), 2 * workspace.acceptance.monitor.max_psi
+    drawn = heatmap(rows[PREDICTED_AT].dt.date(), names, values, most=most, label="PSI")
     drawn.axes[0].axvline(float(date2num(champion.trained_until)), color="black")
     return drawn
 
 
-def heat(days: pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
+def heatmap(days: pl.Series, names: list[str], values: Floats, *, most: float, label: str) -> Figure:
     """Shades of values, shape (names, days), from none to most; of the days, the first and the last count."""
     drawn = figure(11, 1.2 + 0.25 * len(names))
     axes = drawn.subplots()

@@ -1,4 +1,4 @@
-"""Reports: the marimo programs of `reports/`, served by `marimo run` or written by `marimo export html`."""
+"""The command `report`: serve the marimo programs of `reports/` with `marimo run`, or export them as HTML."""
 
 import ast
 import logging
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from {{cookiecutter.__package_name}}.core.errors import BadInput, first_line, whole
+from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, summarize
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ MARIMO = (sys.executable, "-m", "marimo", "--quiet", "--yes")
 
 @dataclass(frozen=True)
 class ExportedReports:
-    """The HTML files that were written."""
+    """The exported HTML files."""
 
     files: tuple[str, ...]
 
@@ -36,23 +36,23 @@ class ExportedReports:
 
 
 def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) -> ExportedReports | str:
-    """Serve the reports until a signal (SIGTERM, Ctrl-C), or write each as an HTML file.
+    """Serve the reports until SIGTERM or Ctrl-C, or export each as an HTML file.
 
     Args:
         workspace: The workspace.
-        html: The folder to write to; without it, the reports are served.
-        port: Of the server, on this machine alone; 0 takes a free one.
+        html: The folder of the HTML files. Default: serve the reports.
+        port: The port of the server on localhost; 0 picks a free port.
 
     Raises:
-        BadInput: There is no champion yet, a cell of a report fails, or the port is taken.
+        InputError: There is no champion yet, a cell fails, or the port is in use.
     """
     if workspace.releases.champion() is None:
-        raise BadInput("there is no champion to report on yet: run first; if its challenger was refused, gate says why")
+        raise InputError("there is no champion to report on: call run first, or gate for the reasons of a rejection")
     return _serve(workspace, port) if html is None else _export(workspace, html)
 
 
 def names() -> list[str]:
-    """The names of all reports, yours among them."""
+    """The names of all reports."""
     return sorted(path.stem for path in PROGRAMS.glob("*.py") if path.stem != "__init__")
 
 
@@ -65,15 +65,15 @@ def _export(workspace: Workspace, folder: Path) -> ExportedReports:
                 command, cwd=workspace.root, capture_output=True, encoding="utf-8", check=False
             )
             if done.returncode:
-                raise BadInput(f"report {name}: {_failure(workspace, name) or done.stderr.strip().splitlines()[-1]}")
+                raise InputError(f"report {name}: {_failure(workspace, name) or done.stderr.strip().splitlines()[-1]}")
         for name in names():
-            with whole(folder / f"{name}.html") as draft:
+            with atomic_write(folder / f"{name}.html") as draft:
                 draft.write_bytes(Path(drafts, f"{name}.html").read_bytes())
     return ExportedReports(tuple((folder / f"{name}.html").as_posix() for name in names()))
 
 
 def _failure(workspace: Workspace, name: str) -> str:
-    """Which cell of a report fails and why, which marimo's export does not say."""
+    """The failing cell of a report and its error, which marimo's export does not name."""
     path = PROGRAMS / f"{name}.py"
     try:
         runpy.run_path(str(path))["app"].run(defs={"workspace": workspace.pinned()})
@@ -83,7 +83,7 @@ def _failure(workspace: Workspace, name: str) -> str:
         ]
         cells = [part for part in ast.parse(path.read_bytes()).body if isinstance(part, ast.FunctionDef)]
         found = (cell.name for cell in cells for line in lines if cell.lineno <= line <= (cell.end_lineno or 0))
-        return f"cell {next(found, 'setup')} fails: {first_line(error)}"
+        return f"cell {next(found, 'setup')} fails: {summarize(error)}"
     return ""
 
 
@@ -92,7 +92,7 @@ def _serve(workspace: Workspace, port: int) -> str:
         with socket.create_server((HOST, port)) as free:
             port = free.getsockname()[1]
     except OSError as error:
-        raise BadInput(f"can't listen at {HOST}:{port}: {error.strerror}; choose another --port") from error
+        raise InputError(f"can't listen on {HOST}:{port}: {error.strerror}; choose another --port") from error
     command = [*MARIMO, "run", "--headless", "--no-token", "--no-sandbox", "--show-tracebacks"]
     command += ["--host", HOST, "--port", str(port), str(PROGRAMS)]
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -105,11 +105,11 @@ def _serve(workspace: Workspace, port: int) -> str:
         except KeyboardInterrupt:
             server.terminate()
             return "reports closed"
-    raise BadInput(f"marimo run ended with exit status {status}")
+    raise InputError(f"marimo run ended with exit status {status}")
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
-    """Return when a server accepts connections, or has ended."""
+    """Wait until the server accepts connections or has ended."""
     while server.poll() is None:
         with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
             return

@@ -1,4 +1,4 @@
-"""`labels export`: the unlabelled rows worth most, as tasks of Label Studio with the champion's predictions."""
+"""`labels export`: sampled unlabelled rows as tasks of Label Studio, with predictions of the champion."""
 
 import json
 import logging
@@ -11,26 +11,26 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import Forbidden, Personal, Task
-from {{cookiecutter.__package_name}}.core.errors import BadInput, Refused, whole
+from {{cookiecutter.__package_name}}.core.contracts.schema import Excluded, Personal, Task
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, atomic_write
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.store.releases import Release
-from {{cookiecutter.__package_name}}.core.workspace import MODEL, Workspace
-from {{cookiecutter.__package_name}}.research.labels import labelstudio, sampling, table
+from {{cookiecutter.__package_name}}.core.workspace import MODEL_NAME, Workspace
+from {{cookiecutter.__package_name}}.research.labels import labelstudio, sampling, schema
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Tasks that were written.
+    """The result of exporting tasks.
 
     Attributes:
-        tasks: How many.
-        unlabelled: Of how many rows.
-        strategy: By which they were chosen.
-        out: The tasks.
-        interface: The labelling interface that fits them.
+        tasks: The number of tasks.
+        unlabelled: The number of unlabelled rows.
+        strategy: The sampling strategy.
+        out: The file of tasks.
+        interface: The file of the labelling interface.
     """
 
     tasks: int
@@ -40,7 +40,7 @@ class ExportResult:
     interface: str
 
     def __str__(self) -> str:
-        """Two lines for people."""
+        """Two lines of text."""
         return (
             f"{self.tasks} of {self.unlabelled} unlabelled rows, by {self.strategy} -> {self.out}\n"
             f"in Label Studio, paste {self.interface} as the labelling interface, then import the tasks"
@@ -50,28 +50,28 @@ class ExportResult:
 def export_tasks(
     workspace: Workspace, *, n: int, strategy: str = "margin", out: Path | None = None, now: datetime | None = None
 ) -> ExportResult:
-    """Write the unlabelled rows worth most as tasks, the most worth first, and the interface beside them.
+    """Write sampled unlabelled rows as tasks, highest score first, and the labelling interface.
 
     A row is unlabelled if it is known and its event has happened, and the table of labels does not have it. Which are
     worth most is decided by `margin` and `disagreement`, see `sampling`, or by chance, seeded by the model's seed; the
     same state gives the same tasks.
 
     Raises:
-        BadInput: The problem takes no labels by people, or the strategy does not apply.
-        Refused: There is no unlabelled row.
+        InputError: The table of labels doesn't fit, or the strategy does not apply.
+        Rejected: There is no unlabelled row.
     """
     problem = workspace.problem
-    table.require(problem)
+    schema.validate_labels_table(problem)
     path = out or workspace.path(workspace.settings.reports) / "labels.json"
     if path.suffix.lower() != ".json":
-        raise BadInput(f"{path} ends in {path.suffix!r}: tasks are .json")
+        raise InputError(f"{path} ends in {path.suffix!r}: tasks are .json")
     moment, release, target = workspace.now(now), _champion(workspace, strategy), problem.target
-    classes = table.classes(workspace)
+    classes = schema.classes(workspace)
     if not classes and problem.task is not Task.REGRESSION:
-        raise BadInput(f"no class of {target.name} is known yet: name them by Category() in shared/contract.py")
+        raise InputError(f"no class of {target.name} is known yet: name them by Category() in shared/contract.py")
     rows = _unlabelled(workspace, release, now=moment)
     output = release.predictor.predict(rows) if release else None
-    chosen = sampling.most(_worth(workspace, strategy, rows, output, now=moment), n)
+    chosen = sampling.highest(_scores(workspace, strategy, rows, output, now=moment), n)
     tasks = _tasks(workspace, rows[chosen])
     if release and output is not None:
         for task, prediction in zip(tasks, _predictions(release, output[chosen]), strict=True):
@@ -87,32 +87,36 @@ def export_tasks(
 def _champion(workspace: Workspace, strategy: str) -> Release | None:
     release, target = workspace.releases.champion(), workspace.problem.target.name
     if strategy == "margin" and workspace.problem.task is Task.REGRESSION:
-        raise BadInput(f"margin compares classes, and {target} is a number: take --strategy disagreement or random")
+        raise InputError(f"margin compares classes, and {target} is a number: use --strategy disagreement or random")
     if release is None and strategy != "random":
-        raise BadInput(f"{strategy} asks the champion, and there is none yet: run first, or take --strategy random")
+        raise InputError(
+            f"{strategy} needs a champion, and there is none yet: call run first, or use --strategy random"
+        )
     return release
 
 
 def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime) -> pl.DataFrame:
     """The unlabelled rows in the order of their key; with their features where there is a champion."""
     problem, lake = workspace.problem, workspace.lake
-    schema, history = problem.schema, datasets.known(problem, lake, as_of=now)
+    schema, history = problem.schema, datasets.history_as_of(problem, lake, as_of=now)
     rows: pl.LazyFrame = nw.to_native(history[schema.name])
     if schema.event_time:
         rows = rows.filter(pl.col(schema.event_time) <= now)
     pool = rows.join(lake.scan(problem.labels), on=schema.key, how="anti").sort(schema.key).collect()
     if pool.is_empty():
-        raise Refused(f"no row of {schema.name} waits for its {problem.target.name}: ingest more of them first")
+        raise Rejected(f"no row of {schema.name} is unlabelled: ingest more rows first")
     if release is None:
         return pool
-    built = datasets.to_predict(problem, pool, history, now=now)
+    built = datasets.prediction_features(problem, pool, history, now=now)
     if missing := [name for name in release.features if name not in built.columns]:
-        raise BadInput(f"features.build no longer gives the champion {', '.join(missing)}: keep them, or promote first")
+        raise InputError(
+            f"features.build no longer returns {', '.join(missing)} of the champion: keep them, or promote"
+        )
     return built.sort(schema.key)
 
 
-def _worth(workspace: Workspace, strategy: str, rows: pl.DataFrame, output: Floats | None, *, now: datetime) -> Floats:
-    """How much a label of each row is worth."""
+def _scores(workspace: Workspace, strategy: str, rows: pl.DataFrame, output: Floats | None, *, now: datetime) -> Floats:
+    """The sampling score of each row."""
     problem, parameters = workspace.problem, workspace.parameters
     rng = np.random.default_rng(parameters.seed)
     if strategy == "random" or output is None:
@@ -125,12 +129,12 @@ def _worth(workspace: Workspace, strategy: str, rows: pl.DataFrame, output: Floa
 
 
 def _tasks(workspace: Workspace, rows: pl.DataFrame) -> list[labelstudio.Row]:
-    """A task a row: its key as text, since a browser rounds large numbers, and what is neither personal nor forbidden.
+    """A task per row, with the key as text, since browsers round large numbers.
 
-    What a client sends in a request is what annotators see.
+    Annotators see the columns of a request without personal and excluded ones.
     """
     schema = workspace.problem.schema
-    hidden = {*schema.having(Personal), *schema.having(Forbidden)}
+    hidden = {*schema.columns_with_role(Personal), *schema.columns_with_role(Excluded)}
     shown = [name for name in schema.request.names if name not in hidden and name in rows.columns]
     keys = rows.select(pl.col(schema.key).cast(pl.String)).to_dicts()
     data = json.loads(rows.select(shown).write_json())
@@ -140,14 +144,14 @@ def _tasks(workspace: Workspace, rows: pl.DataFrame) -> list[labelstudio.Row]:
 
 
 def _predictions(release: Release, output: Floats) -> list[labelstudio.Row]:
-    """What the champion predicts for each row."""
-    version, names = f"{MODEL} {release.version}", release.classes or ("false", "true")
+    """The champion's prediction of each row."""
+    version, names = f"{MODEL_NAME} {release.version}", release.classes or ("false", "true")
     if release.task is Task.REGRESSION:
         return [labelstudio.prediction(version, float(value)) for value in output]
-    rows = sampling.of_classes(output)
+    rows = sampling.class_probabilities(output)
     return [labelstudio.prediction(version, names[int(row.argmax())], float(row.max())) for row in rows]
 
 
 def _write(path: Path, text: str) -> None:
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""What every report has: the state of the tables that it shows, and sections of figures, tables and sentences."""
+"""The HTML of reports: header and sections."""
 
 from datetime import UTC, datetime
 
@@ -14,19 +14,19 @@ MINUTE = "%Y-%m-%d %H:%M"
 
 
 def open_pinned(problem: Problem) -> Workspace:
-    """This project with its tables in their present versions, so that all parts of a page show the same state."""
+    """The project with its tables pinned to their current versions, for a consistent report."""
     return open_project(problem).pinned()
 
 
 def header(title: str, workspace: Workspace) -> mo.Html:
-    """The title, the time of the state that is shown, and the versions of its tables."""
+    """The title with the time and the table versions of the report."""
     tables = ", ".join(f"{name} {version}" for name, version in workspace.settings.tables.items())
     as_of = f"Data as of **{workspace.now():{MINUTE}}** UTC, shown {datetime.now(UTC):{MINUTE}} UTC."
     return mo.md(f"# {title}\n\n{as_of} Table versions: {tables}.")
 
 
 def section(title: str, *contents: Figure | pl.DataFrame | str | mo.Html) -> mo.Html:
-    """Figures, tables, sentences in Markdown and controls below a heading, if there is one."""
+    """Figures, tables, Markdown and controls below an optional heading."""
     heading = [mo.md(f"## {title}")] if title else []
     return mo.vstack([*heading, *(_show(content, title) for content in contents)])
 
@@ -55,7 +55,7 @@ def _table(rows: pl.DataFrame) -> mo.Html:
 
 
 def _text(value: object) -> str:
-    """Four digits of a number, minutes of a time; an integer is not grouped, since it may be a key."""
+    """A cell: floats with four digits, times in minutes."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else f"{value:{MINUTE}}" if isinstance(value, datetime) else str(value)
