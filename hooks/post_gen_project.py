@@ -58,6 +58,7 @@ PROFILES: dict[str, list[str]] = {
 # Where the template has the settings of editors, by the answer: Cookiecutter overwrites, and a user's settings stay.
 EDITORS = {"both": ("vscode", "pycharm"), "vscode": ("vscode",), "pycharm": ("pycharm",), "none": ()}
 EDITOR_FILES = ".template-editors"
+BEFORE = ".template-before"  # where the other hook says what was there before
 # The project whose lock the template holds.
 LOCKED = "my-ml-project"
 # Neither the user's ignore list, signing key or hooks nor another repository's environment may change the first commit.
@@ -87,14 +88,29 @@ def unwanted(answers: Mapping[str, str]) -> list[str]:
     return [*paths, *([] if answers["owner"] else ["CODEOWNERS"])]
 
 
-def prune(root: Path, paths: list[str]) -> None:
-    """Remove files and folders of the new project."""
+def restore(root: Path) -> set[Path]:
+    """Put back what the other hook laid aside; return the files that were there before the project was rendered."""
+    folder = root / BEFORE
+    names = (folder / "files").read_text(encoding="utf-8").splitlines() if folder.is_dir() else []
+    copies = folder / "copies"
+    for path in (path for path in copies.rglob("*") if path.is_file()):
+        path.replace(root / path.relative_to(copies))
+    shutil.rmtree(folder, ignore_errors=True)
+    return {root / name for name in names}
+
+
+def prune(root: Path, paths: list[str], before: set[Path]) -> None:
+    """Remove files and folders of the new project, but for files that were there before it."""
     for path in paths:
         target = root / path
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+        files = [file for file in target.rglob("*") if not file.is_dir()] if target.is_dir() else [target]
+        for file in files:
+            if file not in before:
+                file.unlink(missing_ok=True)
+        folders = sorted((folder for folder in target.rglob("*") if folder.is_dir()), reverse=True)
+        for folder in (*folders, target):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def name_lock(root: Path, slug: str) -> None:
@@ -251,7 +267,7 @@ def next_steps(answers: Mapping[str, str], notes: list[str]) -> str:
 
 def main(answers: Mapping[str, str], root: Path) -> None:
     """Prune, name and add settings of editors; for a user who creates it, also record, commit, print the next steps."""
-    prune(root, unwanted(answers))
+    prune(root, unwanted(answers), restore(root))
     name_lock(root, answers["project_slug"])
     notes = add_editor_settings(root, answers["ide"])
     if is_rerender(answers, root):

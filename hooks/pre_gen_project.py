@@ -6,12 +6,18 @@ Cookiecutter runs a rendered copy of this file before it writes anything; the st
 import json
 import keyword
 import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 ANSWERS = r"""{{ cookiecutter | tojson }}"""
 
+# Tells the hook that finishes the project which files are there already. Cookiecutter overwrites those that it does not
+# render, whatever its options: they are laid aside.
+BEFORE = ".template-before"
+NOT_RENDERED = (".github/workflows/*", "data/example/*", "uv.lock")
 LONGEST = 40
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 OWNER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)*)?")
@@ -107,6 +113,19 @@ def problems(answers: Mapping[str, str]) -> Iterator[str]:
         yield f"project_slug {answers['project_slug']!r} {problem}; choose another, such as project_slug=my-ml-project"
 
 
+def keep_files(root: Path) -> None:
+    """List the files that are in the project's folder before it is rendered, if any: they are the user's."""
+    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() or path.is_symlink()]
+    if not files:
+        return
+    (root / BEFORE).mkdir()
+    (root / BEFORE / "files").write_text("\n".join(files), encoding="utf-8", newline="\n")
+    for path in (path for pattern in NOT_RENDERED for path in root.glob(pattern) if path.is_file()):
+        aside = root / BEFORE / "copies" / path.relative_to(root)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, aside)
+
+
 def main(answers: Mapping[str, str]) -> int:
     """Print the first problem on stderr; 1 if there is one, else 0."""
     problem = next(problems(answers), None)
@@ -116,4 +135,7 @@ def main(answers: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(ANSWERS)))
+    status = main(json.loads(ANSWERS))
+    if not status:
+        keep_files(Path.cwd())
+    sys.exit(status)

@@ -51,7 +51,7 @@ def next_release(root: Path) -> None:
     (root / "cookiecutter.json").write_text(json.dumps(questions, indent=2), encoding="utf-8", newline="\n")
     with (project / "CONTRIBUTING.md").open("a", encoding="utf-8", newline="\n") as page:
         page.write("\nIt runs in {{ cookiecutter.region }}.\n")
-    hook = "    prune(root, unwanted(answers))\n"
+    hook = "    prune(root, unwanted(answers), restore(root))\n"
     made = '    (root / "by-the-hook.txt").write_text("A new hook was here.\\n", encoding="utf-8", newline="\\n")\n'
     change(root / "hooks" / "post_gen_project.py", hook, hook + made)
 

@@ -172,8 +172,8 @@ def test_a_new_project_is_committed_and_told_about_on_stderr(
 def test_pruning_twice_is_pruning_once(tmp_path: Path) -> None:
     root = created(tmp_path)
     paths = post_gen_project.unwanted({**ANSWERS, "ci": "none"})
-    post_gen_project.prune(root, paths)
-    post_gen_project.prune(root, paths)
+    post_gen_project.prune(root, paths, set())
+    post_gen_project.prune(root, paths, set())
     assert sorted(path.name for path in root.iterdir()) == [".gitignore", "README.md", "data", "uv.lock"]
 
 
@@ -271,3 +271,27 @@ def test_a_hook_holds_one_jinja_literal_and_imports_the_standard_library_alone(h
     assert mark in {"{{ cookiecutter | tojson }}", "{{ cookiecutter.items() | list | tojson }}"}
     modules = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
     assert modules <= sys.stdlib_module_names
+
+
+def test_files_that_were_there_before_are_neither_deleted_nor_changed(tmp_path: Path) -> None:
+    theirs = {
+        ".github/workflows/deploy.yml": "name: deploy\n",
+        ".github/workflows/ci.yml": "name: ours\n",
+        ".gitlab-ci.yml": "job: {}\n",
+        "CODEOWNERS": "* @team\n",
+        "Dockerfile": "FROM scratch\n",
+        "src/ours/production/service/mine.py": "x = 1\n",
+        "README.md": "# Ours\n",
+        "uv.lock": "version = 1\n",
+    }
+    for name, text in theirs.items():
+        (tmp_path / "ours" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ours" / name).write_text(text, encoding="utf-8")
+    answers = ("project_slug=ours", "ci=none", "profile=minimal")
+    options = ("--no-input", "--default-config", "--overwrite-if-exists", "--skip-if-file-exists")
+    run(sys.executable, "-m", "cookiecutter", TEMPLATE, *options, "--output-dir", tmp_path, *answers, cwd=tmp_path)
+    made = Project(tmp_path / "ours")
+    assert {name: made.read(name) for name in theirs} == theirs
+    assert "src/ours/core/problem.py" in made.files
+    assert {name for name in made.files if name.startswith((".github/", "src/ours/production/service/"))} <= set(theirs)
+    assert not (made.root / post_gen_project.BEFORE).exists()
