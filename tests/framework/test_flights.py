@@ -21,7 +21,7 @@ from my_ml_project.production.gate import Verdict, gate
 from my_ml_project.production.ingest import ingest
 from my_ml_project.production.status import status
 from my_ml_project.production.train import train
-from my_ml_project.shared.collect import AVAILABLE_AT, END, TIME, collect
+from my_ml_project.shared.collect import ARRIVAL, END, TIME, collect
 
 DAY = datetime(2013, 4, 1, tzinfo=UTC)  # when the champion of `flights` was promoted
 FEBRUARY = datetime(2013, 2, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_the_flights_of_a_quarter_lead_to_a_champion_in_one_run(flights: Workspa
     assert now.metrics["auc"] > 0.65
     # files of January, February and March, and of April a day of flights and midnight's weather
     assert now.batches == {"flights": 4, "departures": 3, "outcomes": 3, "weather": 4}
-    for table, known in AVAILABLE_AT.items():
+    for table, known in ARRIVAL.items():
         stored = flights.lake.read(table, {}).select(pl.len()).collect().item()
         assert stored == len(example(flights.root, table).filter(known <= DAY)) > 0
 
@@ -87,7 +87,7 @@ def test_a_month_of_the_example_goes_in_whole(flights_empty: Workspace) -> None:
 
 
 def test_each_row_is_collected_when_it_becomes_known(flights_empty: Workspace) -> None:
-    for table, known in AVAILABLE_AT.items():
+    for table, known in ARRIVAL.items():
         rows = example(flights_empty.root, table, "2013-01")
         times = rows.select(known.alias("known"))["known"].unique().sort()
         first, second = times[100], times[200]

@@ -348,7 +348,7 @@ def test_a_release_stands_in_the_lake_with_number_version_time_model_and_card(la
     Releases(lake).append(release(5, 9))
     (row,) = lake.read("releases", {}).collect().to_dicts()
     assert (row["number"], row["version"], row["released"], row["onnx"]) == (5, 9, NOON, b"\x00model\xff")
-    assert set(row) == {"number", "version", "released", "onnx", "card"}
+    assert set(row) == {"number", "version", "released", "onnx", "record"}
     assert "model" not in row["record"]
     assert "onnx" not in repr(release(5))
 
@@ -760,7 +760,9 @@ def test_a_folder_that_was_moved_goes_on_and_leaves_nothing_where_it_was(
     with moved.reopen(first.run_id) as run:
         run.log({"auc": 0.7})
         run.log_artifact("later.txt", b"later")
-    assert f"later.txt is not kept with run {first.run_id[:8]}: its folder in MLflow was moved" in caplog.text
+    assert (
+        f"later.txt is not logged with run {first.run_id[:8]}: its artifact folder in MLflow was moved" in caplog.text
+    )
     second = registered(moved, b"second")
     assert (second.number, moved.version(2), moved.version(1)) == (2, second, first)
     assert tracked.read(moved, second.run_id, "model.onnx") == b"second"

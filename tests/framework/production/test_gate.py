@@ -110,7 +110,7 @@ def test_the_answers_are_kept_with_the_version(tracked, trained: Workspace, rows
     assert tracked.version_tags(trained.registry, version).get("verdict") == "rejected"
     reasons = tracked.version_tags(trained.registry, version)["reasons"]
     assert reasons.splitlines() == [str(check) for check in verdict.checks]
-    assert "NO   auc at least 1.5: 1.0000" in reasons
+    assert "FAIL  auc at least 1.5: 1.0000" in reasons
     kept = trained.lake.read("verdicts", {}).filter(run_id=version.run_id).collect()
     assert (kept["passed"].to_list(), kept["reasons"].to_list()) == ([False], [reasons])
     gate(trained)
@@ -403,7 +403,7 @@ def test_a_planted_leak_is_refused_before_anything_is_fitted(trained: Workspace)
         return honest(rows, history).join(late, on="parcel", how="left").with_columns(distance="leaked").drop("leaked")
 
     problem = dataclasses.replace(trained.problem, build=leaking)
-    with pytest.raises(Rejected, match="feature leakage: distance change without the future"):
+    with pytest.raises(Rejected, match="feature leakage: distance change when future rows"):
         train(dataclasses.replace(trained, problem=problem), as_of=START)
     assert trained.registry.version(2) is None
     with pytest.raises(FittedModel):

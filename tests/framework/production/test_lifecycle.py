@@ -44,7 +44,7 @@ from my_ml_project.production.predict import (
     predict_upcoming,
 )
 from my_ml_project.production.status import status
-from problems import AHEAD, ARRIVAL, START, arrived, source
+from problems import AHEAD, AVAILABLE_AT, START, arrived, source
 
 DUE = START + timedelta(days=28)
 INSTANT = timedelta(microseconds=1)
@@ -74,7 +74,7 @@ def test_a_first_run_goes_from_the_inbox_to_a_champion_that_predicts(trained: Wo
     assert trained.registry.version_by_alias(CHAMPION) == trained.registry.version_by_alias(CHALLENGER)
     assert release.metrics["auc"] > 0.65
     assert (trained.root / "reports" / "version-1.png").read_bytes().startswith(b"\x89PNG")
-    for table in ARRIVAL:
+    for table in AVAILABLE_AT:
         assert len(rows_of(trained, table)) == len(arrived(table, START)) > 0
     ahead = source()["parcels"].filter(pl.col("due").is_between(START, START + AHEAD, closed="right"))
     predicted = rows_of(trained, "predictions")
@@ -125,9 +125,9 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
 def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:
     later = START + timedelta(hours=6)
     done = lifecycle.run(trained, now=later)
-    for table in ARRIVAL:
+    for table in AVAILABLE_AT:
         assert len(rows_of(trained, table)) == len(arrived(table, later))
-    rows = sum(len(arrived(table, later, since=START)) for table in ARRIVAL)
+    rows = sum(len(arrived(table, later, since=START)) for table in AVAILABLE_AT)
     assert sum(batch.accepted for batch in done.ingested.batches) == rows > 0
     assert str(done).startswith(
         f"ingested {len(done.ingested.batches)} batches, {rows} rows\n"

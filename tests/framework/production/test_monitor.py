@@ -117,7 +117,7 @@ def test_limits_have_broken_when_the_latest_window_and_enough_others_miss_them(
 def test_one_bad_window_alone_is_a_warning(later: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from my_ml_project.production import monitor as module  # noqa: PLC0415 - named like its function
 
-    bad = QualityWindow(LATER, 1, 100, {"auc": 0.5}, {"auc": 0.7}, ("NO   auc at least 0.65: 0.5000",))
+    bad = QualityWindow(LATER, 1, 100, {"auc": 0.5}, {"auc": 0.7}, ("FAIL  auc at least 0.65: 0.5000",))
     monkeypatch.setattr(module, "live_quality", lambda *_, **__: (dataclasses.replace(bad, breached=()), bad))
     health = monitor(later, now=LATER, full=False)
     assert found(health)["live quality"].severity is Severity.WARNING
@@ -211,9 +211,9 @@ def test_a_batch_without_harm_leaves_drift_a_warning(later: Workspace) -> None:
 
 
 def test_slices_are_looked_at_in_live_quality(later: Workspace) -> None:
-    slices = {"columns": ["courier"], "rows": 50, "at_least": {"auc": 0.99}}
+    slices = {"columns": ["courier"], "min_rows": 50, "at_least": {"auc": 0.99}}
     bad = found(monitor(asking(later, slices=slices), now=LATER))["courier van"]
-    assert (bad.severity, bad.detail[:23]) == (Severity.WARNING, "NO   auc at least 0.99")
+    assert (bad.severity, bad.detail[:22]) == (Severity.WARNING, "FAIL  auc at least 0.99")
     good = found(monitor(asking(later, slices=slices | {"at_least": {"auc": 0.01}}), now=LATER))["courier van"]
     assert good.severity is Severity.OK
 

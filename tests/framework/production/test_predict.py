@@ -120,7 +120,7 @@ def rows_of(n: int) -> pl.DataFrame:
     names = [NAMES[i % len(NAMES)] for i in range(n)]
     return pl.DataFrame(
         {"id": range(n), "name": names, "x": [i + 0.5 for i in range(n)], "top": float(n)}, strict=False
-    ).with_columns(needs_attention=pl.lit("Ann"), origin=pl.lit("here"))
+    ).with_columns(person=pl.lit("Ann"), origin=pl.lit("here"))
 
 
 def written(rows: pl.DataFrame, file: Path) -> Path:
@@ -252,7 +252,7 @@ def test_other_ways_to_write_csv_are_read_or_refused_in_one_line(
 def test_personal_and_forbidden_columns_may_be_missing_with_the_rules_that_need_them(
     project: Workspace, ending: str
 ) -> None:
-    rows = rows_of(3).with_columns(needs_attention=pl.lit("here"), x=pl.Series([1.0, 99.0, 2.0]))
+    rows = rows_of(3).with_columns(person=pl.lit("here"), x=pl.Series([1.0, 99.0, 2.0]))
     full = predict(project, written(rows, Path(f"asked.{ending}")), out=OUT)
     assert (full.rows, full.invalid) == (0, 3)
     for absent in (["person"], ["origin"], ["person", "origin"]):

@@ -117,7 +117,7 @@ def test_a_refused_challenger_leaves_the_champion_and_is_not_tried_again_until_d
     assert not done.ok, "live quality misses its limit too, and no challenger mends it"
     assert (done.champion, done.plot_file, done.next_due) == (1, "reports/version-2.png", DUE + timedelta(days=28))
     assert "version 2 is rejected" in str(done)
-    assert "picture: reports/version-2.png\n" in str(done)
+    assert "plot: reports/version-2.png\n" in str(done)
     assert trained.lake.version("releases") == releases
     assert done.predicted > 0
     monkeypatch.setattr(lifecycle, "train", lambda *_, **__: pytest.fail("it was tried again"))

@@ -103,7 +103,7 @@ def test_requests_keep_the_contract_and_have_the_features_of_training(asked: Wor
         "training-serving skew": Severity.OK,
     }
     assert findings["contract of requests"].detail == f"{len(rows)} rows are valid"
-    assert findings["training-serving skew"].detail == f"features of {len(rows)} requests are those of training"
+    assert findings["training-serving skew"].detail == f"features of {len(rows)} requests equal those of training"
 
 
 def test_a_feature_that_was_served_otherwise_is_an_alarm_that_names_it(asked: Workspace) -> None:
@@ -116,7 +116,7 @@ def test_versions_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Wo
     rewritten(asked, pl.lit('{"parcels": 999}').alias("_tables"))
     finding = found(asked, START + DAY)["training-serving skew"]
     assert finding.severity is Severity.OK
-    assert finding.detail.endswith("can't be computed again: their tables' versions are gone")
+    assert finding.detail.endswith("can't be recomputed: their table versions are gone")
 
 
 def test_files_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Workspace) -> None:
@@ -125,7 +125,7 @@ def test_files_of_tables_that_are_gone_are_said_not_to_be_looked_at(asked: Works
         file.unlink()
     rows = request_table.logged_requests(again.problem, again.lake, now=START + DAY, back=DAY).sort("_served_at")
     finding = logged_requests._skew(again, champion(again), rows)
-    assert finding.detail.endswith("can't be computed again: their tables' versions are gone")
+    assert finding.detail.endswith("can't be recomputed: their table versions are gone")
 
 
 def test_requests_that_break_the_contract_are_an_alarm_where_they_are_many(asked: Workspace) -> None:
@@ -152,7 +152,7 @@ def test_what_was_answered_is_held_against_labels_that_came_later(asked: Workspa
     strict = asking(asked, at_least={"auc": 0.99})
     finding = found(strict, later)["served quality"]
     assert finding.severity is Severity.CRITICAL
-    assert finding.detail.startswith("NO   auc at least 0.99: 0.")
+    assert finding.detail.startswith("FAIL  auc at least 0.99: 0.")
 
 
 def test_answers_of_a_version_that_serves_no_more_are_not_the_champions(asked: Workspace) -> None:
@@ -216,7 +216,7 @@ def test_requests_that_were_late_when_they_were_asked_are_answered_by_a_candidat
     rows = parcels(trained, since=START - 6 * DAY, until=START - 5 * DAY)
     serve(trained, rows, now=START)
     answers = by_name(checks(trained, champion(trained), now=START + 6 * DAY))
-    assert answers["replay"].detail.startswith(f"{len(rows)} recent requests served")
+    assert answers["replay"].detail.startswith(f"{len(rows)} recent requests predicted")
     assert all(check.passed for check in answers.values()), answers
 
 
@@ -249,7 +249,7 @@ def test_a_candidate_whose_server_does_not_start_is_refused(trained: Workspace) 
     unreadable = champion(trained).model_copy(update={"metrics": {"auc": float("inf")}})
     (check,) = checks(trained, unreadable, now=START)
     assert (check.name, check.passed) == ("smoke test", False)
-    assert check.detail.startswith("no answer: ")
+    assert check.detail.startswith("no response: ")
 
 
 def test_a_smoke_test_that_is_switched_off_asks_nothing(trained: Workspace) -> None:
@@ -269,7 +269,7 @@ def test_what_the_smoke_test_refuses_is_not_released_and_not_tried_again(
     before = champion(trained)
     done = promote.promote(trained, now=START + DAY)
     assert not done.ok
-    assert "NO   latency: 1000 ms per request (at most 250)" in str(done)
+    assert "FAIL  latency: 1000 ms per request (at most 250)" in str(done)
     assert champion(trained) == before
     newest = trained.registry.versions()[0]
     assert newest is not None

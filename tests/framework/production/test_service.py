@@ -183,7 +183,7 @@ def test_a_service_tells_that_it_lives_who_answers_and_how_to_ask(client: TestCl
     body = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     for layout in ("rows", "columns"):
         refused = client.post("/predict", json=body["examples"][layout]["value"]).json()["detail"]
-        assert {error["msg"].split(":")[0] for error in refused} == {"due is not long past"}
+        assert {error["msg"].split(":")[0] for error in refused} == {"due is within the maximum age"}
     body = described["paths"]["/predict/features"]["post"]["requestBody"]["content"]["application/json"]
     for layout in ("rows", "columns"):
         assert client.post("/predict/features", json=body["examples"][layout]["value"]).status_code == 200

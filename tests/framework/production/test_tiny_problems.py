@@ -194,7 +194,7 @@ def test_reports_of_a_regression_without_time_say_what_does_not_apply(
     pages = {name: shown(name, workspace.pinned()) for name in ("data", "model")}
     assert "Drift doesn't apply: rows have no event time." in pages["data"]
     assert "loaves.water" in pages["data"], "a tenth is missing"
-    assert "not to regression" in pages["model"]
+    assert "it doesn't apply to a regression" in pages["model"]
     assert "Rows have no key" in pages["model"]
     assert "oven wood" in pages["model"], "a slice of config/acceptance.toml"
 
@@ -400,7 +400,7 @@ def test_a_label_that_is_known_before_its_row_is_named_by_train(tmp_path: Path) 
     early = pl.when(pl.col("loan") == 7).then(pl.col("ended") - timedelta(hours=2)).otherwise("ended")
     ingested(workspace, ended.with_columns(ended=early), "repayments")  # before its row, which can't be seen yet
     ingested(workspace, asked, "loans")
-    line = r"^1 labels of repayments are available before their prediction, as that of 7: correct the rows, or "
+    line = r"^1 labels of repayments are available before their prediction, such as that of 7: correct the rows, or "
     with pytest.raises(Rejected, match=line):
         train(workspace, as_of=NOW)
 
@@ -609,7 +609,7 @@ def test_a_class_that_the_champion_never_learnt_is_named_by_the_monitor(tmp_path
     assert lifecycle.run(workspace, now=NOW).champion == 1
     later = NOW + timedelta(hours=100)
     ingested(workspace, rows.tail(100).with_columns(kind=new), "orders", later)
-    line = "warning  classes: 3 of 100 labels are of classes that version 1 does not know: oat"
+    line = "warning  classes: 3 of 100 labels have classes that are unknown to version 1: oat"
     assert line in str(monitor(workspace, now=later)).splitlines()
     told = explain(workspace, "7", now=later)
     assert f" (to probability_{told.prediction['prediction']})\n" in str(told), "of which class contributions are"

@@ -85,7 +85,7 @@ def test_a_feature_that_knows_the_future_is_refused_before_its_worth_is_told(beg
         return build(parcels, history).join(own, on="parcel", how="left")
 
     leaking = dataclasses.replace(begun.problem, features=(*begun.problem.features, "knows"), build=leak)
-    with pytest.raises(Rejected, match=r"^feature leakage: knows change without the future[^\n]+$"):
+    with pytest.raises(Rejected, match=r"^feature leakage: knows change when future rows[^\n]+$"):
         begun.rows(leaking)
 
 

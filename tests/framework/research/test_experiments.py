@@ -330,8 +330,8 @@ def test_an_experiment_runs_cell_by_cell_as_in_an_editor(
         exec(compile(cell, f"cell {number}", "exec"), names)  # noqa: S102 - as a kernel does
     printed = capsys.readouterr().out
     metrics, tags = tracked.metrics(flights.registry, run_id(printed)), tracked.tags(flights.registry, run_id(printed))
-    assert set(metrics) == {"rows", "rate"}
+    assert set(metrics) == {"rows", "base_rate"}
     assert f"{metrics['rows']:.0f} flights" in printed
     assert 20_000 < metrics["rows"] < 30_000
-    assert 0.1 < metrics["rate"] < 0.4
+    assert 0.1 < metrics["base_rate"] < 0.4
     assert (tags["fast"], tags["command"]) == ("false", "[]")

@@ -636,7 +636,7 @@ def task(**changes: object) -> Made:
         ([{"text": "hello"}], r" is no list of tasks .*: 0\.data\.key: Field required; export it again"),
         ([{"id": 1, "data": {"text": "x"}, "annotations": []}], r" is no list .*: 0\.data\.key: Field required"),
         ([task(annotations=[{"result": []}])], r" is no list .*: 0\.annotations\.0\.completed_by: Field required"),
-        ([task(annotations=[OTHER])], r": task 5 was answered by 'sentiment', not by 'label': set the project up with"),
+        ([task(annotations=[OTHER])], r": task 5 has the control 'sentiment', not 'label': set the project up with"),
         ([task(annotations=[TWO])], r": task 5 has 2 answers of one annotator, true, false: keep one"),
         (
             [task(annotations=[BOX])],
@@ -644,11 +644,11 @@ def task(**changes: object) -> Made:
         ),
         (
             [task(annotations=[annotated("maybe")])],
-            r" breaks .* column damaged has 1 values that are no bool, as 'maybe'; correct it in Label Studio",
+            r" violates the contract .* column damaged has 1 values that are no bool, as 'maybe'; correct it in Label Studio",
         ),
         (
             [task(key={"number": "999"})],
-            r": task 5 is about depot depot 1, number 999, which parcels does not have: it",
+            r": task 5 refers to depot depot 1, number 999, which is not in parcels",
         ),
         (
             [task(key={"number": "many"})],

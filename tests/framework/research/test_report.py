@@ -81,7 +81,7 @@ def test_a_cell_that_fails_is_named_and_no_page_is_written(flights: Workspace, p
 
 
 def test_without_a_champion_one_line_says_what_comes_first(empty: Workspace) -> None:
-    with pytest.raises(InputError, match=r"^there is no champion to report on: run first; [^\n]*$"):
+    with pytest.raises(InputError, match=r"^there is no champion to report on: call run first, [^\n]*$"):
         report(empty, html=Path("pages"))
 
 

@@ -632,7 +632,7 @@ def test_a_storage_that_many_can_share_is_searched_in(
 
 def test_too_few_rows_are_one_line(river: Workspace) -> None:
     (river.root / "config" / "acceptance.toml").write_text("[window]\nmin_rows = 99", encoding="utf-8")
-    with pytest.raises(Rejected, match=r"^\d+ rows in a fold before the newest window are too few \(at least 99\)"):
+    with pytest.raises(Rejected, match=r"^\d+ rows in a fold are too few \(at least 99\)"):
         tune(dataclasses.replace(river))
 
 
@@ -642,12 +642,12 @@ def test_too_few_rows_are_one_line(river: Workspace) -> None:
 def test_a_file_keeps_what_is_not_tuned(tmp_path: Path) -> None:
     path = tmp_path / "params.toml"
     path.write_text("# Yours.\n# Of trees.\n\n# step\nrate = 0.1 # small\nseed = 1\n[deep]\nx = 1\n", encoding="utf-8")
-    write_parameters(path, {"base_rate": 0.25, "leaves": 7}, "abc")
+    write_parameters(path, {"rate": 0.25, "leaves": 7}, "abc")
     first, second = path.read_text(encoding="utf-8"), ""
-    assert tomllib.loads(first) == {"base_rate": 0.25, "leaves": 7, "seed": 1, "deep": {"x": 1}}
+    assert tomllib.loads(first) == {"rate": 0.25, "leaves": 7, "seed": 1, "deep": {"x": 1}}
     assert first.startswith("# Yours.\n# Of trees.\n# Tuned by run abc: ")
     assert "\n\n# step\nrate = 0.25 # small\nseed = 1\n" in first
-    write_parameters(path, {"base_rate": 0.5}, "def")
+    write_parameters(path, {"rate": 0.5}, "def")
     second = path.read_text(encoding="utf-8")
     assert second.count("# Tuned by run") == 1
     assert "# Tuned by run def: " in second

@@ -77,7 +77,7 @@ def collect_features(problem: Problem, build: Callable[[], pl.DataFrame]) -> pl.
         msg = "features.build uses a column that is not available (personal and excluded columns never are): "
         raise Rejected(msg + summarize(error)) from error
     if missing := ", ".join(name for name in problem.features if name not in built.columns):
-        raise Rejected(f"features.build gives no {missing}, which features.FEATURES names: add it there or drop it")
+        raise Rejected(f"features.build does not return {missing}, which features.FEATURES lists: add it or drop it")
     return built
 
 

@@ -65,8 +65,8 @@ class Lake:
             Conflict: The table is not in the expected version any more.
         """
         if table in self.versions:
-            pinned = f"table {table} is read in version {self.versions[table]}"
-            raise InputError(f"{pinned} and takes no rows: unset ML_TABLES")
+            pinned = f"table {table} is pinned to version {self.versions[table]}"
+            raise InputError(f"{pinned} and read-only: unset ML_TABLES")
         with self._appending.setdefault(table, Lock()):
             return self._append(table, rows, batch=batch, expected=expected)
 
