@@ -111,10 +111,10 @@ def test_a_challenger_is_compared_with_the_champion_on_windows_and_nothing_is_re
 ) -> None:
     registered = flights.registry.version_by_alias("challenger")
     printed = ran("new_feature", "--fast")
-    run = kept(tracked, "new feature", printed, flights)
+    run = kept(tracked, "new_feature", printed, flights)
     metrics, tags = tracked.metrics(flights.registry, run), tracked.tags(flights.registry, run)
     assert {"champion.auc", "challenger.auc", "champion.log_loss", "challenger.log_loss"} < set(metrics)
-    table = result(flights, "challenger-fast")
+    table = result(flights, "new-feature-fast")
     assert len(table) == 2
     newest = metrics["champion.log_loss"] - metrics["challenger.log_loss"]
     assert table["lowers the loss by"][0] == pytest.approx(newest)
@@ -331,7 +331,7 @@ def test_an_experiment_runs_cell_by_cell_as_in_an_editor(
     printed = capsys.readouterr().out
     metrics, tags = tracked.metrics(flights.registry, run_id(printed)), tracked.tags(flights.registry, run_id(printed))
     assert set(metrics) == {"rows", "base_rate"}
-    assert f"{metrics['rows']:.0f} flights" in printed
+    assert f"{metrics['rows']:.0f} labelled flights" in printed
     assert 20_000 < metrics["rows"] < 30_000
     assert 0.1 < metrics["base_rate"] < 0.4
     assert (tags["fast"], tags["command"]) == ("false", "[]")

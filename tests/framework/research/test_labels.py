@@ -644,7 +644,7 @@ def task(**changes: object) -> Made:
         ),
         (
             [task(annotations=[annotated("maybe")])],
-            r" violates the contract .* column damaged has 1 values that are no bool, as 'maybe'; correct it in Label Studio",
+            r" violates the .* column damaged has 1 values that are no bool, as 'maybe'; correct it in Label Studio",
         ),
         (
             [task(key={"number": "999"})],
