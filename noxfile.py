@@ -117,7 +117,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def reliability(session: nox.Session) -> None:
     """Plant faults, kills and spoiled challengers in a project, and write docs/reference/reliability.md."""
-    uv(session, "python", "-m", "tools.reliability", *session.posargs)
+    uv(session, "python", "-m", "tools.reliability", str(framework_project(session)))
 
 
 @nox.session(default=False)
@@ -128,8 +128,8 @@ def screenshots(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def mutate(session: nox.Session) -> None:
-    """Flip signs and comparisons of the generated project, and see whether its tests notice."""
-    uv(session, "python", "tools/mutate.py", *session.posargs)
+    """Flip signs and comparisons of the framework, and see whether its tests notice."""
+    uv(session, "python", "tools/mutate.py", str(framework_project(session)), *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,7 +1,7 @@
-"""Try whether the generated project's tests can fail: flip a sign or a comparison in sampled lines, one at a time.
+"""Try whether the framework's tests can fail: flip a sign or a comparison in sampled lines, one at a time.
 
-`uv run tools/mutate.py` makes a project, flips 30 places of `shared` and `production`, runs the project's own tests on
-each, and names the flips that no test notices; exit status 1 where there is one. It takes some minutes a flip.
+`uvx nox -s mutate` renders the project of the framework's tests, flips 30 places of `core` and `production`, runs the
+tests on each, and names the flips that no test notices; exit status 1 where there is one. It takes minutes a flip.
 """
 
 import argparse
@@ -10,13 +10,13 @@ import copy
 import random
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
-SLUG, PACKAGE = "my-ml-project", "my_ml_project"
+FRAMEWORK = HERE / "tests" / "framework"
+PACKAGE = "my_ml_project"
 FLIPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.GtE,
     ast.GtE: ast.Lt,
@@ -80,25 +80,18 @@ def flipped(node: ast.AST) -> ast.AST | None:
     return new
 
 
-def make_project(folder: Path) -> Path:
-    """Make a full project, otherwise with the default answers, and its environment."""
-    command = ["cookiecutter", str(HERE), "--no-input", "--default-config", "--output-dir", str(folder)]
-    subprocess.run([*command, "profile=full"], check=True)
-    subprocess.run(["uv", "sync", "--quiet"], cwd=folder / SLUG, check=True)
-    return folder / SLUG
-
-
-def red(project: Path, *paths: str) -> bool:
+def red(project: Path, *paths: Path) -> bool:
     """Whether some test fails."""
-    command = ["uv", "run", "pytest", "-x", "-q", "--numprocesses=auto", "-p", "no:cacheprovider", *paths]
+    command = ["uv", "run", "--no-sync", "pytest", "-x", "-q", "--numprocesses=auto", "-p", "no:cacheprovider"]
+    command += [f"--config-file={FRAMEWORK / 'pytest.toml'}", *map(str, paths or [FRAMEWORK])]
     return subprocess.run(command, cwd=project, capture_output=True, check=False).returncode != 0
 
 
 def noticed(project: Path, flip: Flip) -> bool:
-    """Whether a test of the part, or else of the whole project, notices a flip."""
+    """Whether a test of the folder, or else of the whole framework, notices a flip."""
     before = flip.apply()
     try:
-        return red(project, f"tests/{flip.path.parent.name}") or red(project)
+        return red(project, FRAMEWORK / flip.path.parent.name) or red(project)
     finally:
         flip.path.write_text(before, encoding="utf-8", newline="\n")
 
@@ -106,23 +99,23 @@ def noticed(project: Path, flip: Flip) -> bool:
 def main() -> None:
     """Flip and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("project", type=Path, help="the rendered project")
     parser.add_argument("--flips", type=int, default=30, help="how many places to try")
     parser.add_argument("--seed", type=int, default=0, help="which places")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        project = make_project(Path(folder))
-        if red(project):
-            sys.exit("the project's tests are red before anything is flipped")
-        source = project / "src" / PACKAGE
-        paths = [path for part in ("shared", "production") for path in sorted((source / part).glob("*.py"))]
-        found = [flip for path in paths for flip in flips(path)]
-        chosen = random.Random(arguments.seed).sample(found, arguments.flips)  # noqa: S311 - a sample, no secret
-        missed = []
-        for number, flip in enumerate(chosen, 1):
-            seen = noticed(project, flip)
-            missed += [] if seen else [flip]
-            where = f"{flip.path.relative_to(source).as_posix()}:{flip.line}"
-            print(f"{number:3} {'noticed' if seen else 'MISSED '} {where}: {flip.before} -> {flip.after}", flush=True)
+    project = arguments.project
+    if red(project):
+        sys.exit("the framework's tests are red before anything is flipped")
+    source = project / "src" / PACKAGE
+    paths = [path for part in ("core", "production") for path in sorted((source / part).glob("*.py"))]
+    found = [flip for path in paths for flip in flips(path)]
+    chosen = random.Random(arguments.seed).sample(found, arguments.flips)  # noqa: S311 - a sample, no secret
+    missed = []
+    for number, flip in enumerate(chosen, 1):
+        seen = noticed(project, flip)
+        missed += [] if seen else [flip]
+        where = f"{flip.path.relative_to(source).as_posix()}:{flip.line}"
+        print(f"{number:3} {'noticed' if seen else 'MISSED '} {where}: {flip.before} -> {flip.after}", flush=True)
     summary = f"{len(chosen) - len(missed)} of {len(chosen)} flips noticed"
     print(f"{summary}, out of {len(found)} places (seed {arguments.seed})")
     sys.exit(1 if missed else 0)

@@ -1,6 +1,6 @@
 """Plant faults, kills and spoiled challengers in a generated project, and count what is survived; figures as JSON.
 
-Run in the project: `uv run python tools/reliability_project.py`, from the template's folder of tools.
+Run in the project of the framework's tests, from the template's folder of tools.
 """
 
 import json
@@ -15,10 +15,12 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
+FRAMEWORK = Path(__file__).parents[1] / "tests" / "framework"
+
 
 def planted() -> dict[str, object]:
     """On how many of twelve days each fault is blocked, clean days that are, and the CPU seconds of a batch."""
-    faults = import_module("tests.core.test_faults")  # the project's own
+    faults = import_module("test_faults")  # of the framework
     tables = {table: pl.read_parquet(f"data/example/{table}.parquet") for table in faults.AVAILABLE_AT}
     with tempfile.TemporaryDirectory() as folder:
         workspace = faults.open_workspace(faults.PROBLEM, root=Path(folder))
@@ -39,7 +41,7 @@ def planted() -> dict[str, object]:
 
 def kills() -> int:
     """How many runs the tests of crashes kill."""
-    crashes = import_module("tests.production.test_crashes")
+    crashes = import_module("test_crashes")
     return len(crashes.FEW) + int(crashes.MANY)
 
 
@@ -47,7 +49,17 @@ def tests(path: str, names: str) -> dict[str, int]:
     """How many of a file's tests of these names pass, slow ones too."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        line = ["pytest", "-q", path, "-k", names, "-m", "slow or not slow", f"--junitxml={report}"]
+        line = [
+            "pytest",
+            "-q",
+            str(FRAMEWORK / path),
+            f"--config-file={FRAMEWORK / 'pytest.toml'}",
+            "-k",
+            names,
+            "-m",
+            "slow or not slow",
+            f"--junitxml={report}",
+        ]
         subprocess.run([sys.executable, "-m", *line], check=False, stdout=subprocess.DEVNULL)
         suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - pytest wrote it
     if suite is None:
@@ -58,11 +70,11 @@ def tests(path: str, names: str) -> dict[str, int]:
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path += [str(FRAMEWORK), str(FRAMEWORK / "core"), str(FRAMEWORK / "production")]
     found = {
         "faults": planted(),
-        "spoiled": tests("tests/production/test_gate.py", "spoiled_data"),
-        "crashes": tests("tests/production/test_crashes.py", "killed_runs"),
+        "spoiled": tests("test_flights.py", "spoiled_data"),
+        "crashes": tests("production/test_crashes.py", "killed_runs"),
         "kills": kills(),
     }
     print(json.dumps(found))
