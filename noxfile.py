@@ -123,7 +123,10 @@ def reliability(session: nox.Session) -> None:
 @nox.session(default=False)
 def screenshots(session: nox.Session) -> None:
     """Picture the reports of a project that lived half a year, in docs/images; it needs Chromium."""
-    uv(session, "python", "-m", "tools.screenshots")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        project = bake(session, Path(folder), "standard")
+        session.run("uv", "sync", "--quiet", "--directory", str(project), env=OWN)
+        uv(session, "python", "-m", "tools.screenshots", str(project))
 
 
 @nox.session(default=False)

@@ -49,17 +49,8 @@ def tests(path: str, names: str) -> dict[str, int]:
     """How many of a file's tests of these names pass, slow ones too."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        line = [
-            "pytest",
-            "-q",
-            str(FRAMEWORK / path),
-            f"--config-file={FRAMEWORK / 'pytest.toml'}",
-            "-k",
-            names,
-            "-m",
-            "slow or not slow",
-            f"--junitxml={report}",
-        ]
+        line = ["pytest", "-q", str(FRAMEWORK / path), f"--config-file={FRAMEWORK / 'pytest.toml'}"]
+        line += ["-k", names, "-m", "slow or not slow", f"--junitxml={report}"]
         subprocess.run([sys.executable, "-m", *line], check=False, stdout=subprocess.DEVNULL)
         suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - pytest wrote it
     if suite is None:

@@ -2,14 +2,13 @@
 
 import io
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page
 
 from tools.browser import browser, opened
-from tools.mutate import make_project
 
 HERE = Path(__file__).parents[1]
 IMAGES = HERE / "docs" / "images"
@@ -34,16 +33,14 @@ def live(project: Path) -> None:
         subprocess.run(command, cwd=project, check=False)  # an alarm is a month of this life too
 
 
-def main() -> None:
-    """Make a project, let it live, and picture its reports."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        project = make_project(Path(folder))
-        live(project)
-        start = [str(project / ".venv" / "bin" / "python"), "-m", project.name.replace("-", "_")]
-        with browser() as context:
-            for report in opened(context, start, project):
-                picture(report.page, IMAGES / f"report-{report.name}.png")
+def main(project: Path) -> None:
+    """Let a new project live, and picture its reports."""
+    live(project)
+    start = [str(project / ".venv" / "bin" / "python"), "-m", project.name.replace("-", "_")]
+    with browser() as context:
+        for report in opened(context, start, project):
+            picture(report.page, IMAGES / f"report-{report.name}.png")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
