@@ -40,6 +40,7 @@ ELSEWHERE = {
     "git diff HEAD": "it only shows",
     'git commit --all --message "Update from the template"': "it is plain Git",
     "uvx cruft@2.16.0 link https://github.com/org/ml-template": "test_record.py; the address is the reader's",
+    "uvx cookiecutter@2.7.1 gh:org/ml-template --overwrite-if-exists --skip-if-file-exists": "test_hooks.py does",
     "git add .cruft.json": "it is plain Git",
     'git commit --message "Link to the template"': "it is plain Git",
     "uvx cruft@2.16.0 diff": "test_record.py",

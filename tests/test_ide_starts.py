@@ -220,7 +220,7 @@ PLANTED = {
     "types": ('number: int = "one"\n', ["tests/test_planted_types.py"], "Incompatible types in assignment"),
     "tests": (
         "def test_planted() -> None:\n    assert 1 + 1 == 3\n",
-        ["--no-cov", "--numprocesses=1", "tests/test_planted_tests.py"],
+        ["--numprocesses=1", "tests/test_planted_tests.py"],
         "assert (1 + 1) == 3",
     ),
 }

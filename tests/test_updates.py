@@ -54,7 +54,7 @@ def machinery(project: Project) -> None:
     for path in (package / "cli.py", package / RENAMED[0], project.root / "noxfile.py"):
         with path.open("a", encoding="utf-8") as file:
             file.write("\n\nOURS = 1\n")
-    moment = "Version = int | datetime | None\n"
+    moment = 'T = TypeVar("T")\n'
     change(
         package / "core" / "store" / "lake.py", moment, f"{moment}OURS = 1\n"
     )  # in the middle, as releases change it

@@ -27,7 +27,7 @@ from my_ml_project.shared import PROBLEM, contract
 from my_ml_project.shared.collect import TIME
 
 PROJECT = Path(my_ml_project.__file__).parents[2]
-PACKAGE = cli.PACKAGE
+PACKAGE = my_ml_project.__name__
 DOCS = PROJECT / "docs"
 README, OWN, DICTIONARY = PROJECT / "README.md", DOCS / "your-own-data.md", DOCS / "data-dictionary.md"
 IDEA = DOCS / "from-idea-to-champion.md"

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+import my_ml_project
 from my_ml_project import cli
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import TARGET
@@ -46,7 +47,7 @@ def test_the_flights_of_a_quarter_lead_to_a_champion_in_one_run(flights: Workspa
 
 
 def test_the_console_script_is_on_the_projects_own_problem(flights: Workspace) -> None:
-    line = [sys.executable, "-m", cli.PACKAGE, "monitor", "--json", "--now", f"{DAY:%Y-%m-%d}"]
+    line = [sys.executable, "-m", my_ml_project.__name__, "monitor", "--json", "--now", f"{DAY:%Y-%m-%d}"]
     done = subprocess.run(line, cwd=flights.root, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert "contract of flights" in {finding["name"] for finding in json.loads(done.stdout)["alerts"]}

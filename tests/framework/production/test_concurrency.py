@@ -68,7 +68,8 @@ SHOP = Problem(
 
 def machine(root: Path, name: str) -> Workspace:
     """A machine with an inbox of its own on the lake of all."""
-    places = {place: str(root / name / place) for place in ("inbox", "archive", "quarantine", "reports", "tracking")}
+    folders = ("inbox", "archive", "quarantine", "reports", "tracking")
+    places: dict[str, Any] = {folder: str(root / name / folder) for folder in folders}
     (root / name).mkdir(parents=True, exist_ok=True)
     return Workspace(root / name, Settings(lake=str(root / "lake"), **places), SHOP)
 
@@ -205,7 +206,9 @@ def test_writers_that_come_between_each_others_commits_lose_and_double_nothing(
         if there:
             work("a batch", 0)
         others = enumerate(names[1:], start=2)
-        later = {commit: partial(work, name, n) for commit, (n, name) in zip(commits, others, strict=False)}
+        later: dict[int, Callable[[], object]] = {
+            commit: partial(work, name, n) for commit, (n, name) in zip(commits, others, strict=False)
+        }
         with Interruptions(later)():
             work(names[0], 1)
             while later:  # no commit came before which it was due

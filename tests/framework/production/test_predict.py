@@ -394,7 +394,7 @@ def test_memory_does_not_grow_with_the_file(ending: str, most: float) -> None:
     peaks = []
     for n in (150_000, 1_500_000):
         file = written(pl.concat([march] * (n // len(march))), Path(f"{n}.{ending}"))
-        line = [sys.executable, "-c", PEAK, file]
+        line = [sys.executable, "-c", PEAK, str(file)]
         done = subprocess.run(line, env=os.environ | ON_PATH, capture_output=True, encoding="utf-8", check=True)
         rows, peak = map(int, done.stdout.split())
         assert rows == n

@@ -20,7 +20,7 @@ import pytest
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from my_ml_project.core.contracts.schema import PREDICTED_AT, Key, Personal
+from my_ml_project.core.contracts.schema import PREDICTED_AT, Key, Personal, Table
 from my_ml_project.core.errors import InputError
 from my_ml_project.core.models.evaluation import cost, metrics
 from my_ml_project.core.workspace import Workspace
@@ -105,7 +105,7 @@ class Guarded(Parcel):
 def test_a_column_that_is_personal_by_now_is_shown_nowhere(trained: Workspace) -> None:
     """Not even from the evidence of a training in which it was not."""
     (trained.root / "config" / "acceptance.toml").write_text('[slices]\ncolumns = ["ordered"]\n', encoding="utf-8")
-    tables = (Guarded, *PROBLEM.tables[1:])
+    tables: tuple[type[Table], ...] = (Guarded, *PROBLEM.tables[1:])
     problem = dataclasses.replace(PROBLEM, entity=Guarded, tables=tables)
     guarded = dataclasses.replace(trained, problem=problem)
     shown = {}
