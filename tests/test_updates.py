@@ -59,7 +59,7 @@ def machinery(project: Project) -> None:
         package / "core" / "store" / "lake.py", moment, f"{moment}OURS = 1\n"
     )  # in the middle, as releases change it
     change(package / "cli.py", "\n\nimport logging\n", "\n# Ours\n\nimport logging\n")  # near what releases change
-    change(project.root / "pyproject.toml", "fail_under = 95", "fail_under = 90")
+    change(project.root / "pyproject.toml", "max-args = 7", "max-args = 8")
     change(project.root / ".gitignore", "# Data stay", "/ours/\n# Data stay")
     settings = project.root / ".vscode" / "settings.json"
     if settings.exists():  # where the question `ide` chose it: below the last key, as releases put theirs above

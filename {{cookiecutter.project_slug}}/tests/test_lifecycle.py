@@ -99,7 +99,7 @@ def test_a_row_that_violates_a_rule_goes_to_quarantine_with_the_rule(
     _, said = command("ingest", "batch.parquet", "--table", table)
     (batch,) = said["batches"]
     assert batch["counts"] == {f"{column} is not null": 1}
-    quarantined = pl.read_parquet(workspace.root / batch["quarantine"] / "rejected.parquet")
+    quarantined = pl.read_parquet(workspace.root / batch["quarantine"] / "invalid.parquet")
     assert quarantined["_violations"].to_list() == [[f"{column} is not null"]]
     assert stored(workspace, table) == (0 if batch["rejected"] else len(rows) - 1)
 
