@@ -213,7 +213,7 @@ def test_a_batch_without_harm_leaves_drift_a_warning(later: Workspace) -> None:
 def test_slices_are_looked_at_in_live_quality(later: Workspace) -> None:
     slices = {"columns": ["courier"], "min_rows": 50, "at_least": {"auc": 0.99}}
     bad = found(monitor(asking(later, slices=slices), now=LATER))["courier van"]
-    assert (bad.severity, bad.detail[:24]) == (Severity.WARNING, "FAIL  auc at least 0.99")
+    assert (bad.severity, bad.detail[:23]) == (Severity.WARNING, "FAIL  auc at least 0.99")
     good = found(monitor(asking(later, slices=slices | {"at_least": {"auc": 0.01}}), now=LATER))["courier van"]
     assert good.severity is Severity.OK
 
