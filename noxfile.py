@@ -74,7 +74,7 @@ def types(session: nox.Session) -> None:
     uv(session, "mypy", *session.posargs)
     project = framework_project(session)
     line = ["uv", "run", "--no-sync", "mypy", "--config-file", "pyproject.toml", str(FRAMEWORK)]
-    line += ["--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls"]  # fixtures speak for themselves
+    line += ["--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls"]  # of fixtures
     session.chdir(project)
     session.run(*line, env=OWN | {"MYPYPATH": str(FRAMEWORK)})
 
