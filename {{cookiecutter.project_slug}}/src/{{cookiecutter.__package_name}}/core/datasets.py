@@ -1,7 +1,7 @@
 """Training sets and prediction rows with point-in-time features.
 
-Features of a row use only data available at its time of prediction; a training set as of a time only data available
-then.
+Features of a row use only data available at its time of prediction. A training set as of a given time uses
+only data available at that time.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from {{cookiecutter.__package_name}}.core.store.releases import Release
 
 History = Mapping[str, Frame]
 Versions = Mapping[str, int]
-LEAK_SAMPLES = 5  # times at which features are computed again
+LEAK_SAMPLES = 5  # approximate number of prediction times at which features are recomputed
 
 
 def history_as_of(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> History:
@@ -51,7 +51,7 @@ def newest_label(problem: Problem, lake: Lake) -> datetime | None:
 
 
 def with_features(problem: Problem, rows: Frame, history: History) -> pl.DataFrame:
-    """Rows with their features; the rows have `_predicted_at`.
+    """The rows with their features; `rows` must have the column `_predicted_at`.
 
     Raises:
         Rejected: The user-defined `build` uses a missing column, omits a feature, or changes the number of rows.
@@ -106,7 +106,7 @@ def training_set(
 
 
 def labelled_since(problem: Problem, lake: Lake, release: Release, *, now: datetime, back: timedelta) -> pl.DataFrame:
-    """Rows with their features whose label became available within `back`, and after the training of the release."""
+    """Rows with features and a label that became available within `back`, after the release's training."""
     try:
         return training_set(problem, lake, as_of=now, since=max(now - back, release.trained_until))
     except Rejected:  # no label
@@ -119,7 +119,7 @@ def row_key(problem: Problem, rows: pl.DataFrame) -> list[str]:
 
 
 def _labelled(problem: Problem, history: History) -> Frame:
-    """The labelled rows of the entity; the label is renamed, and features can't use it."""
+    """The labelled rows of the entity; the label column of these rows is renamed to `_target`."""
     entity, labels = problem.schema, problem.labels
     target = nw.col(problem.target.name).alias(TARGET)
     if labels is entity:
@@ -133,7 +133,7 @@ def _labelled(problem: Problem, history: History) -> Frame:
 
 
 def as_requests(problem: Problem, rows: pl.DataFrame | pl.LazyFrame, *, now: datetime | nw.Expr) -> Frame:
-    """Rows as prediction requests: at their time of prediction, or now if that is in the future or unknown."""
+    """Rows as requests: `_predicted_at` is their time of prediction, or now if that is later or unknown."""
     frame = nw.from_native(rows.lazy()).drop(problem.schema.excluded_columns, strict=False)
     moment = nw.lit(now, dtype=nw.Datetime("us", "UTC")) if isinstance(now, datetime) else now
     if not problem.schema.event_time:
@@ -177,7 +177,7 @@ def split(
 
 
 def too_few_rows(problem: Problem, train: pl.DataFrame, holdout: pl.DataFrame, need: int) -> Rejected:
-    """The error for a split with too few rows; the data may have ended long before the clock."""
+    """The error for a split with too few rows; the newest label may be much older than the current time."""
     few = f"{len(train)} labelled rows before the newest window and {len(holdout)} in it are too few"
     way, newest = "wait for more rows, or change [window] in config/acceptance.toml", train[AVAILABLE_AT].max()
     if problem.schema.event_time and holdout.is_empty() and isinstance(newest, datetime):
@@ -186,7 +186,7 @@ def too_few_rows(problem: Problem, train: pl.DataFrame, holdout: pl.DataFrame, n
 
 
 def last_days(rows: pl.DataFrame, days: int) -> pl.DataFrame:
-    """The rows whose label became available within the last days; all rows for 0 days."""
+    """The rows whose label became available within `days` days of the newest label; all rows for 0."""
     newest = rows[AVAILABLE_AT].max()
     return (
         rows.filter(pl.col(AVAILABLE_AT) > newest - timedelta(days=days))
@@ -202,7 +202,7 @@ def hash_fraction(row: tuple[object, ...]) -> float:
 
 
 def validate_no_leakage(problem: Problem, rows: pl.DataFrame, history: History) -> None:
-    """Compute features of rows at some times again, without the future and the rows themselves.
+    """Recompute the features of some rows from a history without future rows and the rows themselves.
 
     Args:
         problem: The problem.
@@ -210,7 +210,7 @@ def validate_no_leakage(problem: Problem, rows: pl.DataFrame, history: History) 
         history: The history that it was computed from.
 
     Raises:
-        Rejected: Some change: they know more than was known.
+        Rejected: A recomputed feature differs: it used data that was not available yet.
     """
     if not problem.schema.event_time:
         return

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from importlib import import_module  # noqa: TID251 - parts may be missing, which an import statement can't say
+from importlib import import_module  # noqa: TID251 - an import statement would require every part
 from typing import TYPE_CHECKING
 
 import click
@@ -93,11 +93,11 @@ class Part:
     """The contributions of a part, all optional.
 
     Attributes:
-        commands: Commands and groups of the command line; a group of a name that is there gains the commands.
-        metrics: Further metrics by name, from predictions and labels; `config/acceptance.toml` may limit them.
+        commands: Commands and groups of the command line; commands of a group that exists are added to it.
+        metrics: Further metrics by name; `config/acceptance.toml` may set limits for them.
         gate_checks: Further checks of a challenger, after the gate's own.
         release_checks: Checks of the refitted model, before it is released.
-        monitor_checks: Further checks of `monitor`, at a time.
+        monitor_checks: Further checks of `monitor`; the last argument is the current time.
         notify: Called with an event when a person must act.
         configure_app: Called with the FastAPI application of the service, before it starts.
     """

@@ -179,7 +179,7 @@ def threshold_checks(
 
 
 def breached_limits(figures: dict[str, float], acceptance: Acceptance | Slices) -> tuple[str, ...]:
-    """The breached limits of metrics."""
+    """The limits that the metrics breach, one text per limit."""
     return tuple(
         str(check)
         for check in threshold_checks("", figures, acceptance.at_least, acceptance.at_most)
@@ -190,7 +190,7 @@ def breached_limits(figures: dict[str, float], acceptance: Acceptance | Slices) 
 def compare_with_champion(
     workspace: Workspace, candidate: Candidate, champion: Release, rng: np.random.Generator
 ) -> Check:
-    """Compare on the rows whose labels are newer than the champion's training data."""
+    """Compare a challenger with the champion on rows whose labels are newer than the champion's training."""
     name, acceptance, problem = (
         f"better than champion, version {champion.version}",
         workspace.acceptance,

@@ -34,7 +34,7 @@ class Batch:
         seen: Whether it was ingested before; then nothing else was checked.
         accepted: The number of appended rows.
         invalid: The number of rows that violate the contract.
-        duplicates: The number of duplicates of rows in the lake or the file.
+        duplicates: The number of rows that are already in the lake or repeat another row of the file.
         counts: The number of rows that violate each rule.
         rejected: Why the whole batch is rejected; then no row is appended.
         warnings: Warnings about an accepted batch.
@@ -140,7 +140,7 @@ def _ingest(
     """Validate rows against a version of their table and append them to it.
 
     Raises:
-        Conflict: Rows were appended meanwhile, with which these must be compared too.
+        Conflict: Other rows were appended in the meantime; the batch must be validated against them.
     """
     if workspace.lake.has(schema.name, _id(content)):
         return Batch(schema.name, path.name, _id(content), seen=True)

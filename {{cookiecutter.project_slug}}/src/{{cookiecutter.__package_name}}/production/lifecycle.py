@@ -163,7 +163,7 @@ def collect_and_ingest(workspace: Workspace, until: datetime) -> IngestReport:
 def _retrain(
     workspace: Workspace, moment: datetime, decision: RetrainingDecision, *, dirty: bool, plot: bool, smoke_test: bool
 ) -> tuple[TrainingResult | None, PromotionResult | None, str | None]:
-    """Train a challenger if one is due, or resume with that of a killed run, and promote it if it passes the gate."""
+    """Train a challenger if one is due, or resume that of a killed run; promote it if it passes the gate."""
     if not (decision.due or decision.unfinished_run):
         return None, None, None
     workspace.registry.close_left_runs()

@@ -28,14 +28,14 @@ MONITORING_PERIOD = timedelta(days=28)
 
 @dataclass(frozen=True)
 class QualityWindow:
-    """Live quality in a window, with the metrics of the champion's training.
+    """Live quality in a window, beside the champion's metrics on its holdout.
 
     Attributes:
         until: End of the window.
         version: The version of the champion.
         rows: The number of labelled rows.
         online: The metrics on these rows.
-        offline: The metrics of its training.
+        offline: The champion's metrics on its holdout, before the refit.
         breached: The breached limits of `config/acceptance.toml`.
     """
 
@@ -180,7 +180,7 @@ def _table_ages(workspace: Workspace, moment: datetime) -> Iterator[Alert]:
 
 
 def _stored_rows(workspace: Workspace, moment: datetime) -> Iterator[Alert]:
-    """The newest rows of the lake against the current contract."""
+    """Validate the newest rows of the lake against the current contract."""
     for name, schema in workspace.problem.schemas.items():
         table = workspace.lake.scan(schema)
         recent = table.filter(pl.col(schema.time) > moment - MONITORING_PERIOD) if schema.time else table

@@ -44,7 +44,7 @@ class PromotionResult:
 
     @property
     def ok(self) -> bool:
-        """Whether it was released."""
+        """Whether the challenger was released."""
         return self.release is not None
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ def promote_candidate(
 
     Raises:
         Rejected: It was trained from uncommitted files, the code has changed, the refitted model fails its checks, or
-            another promotion won.
+            another release was appended concurrently.
     """
     verdict = evaluate(workspace, candidate, version.number)
     if not verdict.ok:
@@ -135,9 +135,10 @@ def publish(workspace: Workspace, release: Release, candidate: Candidate | None 
 
 
 def sync_registry(workspace: Workspace, release: Release, candidate: Candidate | None = None) -> None:
-    """Log the released model, fill in the cards, and set the alias last.
+    """Log the released model, fill in the model card and data sheet, and set the alias last.
 
-    Serving needs none of it: if MLflow is not installed or not reachable, a warning is logged, and `run` repeats it.
+    Serving does not depend on MLflow: if MLflow is not installed or not reachable, this function logs a
+    warning, and the next `run` tries again.
     """
     try:
         with workspace.registry.reopen(release.run_id) as run:
@@ -145,7 +146,7 @@ def sync_registry(workspace: Workspace, release: Release, candidate: Candidate |
         model_card.fill(workspace, release, candidate or workspace.candidates.read(release.run_id))
         workspace.registry.set_alias(CHAMPION, release.version)
         newest = workspace.releases.champion()
-        if newest and newest.number > release.number:  # another promotion came meanwhile, whose alias this may undo
+        if newest and newest.number > release.number:  # a concurrent release, whose alias may be overwritten
             sync_registry(workspace, newest)
     except (InputError, ModuleNotFoundError, OSError) as error:
         log.warning("promote   version %d serves; MLflow will be updated by the next run: %s", release.version, error)

@@ -18,9 +18,9 @@ class RetrainingDecision:
     Attributes:
         due: Whether to train a challenger.
         reason: The reason.
-        last: Time of the last training, or None.
-        left: The run of a challenger that a killed command did not finish, to resume with.
-        person: Whether a person must act first.
+        last_trained: Time of the last training, or None.
+        unfinished_run: The run of a challenger that a killed command did not evaluate, to resume with.
+        needs_attention: Whether a person must act first.
     """
 
     due: bool

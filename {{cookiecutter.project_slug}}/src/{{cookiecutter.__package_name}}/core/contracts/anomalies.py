@@ -1,4 +1,4 @@
-"""Anomalies of a batch: how it differs from the same days in the weeks before."""
+"""Anomalies of a batch, compared with the same days in previous weeks."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -7,12 +7,12 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT, Schema, Target
 
-MIN_ROWS = 12  # minimum for shares
-MIN_DURATION = timedelta(hours=12)  # minimum for the volume
-MAX_NULL_INCREASE = 0.7  # of the share of missing values, over the week that has most
-MIN_DISTINCT = 5  # values in each week before, for a constant column to be an anomaly
-MAX_CHANCE = 1e-6  # that all targets of a batch are equal, by their share in the weeks before
-MAX_ORPHANS = 0.05  # of a batch's labels: some may arrive before their row, more have a wrong key
+MIN_ROWS = 12  # minimum number of rows to compute a share
+MIN_DURATION = timedelta(hours=12)  # minimum time span of a batch to check its volume
+MAX_NULL_INCREASE = 0.7  # of the share of missing values, over its maximum in previous weeks
+MIN_DISTINCT = 5  # distinct values in each previous week, for a constant column to be an anomaly
+MAX_CHANCE = 1e-6  # a constant target less probable than this, by previous weeks, is implausible
+MAX_ORPHANS = 0.05  # maximum share of a batch's keys; a few labels may arrive before their row
 
 
 def batch_anomalies(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
@@ -44,7 +44,7 @@ def batch_anomalies(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFr
 
 
 def constant_target(rows: pl.DataFrame, schema: Schema, days: Sequence[pl.DataFrame]) -> Iterator[str]:
-    """Warn of a target that is equal in all rows, if the weeks before make chance implausible; arguments as above."""
+    """Warn of a constant target that previous weeks make implausible; arguments as in `batch_anomalies`."""
     for name in schema.columns_with_role(Target):
         values = rows[name].drop_nulls()
         shares = [(week[name] == values[0]).mean() for week in days[1:] if min(len(week), len(values)) >= MIN_ROWS]
@@ -58,8 +58,8 @@ def orphan_labels(labels: pl.DataFrame, entities: pl.DataFrame, table: str) -> I
 
     Args:
         labels: The labels of the batch.
-        entities: The keys of their rows that are in the lake, and when each is predicted.
-        table: The table of these rows.
+        entities: The keys and times of prediction of the labelled rows that are in the lake.
+        table: The name of the entity table.
     """
     key = entities.drop(PREDICTED_AT).columns
     keys = labels.select(key).unique()
@@ -68,7 +68,7 @@ def orphan_labels(labels: pl.DataFrame, entities: pl.DataFrame, table: str) -> I
 
 
 def time_range(rows: pl.DataFrame, schema: Schema) -> tuple[datetime, datetime] | None:
-    """The first and the last time of a batch; none where its rows have no time."""
+    """The first and the last time of a batch, or None if its rows have no time."""
     first, last = (rows[schema.time].min(), rows[schema.time].max()) if schema.time else (None, None)
     return (first, last) if isinstance(first, datetime) and isinstance(last, datetime) else None
 

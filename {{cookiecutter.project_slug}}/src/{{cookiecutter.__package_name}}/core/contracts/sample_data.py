@@ -23,17 +23,17 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import (
 )
 from {{cookiecutter.__package_name}}.core.contracts.validation import VIOLATIONS, with_violations
 
-EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # of sample rows
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)  # earliest time of sample rows
 HOUR, SPREAD = timedelta(hours=1), timedelta(days=5)
-GAP = 10  # of so many optional values, one is missing
+GAP = 10  # every tenth optional value is missing
 
 
 def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
-    """Made-up rows that keep the contract: for tests and examples, where real rows must not go.
+    """Synthetic rows that satisfy the contract, for tests and examples, which must not contain real rows.
 
-    A field's `examples` are taken in turn, those of several fields together, so that they can keep rules across
-    columns; other values are drawn within their limits. Rows that break a rule all the same, or repeat a key, are left
-    out.
+    Values cycle through a field's `examples`. All fields use the example of the same position, which can
+    satisfy rules across columns. Other values are drawn within their limits. Rows that still violate a rule,
+    or repeat a key, are dropped.
     """
     schema = schema_of(table)
     return _valid(_draw(schema, n, HOUR, np.random.default_rng(seed)), schema)
@@ -42,16 +42,17 @@ def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
 def sample_tables(
     subject: type[Table], tables: Sequence[type[Table]], n: int, *, seed: int = 0
 ) -> dict[str, pl.DataFrame]:
-    """Made-up rows of tables that belong together, by the table's name: at most n of each, over five days.
+    """Synthetic rows of related tables, by table name: at most n of each, over five days.
 
-    The other tables share the subject's values in columns of the same name and type. A label becomes known with the
-    event of its row, other rows in the hours before its prediction. A tenth of the optional values is missing.
+    The other tables copy the entity's values in columns of the same name and type. A label becomes available
+    at the event time of its row, a row of another table in the hours before the time of prediction. One in
+    ten optional values is missing.
 
     Args:
         subject: The table whose rows are predicted.
         tables: All tables, the entity included.
-        n: Rows that are drawn; those that break a rule are left out.
-        seed: Of what is random.
+        n: Number of rows to draw; rows that violate a rule are dropped.
+        seed: Random seed.
     """
     asked, rng = schema_of(subject), np.random.default_rng(seed)
     rows = _valid(_with_gaps(_draw(asked, n, SPREAD / n, rng), asked), asked)
@@ -65,7 +66,7 @@ def _draw(schema: Schema, n: int, step: timedelta, rng: np.random.Generator) -> 
 
 
 def _valid(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """The rows that break no rule and repeat no key, of a time span that one batch may have."""
+    """The rows that violate no rule and repeat no key, within the maximum time span of a batch."""
     rows = with_violations(rows, schema).filter(pl.col(VIOLATIONS).list.len() == 0).drop(VIOLATIONS)
     rows = rows.unique(schema.key, keep="first", maintain_order=True) if schema.key else rows
     span, time = schema.model.max_span, schema.time
@@ -73,7 +74,7 @@ def _valid(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def _beside(rows: pl.DataFrame, asked: Schema, schema: Schema, rng: np.random.Generator) -> pl.DataFrame:
-    """Rows of another table that belong to the subject's rows."""
+    """Rows of another table that belong to the entity's rows."""
     drawn = _with_gaps(_draw(schema, len(rows), SPREAD / max(1, len(rows)), rng), schema)
     shared = [name for name, dtype in schema.dtypes.items() if asked.dtypes.get(name) == dtype]
     drawn = drawn.with_columns(rows.select(shared))
@@ -85,7 +86,7 @@ def _beside(rows: pl.DataFrame, asked: Schema, schema: Schema, rng: np.random.Ge
 
 
 def _with_gaps(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Rows of which a tenth lacks the values that may be missing."""
+    """The rows, with the optional values of every tenth row set to null."""
     optional = [column.name for column in schema.columns if column.optional and _may_have_gaps(column)]
     return rows.with_columns(pl.when(pl.int_range(pl.len()) % GAP > 0).then(name) for name in optional)
 
@@ -112,7 +113,7 @@ def _values(column: Column, n: int, step: timedelta, rng: np.random.Generator) -
 
 
 def _range(column: Column) -> tuple[float, float]:
-    """The limits of a generated value; at most 1000 apart if one is missing."""
+    """The limits of a generated value, at most 1000 apart."""
     low, high = -math.inf, math.inf
     for limit in column.field.metadata:
         match limit:

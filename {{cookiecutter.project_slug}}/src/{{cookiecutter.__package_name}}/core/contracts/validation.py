@@ -31,7 +31,7 @@ from {{cookiecutter.__package_name}}.core.errors import InputError
 
 VIOLATIONS = "_violations"  # column of the rules that a row violates
 UNIQUE = "key is unique"
-SEPARATOR = re.compile(r"(?<!\\)/")  # between the values of a key, not within one
+SEPARATOR = re.compile(r"(?<!\\)/")  # separates the values of a key; an escaped slash is part of a value
 MAX_INVALID = 0.01  # maximum share of invalid rows in a batch
 MAX_NEW_CATEGORIES = 0.05  # maximum share of rows with a new category
 
@@ -53,9 +53,9 @@ class Context:
     Attributes:
         stored: The table's rows that may share a key with the batch.
         days: The table's rows of the batch's days, then of the same days a week before, two weeks before, and so on.
-        entities: For labels in a table of their own: the keys of their rows that are stored, and in `_predicted_at`
-            when each is predicted. None for other tables.
-        entity_table: The table of these rows.
+        entities: For a separate table of labels: the keys of the stored entity rows that the batch labels,
+            and their time of prediction in `_predicted_at`. None for other tables.
+        entity_table: The name of the entity table.
         erased: The keys of erased rows.
     """
 
@@ -73,8 +73,8 @@ class BatchReport:
     Attributes:
         valid: New rows that violate no rule.
         invalid: Rows that violate a rule, with the names of these rules in the column `VIOLATIONS`.
-        duplicates: The number of rows that are stored already or repeat another of the batch.
-        rejected: Why the batch as a whole is rejected: then no row may be appended.
+        duplicates: The number of rows that are already stored or repeat another row of the batch.
+        rejected: The reasons to reject the whole batch; if there are any, no row may be appended.
         warnings: Warnings about an accepted batch.
     """
 
@@ -121,8 +121,8 @@ def validate(batch: pl.DataFrame, schema: Schema, *, context: Context, now: date
 def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """The batch with the contract's columns in their order and types.
 
-    Numbers and times may be stored narrower or wider; a naive time is taken as UTC; text in place of anything else
-    is a violation.
+    Numbers may have another width, and times another resolution. Naive times are taken as UTC. Text in
+    a column of any other type is a violation.
 
     Raises:
         ContractViolation: A column is missing, unknown or of another type, or the batch is empty.
@@ -163,7 +163,7 @@ def _cast(batch: pl.DataFrame, column: Column) -> pl.Expr:
 
 
 def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Text, as it is read from CSV, in the contract's types; an empty cell is a missing value.
+    """Convert text columns, as read from CSV, to the contract's types; an empty cell is a missing value.
 
     Raises:
         ContractViolation: A value can't be read as its column's type.
@@ -183,7 +183,7 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def from_text(column: Column) -> pl.Expr:
-    """A column of text in its own type; missing where it can't be."""
+    """An expression that parses a text column into its contract type; null if the text can't be parsed."""
     value = pl.col(column.name)
     dated = pl.when(value.str.contains(r"^\d{4}-")).then(value)  # 04/03 is ambiguous
     if column.kind is bool:
@@ -218,7 +218,7 @@ def parse_keys(schema: Schema, keys: Sequence[str]) -> pl.DataFrame:
 
 
 def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
-    """Rows that conform, with the names of the rules that each violates in the column `VIOLATIONS`."""
+    """The conforming rows, with the names of the rules that each violates in the column `VIOLATIONS`."""
     rules = {f"{VIOLATIONS} {name}": (name, condition) for name, condition in schema.conditions().items()}
     checked: PolarsFrame = (
         nw.from_native(rows)
@@ -231,7 +231,7 @@ def with_violations(rows: PolarsFrame, schema: Schema) -> PolarsFrame:
 
 
 def drop_rows(rows: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
-    """The rows that have none of these keys; all of them if they lack a column of the key."""
+    """The rows that have none of these keys; all rows if a key column is missing."""
     if keys.is_empty() or not set(keys.columns) <= set(rows.columns):
         return rows
     return rows.join(keys, on=keys.columns, how="anti", maintain_order="left")
@@ -257,9 +257,10 @@ def _check_keys(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.
 def _check_times(
     rows: pl.DataFrame, schema: Schema, entities: pl.DataFrame | None, now: datetime | None
 ) -> pl.DataFrame:
-    """Add the violations of time to checked rows.
+    """Add the violations of the rules on time to checked rows.
 
-    No row is known before it happens, no label before its row is predicted, and no row long before the newest.
+    A time of availability is not in the future, a label is not available before its row's time of
+    prediction, and no row is older than the newest by more than `max_span`.
     """
     if (time := schema.time) is None:
         return rows
@@ -280,12 +281,12 @@ def _check_times(
 
 
 def _add_violation(rule: str, violated: pl.Expr) -> pl.Expr:
-    """The rules that a checked row violates, and one more where it is violated."""
+    """An expression that adds a rule to the violations of the rows that violate it."""
     return pl.when(violated).then(pl.col(VIOLATIONS).list.concat(pl.lit([rule]))).otherwise(pl.col(VIOLATIONS))
 
 
 def _excesses(rows: pl.DataFrame, schema: Schema, invalid: int) -> Iterator[str]:
-    """Shares of a batch's rows that are above their limits."""
+    """Reasons to reject a batch: shares of its rows that exceed their limits."""
     for column in schema.columns:
         nulls = column.role(Nulls)
         share = rows[column.name].null_count() / len(rows)

@@ -1,7 +1,7 @@
 """Evaluation of predictions: losses, metrics, cost, calibration, slices and paired comparisons.
 
-Arrays are one value a row; predictions are probabilities of the target for a binary task, one column a class for a
-multiclass task, values for a regression.
+Arrays have one entry per row. Predictions are probabilities of the positive class for a binary task, one
+column of probabilities per class for a multiclass task, and values for a regression.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import PREDICTED_AT, 
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
 Floats = NDArray[np.float64]
-MIN_PROBABILITY = 1e-7  # in logarithms: predictions are 32-bit floats
+MIN_PROBABILITY = 1e-7  # lower bound in logarithms, since predictions are 32-bit floats
 REPLICATES = 2000
-MAX_CLUSTERS = 2000  # of rows in the bootstrap, if rows have no day
+MAX_CLUSTERS = 2000  # in the bootstrap, if rows have no time
 CALIBRATION_BINS = 10
 
 
@@ -46,7 +46,7 @@ class Predictions:
 def labelled_predictions(
     problem: Problem, rows: pl.DataFrame, prediction: Floats, classes: Sequence[str]
 ) -> Predictions:
-    """Predictions beside what came true in labelled rows; a class that is none of `classes` is -1."""
+    """Predictions with the true values of labelled rows; a class that is not in `classes` is -1."""
     column = rows[TARGET]
     if problem.task is Task.MULTICLASS:
         column = column.replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=pl.Int64)
@@ -73,7 +73,7 @@ def losses(predictions: Predictions) -> Floats:
 
 
 def metrics(predictions: Predictions, decision: DecisionCosts) -> dict[str, float]:
-    """The metrics of a task and the user's own, by name; those that need both classes are left out where one is."""
+    """The metrics of a task and the user's own, by name; AUC and R2 are omitted if all targets are equal."""
     own = {name: float(metric(predictions)) for name, metric in predictions.custom.items()}
     return _metrics_of_task(predictions, decision) | own
 
@@ -128,7 +128,7 @@ def costs(predictions: Predictions, decision: DecisionCosts, *, threshold: float
 
 
 def calibration(predictions: Predictions, bins: int = CALIBRATION_BINS) -> pl.DataFrame:
-    """Predicted against observed rate in bins of equal numbers of rows: `predicted`, `observed`, `share`, `error`."""
+    """Mean prediction and observed rate in equal-sized bins: `predicted`, `observed`, `share`, `error`."""
     rows = pl.DataFrame({"predicted": predictions.prediction, "observed": predictions.target})
     number = pl.int_range(pl.len()) * bins // pl.len()
     ordered = rows.sort("predicted", maintain_order=True).with_columns(bin=number)
@@ -150,7 +150,7 @@ class SliceMetrics:
 def by_slice(
     predictions: Predictions, rows: pl.DataFrame, columns: Sequence[str], decision: DecisionCosts, *, at_least: int
 ) -> list[SliceMetrics]:
-    """The metrics of each value of each column with enough rows."""
+    """The metrics of each slice with at least `at_least` rows; a slice is one value of a column."""
     found = []
     for column in columns:
         for value, n in rows[column].drop_nulls().value_counts().sort(column).iter_rows():
@@ -163,7 +163,7 @@ def by_slice(
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """By how much the mean loss of one model is lower than another's: the mean and a lower bound."""
+    """The difference in mean loss between two models on the same rows, with its lower confidence bound."""
 
     mean: float
     lower: float
@@ -176,7 +176,7 @@ class PairedComparison:
 def compare_losses(
     ours: Floats, theirs: Floats, days: NDArray[np.int64], *, confidence: float, rng: np.random.Generator
 ) -> PairedComparison:
-    """Compare paired losses by a bootstrap over days: by how much ours are lower than theirs.
+    """Compare paired losses by a bootstrap over days; a positive difference means that ours are lower.
 
     Losses within a day are correlated. Days, not rows, are drawn with replacement (cluster bootstrap: Cameron, Gelbach,
     Miller, 2008).
@@ -185,7 +185,7 @@ def compare_losses(
         ours: Losses, shape (rows,).
         theirs: Losses of the same rows.
         days: The cluster of each row: its day.
-        confidence: Of the lower bound, one-sided.
+        confidence: One-sided confidence level of the lower bound.
         rng: Random generator.
     """
     _, day = np.unique(days, return_inverse=True)
@@ -196,7 +196,7 @@ def compare_losses(
 
 
 def clusters(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:
-    """The cluster of each row: its day, or a block of rows if rows have no time."""
+    """The cluster of each row: its day, or its position modulo `MAX_CLUSTERS` if rows have no time."""
     if problem.schema.event_time:
         return rows[PREDICTED_AT].dt.epoch("d").cast(pl.Int64).to_numpy()
     return np.arange(len(rows)) % MAX_CLUSTERS

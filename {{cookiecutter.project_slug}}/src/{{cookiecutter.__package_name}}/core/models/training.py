@@ -41,7 +41,7 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
 
     Args:
         problem: The problem.
-        parameters: Of its estimator.
+        parameters: The parameters of the model's estimator.
         rows: A training set; only these rows are augmented.
         check: Rows on which the exported model is compared with the pipeline.
 

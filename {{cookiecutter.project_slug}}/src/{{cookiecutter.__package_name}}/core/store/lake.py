@@ -1,6 +1,6 @@
-"""Versioned tables: appended to once a batch, read as of a version.
+"""Versioned tables: each batch is appended exactly once, and tables can be read as of a version.
 
-Delta Lake under one URL, a local folder or object storage.
+The format is Delta Lake. All tables are under one URL, in a local folder or in object storage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +18,16 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 
-MAX_FILES = 14  # of a table; more files are compacted
+MAX_FILES = 14  # per table; a table with more files is compacted
 HISTORY_PROPERTY = "delta.logRetentionDuration"  # Delta's default is 30 days
 SHORT_HISTORY = timedelta(days=7)  # for tables with a commit every few seconds
-ATTEMPTS = 20  # at a commit with concurrent writers
+ATTEMPTS = 20  # to commit despite concurrent writers
 
 T = TypeVar("T")
 
 
 class Conflict(Exception):
-    """Another commit was made to a table since the version that was expected."""
+    """The table is not at the expected version, since another writer has committed."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Lake:
         """Append rows exactly once: a batch whose id is in the table is ignored.
 
         Args:
-            table: Its name.
+            table: The name of the table.
             rows: Rows with the table's columns; the table gains those that it does not have yet.
-            batch: Its id.
+            batch: The id of the batch.
             expected: The version of the table that the rows were made from, -1 before the first append; None: any.
 
         Returns:
@@ -62,7 +62,7 @@ class Lake:
 
         Raises:
             InputError: The table can't be read or written.
-            Conflict: The table is not in the expected version any more.
+            Conflict: The table is no longer at the expected version.
         """
         if table in self.versions:
             pinned = f"table {table} is pinned to version {self.versions[table]}"
@@ -83,12 +83,12 @@ class Lake:
                 deltalake.write_deltalake(
                     opened or self.address(table),
                     rows,
-                    mode="append" if opened else "error",  # of two that create the table at once, one succeeds
+                    mode="append" if opened else "error",  # if two writers create it, one fails
                     schema_mode="merge" if opened else None,
                     configuration=None if opened else {HISTORY_PROPERTY: days(self.history)},
                     commit_properties=once,
                 )
-            except Exception as error:  # of a type that can't be cast it raises no class of its own
+            except Exception as error:  # deltalake raises a bare Exception if a cast fails
                 opened = self.open(table)  # another writer may have committed
                 moved = seen != (opened.version() if opened else -1)
                 if not moved and not isinstance(error, CommitFailedError):
@@ -98,14 +98,14 @@ class Lake:
         raise self._busy(table)
 
     def retry(self, table: str, attempt: Callable[[int], T]) -> T:
-        """Call a function with the version of a table until it meets no conflict.
+        """Call a function with the current version of a table, again after each `Conflict`.
 
         Args:
-            table: The table that the function reads, and then appends to with `expected` as it is called.
-            attempt: The function.
+            table: The table that the function reads and appends to.
+            attempt: The function; it passes its argument to `append` as `expected`.
 
         Raises:
-            InputError: Others write to the table without a pause.
+            InputError: All attempts met a conflict with concurrent writers.
         """
         for _ in range(ATTEMPTS):
             try:
@@ -121,9 +121,9 @@ class Lake:
         )
 
     def scan(self, schema: Schema, *, version: int | None = None) -> pl.LazyFrame:
-        """A contract's table as of a version, with each row's arrival, batch and contract.
+        """A contract's table as of a version, with each row's ingestion time, batch and contract version.
 
-        A column that the contract gained is missing in the rows from before.
+        A column that was added to the contract later is null in older rows.
         """
         stored = schema.dtypes | {INGESTED_AT: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
         rows = self.read(schema.name, stored, version=version)
@@ -158,7 +158,7 @@ class Lake:
         """Compact the tables that were opened, and delete files that no readable version needs.
 
         Args:
-            others: Tables with frequent appends of another process; their history is `SHORT_HISTORY`.
+            others: Tables with frequent appends by another process; their history is `SHORT_HISTORY`.
 
         Raises:
             InputError: A table can't be read or written.
@@ -175,7 +175,7 @@ class Lake:
                     opened.optimize.compact()
                     opened.vacuum(retention_hours=int(history / timedelta(hours=1)), dry_run=False, full=True)
             except CommitFailedError:
-                continue  # another process writes to it: the next time
+                continue  # another process is writing; the next call maintains the table
             except (DeltaError, OSError) as error:
                 raise self.unreadable(table, error) from error
 

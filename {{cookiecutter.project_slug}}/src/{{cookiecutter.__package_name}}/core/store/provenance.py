@@ -42,7 +42,7 @@ def provenance(
         root: The project's folder.
         tables: The table versions.
         as_of: Time as of which data were available.
-        command: Arguments of Python. Default: the current script.
+        command: The arguments to Python that reproduce the run. Default: the current script's.
         files: The files that must be committed for the run to be reproducible.
     """
     lock = root / "uv.lock"
@@ -82,7 +82,7 @@ def code_hash(root: Path) -> str:
 def significant(source: str) -> str:
     """Python source without comments, docstrings and blank lines between statements.
 
-    Lines of the text are removed, since tokens and syntax trees differ between versions of Python.
+    Lines are removed from the text itself, since tokens and syntax trees differ between versions of Python.
     """
     lines, blank = source.split("\n"), set[int]()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -110,9 +110,9 @@ def _model_code() -> Iterator[Path]:
 
 
 def _script(root: Path) -> list[str]:
-    """The current script of the project; empty if cells run one by one."""
+    """The current script of the project with its arguments; empty in an interactive notebook."""
     script = Path(sys.argv[0]).resolve()
-    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # of Jupyter, in the project's .venv
+    kernel = script.is_relative_to(Path(sys.prefix).resolve())  # Jupyter's script is in the project's .venv
     inside = script.is_file() and script.is_relative_to(root.resolve()) and not kernel
     return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 

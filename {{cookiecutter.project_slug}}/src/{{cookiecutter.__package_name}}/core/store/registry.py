@@ -1,7 +1,7 @@
 """Runs, model versions and aliases in MLflow: SQLite in a folder, or a server.
 
-MLflow is used through its public client. Production needs the lake alone, with the tables `candidates`, `verdicts` and
-`releases`.
+MLflow is used through its public client. Production needs only the lake, with the tables `candidates`,
+`verdicts` and `releases`.
 """
 
 import logging
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS = "artifacts"
-MAX_RUNS = 50_000  # MLflow's maximum of a search; its default is 1,000
+MAX_RUNS = 50_000  # MLflow's maximum per search; its default is 1,000
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -55,7 +55,7 @@ class Run:
     Attributes:
         id: Its id.
         client: The MLflow client.
-        artifacts: Whether artifacts can be logged: not after the folder of its artifacts was moved.
+        artifacts: Whether artifacts can be logged; false if the run's artifact folder was moved.
     """
 
     id: str
@@ -92,7 +92,7 @@ class Version:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A finished tracked run.
+    """A tracked run as MLflow recorded it, running or finished.
 
     Attributes:
         id: Its id.

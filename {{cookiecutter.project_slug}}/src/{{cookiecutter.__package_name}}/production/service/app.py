@@ -44,7 +44,7 @@ from {{cookiecutter.__package_name}}.production.service.serving_model import (
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 0.2  # between checks of the request log
+CHECK_SECONDS = 0.2  # between checks whether the request log is due to be flushed
 NO_ANSWER = "the prediction failed"
 ERRORS: dict[int | str, dict[str, Any]] = {
     408: {"model": Detail, "description": "The body did not arrive in time"},
@@ -128,7 +128,7 @@ class Service:
         """The response to a request.
 
         Raises:
-            HTTPException: There is no prediction.
+            HTTPException: The prediction failed, or the queue is full.
             RequestValidationError: A row violates the contract.
         """
         rows = request.parsed.height
@@ -191,7 +191,7 @@ def _repeat(work: Callable[[], object], seconds: float, stopping: Event) -> None
     while not stopping.wait(seconds):
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - a panic of Polars is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic in Polars is not an Exception
             log.warning("serve     error: %s", summarize(error))
 
 
@@ -213,14 +213,14 @@ def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> 
         body: Annotated[raw, Body(openapi_examples=_examples(example))],  # type: ignore[valid-type]
         features: bool = False,  # noqa: FBT001, FBT002 - a query parameter
     ) -> Response:
-        """Predict raw rows of the contract; with `features=true` the response includes their features."""
+        """Predict from raw rows; with `features=true` the response includes the computed features."""
         return await service.predict(service.raw, PredictionRequest(body, features))
 
     @router.post("/predict/features", response_model=predictions, responses=ERRORS)
     async def predict_features(
         body: Annotated[ready, Body(openapi_examples=_examples(features))],  # type: ignore[valid-type]
     ) -> Response:
-        """Predict rows of features."""
+        """Predict from precomputed features."""
         return await service.predict(service.ready, PredictionRequest(body))
 
     return router

@@ -1,4 +1,4 @@
-"""The serving model: contract, features and model of the batch path, with the history in memory.
+"""The serving model: the same contract, features and model as batch prediction, with the history in memory.
 
 The query plan from raw rows to features is built once per champion and history, since building takes longer than
 running it.
@@ -26,7 +26,7 @@ from {{cookiecutter.__package_name}}.core.workspace import Workspace
 log = logging.getLogger(__name__)
 
 ROW, NOW = "_row", "_now"
-HISTORY_MARGIN = timedelta(minutes=30)  # the history includes rows that become available within it
+HISTORY_MARGIN = timedelta(minutes=30)  # time until a reload; rows up to twice as far ahead are included
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class PredictionBatch:
     """Rows and their predictions, in the same order.
 
     Attributes:
-        rows: The rows with their features; raw rows without personal and excluded columns, with `_predicted_at` and, in
-            `_violations`, the rules of the contract that each violates.
-        predictions: Null if the prediction is not a number; undefined for a row with violations.
+        rows: The rows with their features. Raw rows lack personal and excluded columns; they have
+            `_predicted_at`, and the contract rules that each violates in `_violations`.
+        predictions: The predictions: null if not a finite number, undefined for a row with violations.
     """
 
     rows: pl.DataFrame
@@ -146,7 +146,7 @@ def _newest(rows: nw.DataFrame[pl.DataFrame], known: nw.Expr, now: datetime) -> 
 
 
 def text_features(problem: Problem) -> dict[str, bool]:
-    """The features that the user-defined `build` returns; true if one is text.
+    """The features that the user-defined `build` returns, and whether each is text.
 
     Raises:
         Rejected: Features are missing.
@@ -172,27 +172,27 @@ class ModelReloader:
     Attributes:
         model: The serving model; None before the first promotion.
         error: Why the newest release or data could not be loaded, or None.
-        failures: The number of errors.
+        failures: The number of errors; a repeated error counts once.
     """
 
     def __init__(self, workspace: Workspace, *, release: Release | None = None, now: datetime | None = None) -> None:
         self._workspace, self._release, self._now = workspace, release, now
         self._wall_clock = (now or workspace.settings.now) is None and workspace.settings.clock == "wall"
         self._loaded_at = datetime.now(UTC)
-        self._failed_releases: dict[int, str] = {}  # by release number, the reason
+        self._failed_releases: dict[int, str] = {}  # the reason by release number
         self.model: ServingModel | None = None
         self.error: str | None = None
         self.failures = 0
 
     def now(self) -> datetime:
-        """The current time; with the clock of the data, that of the last load."""
+        """The current time; the time of the last load if the time is fixed or set by the data."""
         return datetime.now(UTC) if self._wall_clock else self._loaded_at
 
     def refresh(self) -> None:
         """Load a new champion or new history, if any; after an error the old model keeps serving."""
         try:
             error = self._refresh()
-        except Exception as failure:  # noqa: BLE001 - a lake out of reach, or anything else that loading can meet
+        except Exception as failure:  # noqa: BLE001 - an unreachable lake, or any other error
             error = summarize(failure)
         if error and error != self.error:
             self.failures += 1
@@ -200,7 +200,7 @@ class ModelReloader:
         self.error = error
 
     def _refresh(self) -> str | None:
-        """Load what is new; return why the champion can't be served, or None."""
+        """Load a new champion or new history; return why the champion can't be served, or None."""
         current, champion = self.model, self._release or self._workspace.releases.champion()
         if champion is None:
             return None

@@ -61,7 +61,7 @@ def checks(workspace: Workspace, release: Release, *, now: datetime) -> tuple[Ch
 
 
 def _golden_requests(port: int, release: Release) -> Check:
-    """Golden requests: features and predictions equal those of the record."""
+    """Golden requests: features and predictions equal the recorded ones."""
     name, golden, response = "golden requests", release.golden, _post(port, release.golden.requests)
     dtypes = {feature: pl.String if text else pl.Float64 for feature, text in release.features.items()}
     found, recorded = (pl.DataFrame(rows, dtypes, strict=False) for rows in (response["features"], golden.features))
@@ -89,7 +89,7 @@ def _latency(port: int, release: Release, budget: float) -> Check:
 
 
 def _replay(port: int, replayed: list[tuple[Row, Row]]) -> Check:
-    """Replay: recent requests get predictions of this release too."""
+    """Replay: this release predicts recently logged requests; the change in predictions is reported."""
     if not replayed:
         return Check("replay", passed=True, detail="no recent requests")
     rows = pl.DataFrame(_post(port, [row for row, _ in replayed])["rows"])
@@ -116,7 +116,7 @@ def _replay_requests(workspace: Workspace, now: datetime) -> Iterator[tuple[Row,
 
 
 def _past_days(workspace: Workspace, rows: list[Row], now: datetime) -> float:
-    """The maximum age of these requests in days."""
+    """An age limit in days that admits all of these requests, with a day of margin."""
     event = workspace.problem.schema.event_time
     times = [datetime.fromisoformat(row[event]) for row in rows] if event else []
     return max(now - min(times, default=now) + workspace.problem.schema.lead, timedelta(0)) / timedelta(days=1) + 1

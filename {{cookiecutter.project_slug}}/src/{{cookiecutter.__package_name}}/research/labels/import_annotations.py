@@ -1,4 +1,4 @@
-"""`labels import`: aggregate annotations of Label Studio into a batch of labels in the inbox.
+"""`labels import`: aggregate annotations from Label Studio into a batch of labels in the inbox.
 
 Existing labels, in the lake or in the inbox, don't change. The annotations with their agreement are appended to the
 table `annotations`. The import is idempotent.
@@ -38,7 +38,7 @@ class ImportResult:
     Attributes:
         labels: The number of new labels.
         batch: The batch written to the inbox, if any.
-        left_out: How many rows or annotations give no label, by the reason.
+        left_out: The number of rows or annotations that give no new label, by reason.
         annotations: The number of annotations appended to the table `annotations`.
     """
 
@@ -61,8 +61,8 @@ def import_annotations(workspace: Workspace, file: Path) -> ImportResult:
     """Import an export of Label Studio, JSON or JSON-MIN, as a batch of labels.
 
     Raises:
-        InputError: The table of labels doesn't fit, the file is not an export of the project's tasks, or an answer
-            violates the contract. Nothing is written then.
+        InputError: Annotations can't fill the table of labels, the file is not an export of the project's
+            tasks, or an answer violates the contract. Nothing is written in these cases.
     """
     problem = workspace.problem
     labels, target = schema.validate_labels_table(problem), problem.target.name
@@ -102,15 +102,16 @@ def aggregate(annotations: pl.DataFrame, key: Sequence[str], answer: str) -> pl.
     numbers, the label is the lower median.
 
     Args:
-        annotations: One a row: the key's columns, the answer's, `_annotator`, `_created` and `_id`.
+        annotations: One per row: the columns of the key, the answer, `_annotator`, `_created` and `_id`.
         key: The columns of the key.
         answer: The column of the answer.
 
     Returns:
-        The annotations that count, with `_label`, null where the annotators tie; `_available_at`, when the newest of
-        the answers that agree with the label was given, of a tie the newest of all; `_annotators`, how many they are;
-        and
-        `_agreement`, the share of them whose answer is the label, of a tie one of the most frequent answers.
+        The newest annotation of each annotator, with these columns for the annotated row:
+        `_label`: the label, or null for a tie.
+        `_available_at`: the time of the newest annotation that agrees with the label; for a tie, of all.
+        `_annotators`: the number of annotators.
+        `_agreement`: the share of annotators who gave the label; for a tie, one of the tied answers.
     """
     given, modes = pl.col(answer), pl.col(answer).mode()
     dtype = annotations[answer].dtype
@@ -130,7 +131,7 @@ def aggregate(annotations: pl.DataFrame, key: Sequence[str], answer: str) -> pl.
 
 
 def _typed(workspace: Workspace, file: Path, answered: Sequence[RawAnnotation]) -> pl.DataFrame:
-    """A row an annotation: its key and answer in the contract's types, who made it, and when."""
+    """One row per annotation: key and answer in the contract's types, task, annotator, time and id."""
     labels, target = workspace.problem.labels, workspace.problem.target
     for one in answered:
         if set(one.key) != set(labels.key):
@@ -172,7 +173,7 @@ def _entities(workspace: Workspace, file: Path, annotations: pl.DataFrame) -> pl
 
 
 def _by_now(workspace: Workspace, file: Path, decided: pl.DataFrame) -> pl.DataFrame:
-    """Labels, available now at the latest: the clock of the data doesn't advance during labelling."""
+    """The labels, with `_available_at` capped at the current time if `clock` is `data`."""
     if later := decided[AVAILABLE_AT].filter(decided[AVAILABLE_AT] > datetime.now(UTC)).to_list():
         msg = f"{file}: {len(later)} labels are from the future, such as {max(later):%Y-%m-%d %H:%M} UTC"
         raise InputError(f"{msg}: correct the clock of the Label Studio server and `created_at` in the file")

@@ -1,7 +1,8 @@
 """The Optuna study behind `tune`: its storage, its folds, the evaluation of a trial, and the worker processes.
 
-One trial evaluates the current parameters, the others what the sampler suggests. A failed trial does not count: its
-process was killed, or two processes started the last one at the same time. Workers go on until enough are finished.
+One trial evaluates the current parameters, all others evaluate parameters from the sampler. Failed trials
+do not count: a trial fails if its process is killed, or if concurrent processes start more trials than
+planned. Workers run until enough trials have finished.
 """
 
 import multiprocessing
@@ -42,10 +43,10 @@ from {{cookiecutter.__package_name}}.core.problem import Problem
 
 FOLDS = 4
 POLL = 0.2  # seconds between checks of the trials of other processes
-HEARTBEAT, GRACE = 10, 60  # seconds between signs of life in a database, and without one until a trial has failed
+HEARTBEAT, GRACE = 10, 60  # in seconds, with a database: a trial without a heartbeat for GRACE has failed
 STARTUP_TRIALS = 6  # sampled at random before the sampler learns from them
 UNPRUNED_TRIALS = 4  # completed before the pruner compares with their median
-DIGITS = 3  # significant ones of a sampled number, so that people can read it
+DIGITS = 3  # significant digits of a sampled number, for readability
 PARALLEL, PARAMETERS = "parallel", "parameters"  # attributes of a trial
 
 Fold = tuple[pl.DataFrame, pl.DataFrame]
@@ -53,10 +54,10 @@ Fold = tuple[pl.DataFrame, pl.DataFrame]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search consists of.
+    """The plan of a search.
 
     Attributes:
-        study: Name of the study: it ends with a hash of everything that the results depend on, which seeds the sampler.
+        study: Name of the study; its final hash covers all that affects results, and seeds the sampler.
         storage: A journal file, or the URL of a database that other commands may use too.
         trials: Number of trials to finish.
         current: The current parameters.
@@ -75,9 +76,9 @@ class _SurplusTrialError(Exception):
 def folds(problem: Problem, rows: pl.DataFrame, number: int = FOLDS) -> Iterator[Fold]:
     """Split rows into pairs of training and holdout rows.
 
-    The rows are cut into blocks of equal size. Each block but the first is a holdout for the rows whose labels were
-    known before its first prediction. Where rows have no time, a block is a share of them by hash, which stays the same
-    whatever arrives later, and the holdout for all others.
+    The rows are split by time into blocks of equal size. Each block except the first is a holdout; its
+    training rows are those whose labels were available before its first prediction. If rows have no time,
+    the folds are assigned by a hash of the row, which is stable when rows arrive later.
     """
     if not problem.schema.event_time:
         shares = (hash_fraction(("fold", *row)) for row in rows.select(row_key(problem, rows)).iter_rows())
@@ -102,7 +103,7 @@ def search(problem: Problem, plan: Plan, rows: pl.DataFrame, *, workers: int) ->
         Rejected: The model can't be fitted, or a worker process was killed.
     """
     with _exclusive_lock(plan.storage), open_study(plan) as study:
-        if "://" not in plan.storage:  # nobody else uses the journal: whoever ran these trials was killed
+        if "://" not in plan.storage:  # the lock is held: the processes of running trials were killed
             for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
                 study.tell(trial.number, state=TrialState.FAIL)
         workers = min(workers, plan.trials - len(finished_trials(study)))
@@ -125,7 +126,7 @@ def loss_of(trial: FrozenTrial) -> float:
 
 @contextmanager
 def _exclusive_lock(storage: str) -> Iterator[None]:
-    """Keep other commands out of a journal: it doesn't know which of them were killed, as a database does.
+    """Lock a journal: unlike a database, it has no heartbeats that reveal killed processes.
 
     Raises:
         InputError: Another command uses the journal.
@@ -137,7 +138,7 @@ def _exclusive_lock(storage: str) -> Iterator[None]:
     journal.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{storage}.command.lock", timeout=0):
-            if journal.exists():  # without the half of a line that a killed process may have left
+            if journal.exists():  # drop a partial last line, left by a killed process
                 os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
             yield
     except Timeout as error:
@@ -147,7 +148,7 @@ def _exclusive_lock(storage: str) -> Iterator[None]:
 
 @contextmanager
 def open_study(plan: Plan) -> Iterator[optuna.Study]:
-    """Open the plan's study, which is created if there is none.
+    """Open the plan's study, or create it.
 
     Raises:
         InputError: The database can't be used.
@@ -166,8 +167,8 @@ def open_study(plan: Plan) -> Iterator[optuna.Study]:
 
 
 def _open_journal(path: str) -> JournalStorage:
-    lock = FileLock(f"{path}.lock")  # the operating system's: it ends with its process
-    return JournalStorage(JournalFileBackend(path, lock))  # type: ignore[arg-type] # it needs acquire and release
+    lock = FileLock(f"{path}.lock")  # the operating system releases it when the process ends
+    return JournalStorage(JournalFileBackend(path, lock))  # type: ignore[arg-type] # has acquire and release
 
 
 def _connect(url: str, *, attempts: int = 5) -> RDBStorage:
@@ -200,7 +201,7 @@ def _run_workers(problem: Problem, plan: Plan, rows: pl.DataFrame, workers: int)
 
 
 def _initialize_worker() -> None:
-    """Leave Ctrl-C to the command, and end with it even where it is killed."""
+    """Ignore Ctrl-C, which the parent process handles, and exit when the parent ends or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
@@ -223,7 +224,7 @@ def _run_trials(problem: Problem, plan: Plan, rows: pl.DataFrame) -> None:
             try:
                 study.optimize(objective, n_trials=1, catch=(_SurplusTrialError,), callbacks=[_report])
             except ValueError as error:
-                if "Cannot tell" not in str(error):  # Optuna's: another process failed this trial as dead
+                if "Cannot tell" not in str(error):  # another process has marked this trial as failed
                     raise
 
 
@@ -248,7 +249,9 @@ def _report(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _evaluate(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold]) -> float:
-    """The mean loss over the folds; a trial that is worse than the median of those before it is pruned.
+    """The mean loss over the folds; prune a trial that is worse than the median of earlier trials.
+
+    The current parameters are pruned only if a loss is not a number.
 
     Raises:
         Rejected: The model can't be fitted.
@@ -261,7 +264,7 @@ def _evaluate(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold]) 
             losses.append(training.loss(problem, parameters, train, holdout))
         except (optuna.TrialPruned, InputError, Rejected):
             raise
-        except Exception as error:  # models raise anything
+        except Exception as error:  # estimators raise many types
             what = "the current parameters" if is_current else trial.params
             reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
             raise Rejected(f"the model can't be fitted with {what}: {reason}; change shared/model.py") from error
@@ -275,10 +278,11 @@ def _evaluate(trial: Trial, *, problem: Problem, plan: Plan, parts: list[Fold]) 
 def _sample(trial: Trial, problem: Problem, plan: Plan) -> dict[str, Any]:
     """The parameters of a trial: the current ones, unless an earlier trial evaluates them.
 
-    A seed by position makes a single worker sample the same after it was killed; trials at the same time share none.
+    Without concurrent trials, the seed depends on the trial's position: a resumed study samples the same
+    parameters. Concurrent trials have random seeds, since equal seeds could give equal parameters.
 
     Raises:
-        _SurplusTrialError: Enough trials were started before.
+        _SurplusTrialError: Enough trials were started earlier.
     """
     others = [other for other in _counting_trials(trial.study) if other.number != trial.number]
     earlier = [other for other in others if other.number < trial.number]
@@ -301,7 +305,7 @@ def _sample(trial: Trial, problem: Problem, plan: Plan) -> dict[str, Any]:
     return parameters
 
 
-def _suggest(trial: Trial, name: str, where: Search | Choice) -> Any:  # noqa: ANN401 - as the parameter is
+def _suggest(trial: Trial, name: str, where: Search | Choice) -> Any:  # noqa: ANN401 - type of the parameter
     if isinstance(where, Choice):
         return trial.suggest_categorical(name, where.values)
     if isinstance(where.low, int) and isinstance(where.high, int):
