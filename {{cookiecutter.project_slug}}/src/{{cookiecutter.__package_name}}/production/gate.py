@@ -70,11 +70,11 @@ def gate(workspace: Workspace, *, version: int | None = None) -> Verdict:
     found = challenger(workspace, version)
     verdict = evaluate(workspace, workspace.candidates.read(found.run_id), found.number)
     last = workspace.candidates.last_verdict(found.run_id)
-    failure = last.smoke_test if last else ""
+    failure = last.release_failure if last else ""
     if failure:
-        check = Check("smoke test of the last promotion", passed=False, detail=failure)
+        check = Check("release checks of the last promotion", passed=False, detail=failure)
         verdict = replace(verdict, checks=(*verdict.checks, check))
-    record(workspace, found, verdict, smoke_test=failure)
+    record(workspace, found, verdict, release_failure=failure)
     return verdict
 
 
@@ -92,14 +92,16 @@ def challenger(workspace: Workspace, version: int | None = None) -> Version:
     return found
 
 
-def record(workspace: Workspace, version: Version, verdict: Verdict, *, smoke_test: str = "") -> None:
-    """Append a verdict with the result of the smoke test; verdicts on released versions don't change."""
+def record(workspace: Workspace, version: Version, verdict: Verdict, *, release_failure: str = "") -> None:
+    """Append a verdict with the release checks that failed; verdicts on released versions don't change."""
     if version.run_id in workspace.releases.run_ids():
         return
     reasons = "\n".join(map(str, verdict.checks))
-    workspace.candidates.append_verdict(version.run_id, passed=verdict.ok, reasons=reasons, smoke_test=smoke_test)
+    workspace.candidates.append_verdict(
+        version.run_id, passed=verdict.ok, reasons=reasons, release_failure=release_failure
+    )
     result = "passed" if verdict.ok else "rejected"
-    workspace.registry.tag(version, {"verdict": result, "reasons": reasons, "smoke_test": smoke_test})
+    workspace.registry.tag(version, {"verdict": result, "reasons": reasons, "release_failure": release_failure})
 
 
 def evaluate(workspace: Workspace, candidate: Candidate, version: int) -> Verdict:

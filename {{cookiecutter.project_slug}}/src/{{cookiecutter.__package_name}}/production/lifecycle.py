@@ -102,7 +102,7 @@ def run_due(
     dirty: bool = False,
     predict: bool = True,
     plot: bool = True,
-    smoke_test: bool = True,
+    release_checks: bool = True,
 ) -> RunReport:
     """Run whatever is due.
 
@@ -112,7 +112,7 @@ def run_due(
         dirty: Whether to allow a release from files that differ from the last commit.
         predict: Whether to predict upcoming rows.
         plot: Whether to plot challengers.
-        smoke_test: Whether to run the smoke test before a release.
+        release_checks: Whether to run the release checks, such as the smoke test.
     """
     ingested = collect_and_ingest(workspace, now or datetime.now(UTC))
     moment = workspace.now(now)
@@ -126,7 +126,7 @@ def run_due(
     trained, promoted, plot_file = None, None, None
     try:
         trained, promoted, plot_file = _retrain(
-            workspace, moment, decision, dirty=dirty, plot=plot, smoke_test=smoke_test
+            workspace, moment, decision, dirty=dirty, plot=plot, release_checks=release_checks
         )
     except Rejected as rejected:  # such as missing labels: the champion keeps serving
         if workspace.releases.champion() is None:
@@ -161,7 +161,13 @@ def collect_and_ingest(workspace: Workspace, until: datetime) -> IngestReport:
 
 
 def _retrain(
-    workspace: Workspace, moment: datetime, decision: RetrainingDecision, *, dirty: bool, plot: bool, smoke_test: bool
+    workspace: Workspace,
+    moment: datetime,
+    decision: RetrainingDecision,
+    *,
+    dirty: bool,
+    plot: bool,
+    release_checks: bool,
 ) -> tuple[TrainingResult | None, PromotionResult | None, str | None]:
     """Train a challenger if one is due, or resume that of a killed run; promote it if it passes the gate."""
     if not (decision.due or decision.unfinished_run):
@@ -173,7 +179,7 @@ def _retrain(
     plot_file = _draw(workspace, candidate, version) if plot else None
     rows = trained.training_set if trained else None
     promoted = promote_candidate(
-        workspace, candidate, version, now=moment, training_set=rows, dirty=dirty, smoke_test=smoke_test
+        workspace, candidate, version, now=moment, training_set=rows, dirty=dirty, release_checks=release_checks
     )
     log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is rejected")
     return trained, promoted, plot_file

@@ -76,7 +76,7 @@ def promote_candidate(
     now: datetime,
     training_set: pl.DataFrame | None = None,
     dirty: bool = False,
-    smoke_test: bool = True,
+    release_checks: bool = True,
 ) -> PromotionResult:
     """Evaluate, refit, test and release a challenger.
 
@@ -87,7 +87,7 @@ def promote_candidate(
         now: The current time.
         training_set: Its training set. Default: built from the recorded table versions.
         dirty: Whether to allow a release from files that differ from the last commit.
-        smoke_test: Whether to run the smoke test.
+        release_checks: Whether to run the release checks, such as the smoke test.
 
     Raises:
         Rejected: It was trained from uncommitted files, the code has changed, the refitted model fails its checks, or
@@ -108,10 +108,10 @@ def promote_candidate(
     rows = datasets.last_days(training_set, candidate.training_window_days)
     release = _refit(workspace, candidate, version, rows, now=now)
     release.check()
-    checks = _release_checks(workspace, release) if smoke_test else ()
+    checks = _release_checks(workspace, release) if release_checks else ()
     verdict = replace(verdict, checks=verdict.checks + checks)
     failure = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
-    record(workspace, version, verdict, smoke_test=failure)
+    record(workspace, version, verdict, release_failure=failure)
     if not verdict.ok:
         return PromotionResult(verdict, None)
     publish(workspace, release, candidate)

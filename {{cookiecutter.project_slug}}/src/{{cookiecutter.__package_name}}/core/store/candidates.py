@@ -33,7 +33,7 @@ VERDICT_COLUMNS: dict[str, pl.DataType] = {
     "at": DTYPES[datetime],
     "passed": pl.Boolean(),
     "reasons": pl.String(),
-    "smoke_test": pl.String(),
+    "release_failure": pl.String(),
 }
 LARGE_FIELDS = {"onnx", "holdout"}
 
@@ -103,11 +103,11 @@ class LastVerdict:
 
     Attributes:
         passed: Whether it passed.
-        smoke_test: Why the smoke test failed; empty if it passed or did not run.
+        release_failure: The release checks that failed; empty if all passed or none ran.
     """
 
     passed: bool
-    smoke_test: str
+    release_failure: str
 
 
 class Candidates:
@@ -145,11 +145,11 @@ class Candidates:
     def last_verdict(self, run_id: str) -> LastVerdict | None:
         """The last verdict on the challenger of a run, or None."""
         verdicts = self._verdicts(run_id)
-        return LastVerdict(verdicts["passed"][-1], verdicts["smoke_test"][-1]) if len(verdicts) else None
+        return LastVerdict(verdicts["passed"][-1], verdicts["release_failure"][-1]) if len(verdicts) else None
 
-    def append_verdict(self, run_id: str, *, passed: bool, reasons: str, smoke_test: str) -> None:
+    def append_verdict(self, run_id: str, *, passed: bool, reasons: str, release_failure: str) -> None:
         """Append a verdict if it differs from the last one."""
-        row = {"run_id": run_id, "passed": passed, "reasons": reasons, "smoke_test": smoke_test}
+        row = {"run_id": run_id, "passed": passed, "reasons": reasons, "release_failure": release_failure}
 
         def attempt(version: int) -> None:
             verdicts = self._verdicts(run_id)

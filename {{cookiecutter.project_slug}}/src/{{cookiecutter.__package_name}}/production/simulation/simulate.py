@@ -175,7 +175,7 @@ def _replay(own: Workspace, start: datetime, end: datetime) -> None:
     try:
         with own.exclusive_lock(), click.progressbar(days, label="replay", file=sys.stderr) as bar:
             for day in bar:
-                lifecycle.run_due(own, now=day, dirty=True, predict=False, plot=False, smoke_test=False)
+                lifecycle.run_due(own, now=day, dirty=True, predict=False, plot=False, release_checks=False)
     finally:
         logging.disable(logging.NOTSET)
     if own.releases.champion() is None:
