@@ -26,7 +26,7 @@ def seeded(project: Project) -> None:
     """The user's own modules, pages and settings are rewritten, and new ones stand beside them."""
     package = project.root / "src" / project.package
     for path in (
-        *(package / "shared" / f"{name}.py" for name in ("contract", "features", "model", "collect")),
+        *(package / "shared" / f"{name}.py" for name in ("contract", "features", "model", "collect", "extensions")),
         *(package / "research" / "experiments" / f"{name}.py" for name in ("first_look", "mine")),
         *(project.root / "config" / f"{name}.toml" for name in ("params", "acceptance", "settings")),
         *(project.root / name for name in ("README.md", "docs/runbook.md", "docs/ours.md", "data/example/README.md")),

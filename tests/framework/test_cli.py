@@ -24,7 +24,7 @@ import problems
 from my_ml_project import shared
 from my_ml_project.cli import cli
 from my_ml_project.core import command_line
-from my_ml_project.core.command_line import NAME, PACKAGE
+from my_ml_project.core import NAME, PACKAGE
 from my_ml_project.core.contracts.data_dictionary import data_dictionary
 from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.registry import CHALLENGER

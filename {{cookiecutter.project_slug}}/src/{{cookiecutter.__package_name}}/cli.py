@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from {{cookiecutter.__package_name}}.core import parts
+from {{cookiecutter.__package_name}}.core import NAME, PACKAGE, parts
 from {{cookiecutter.__package_name}}.core.command_line import (
     FILE,
     INPUT_ERROR,
-    NAME,
     NOW,
-    PACKAGE,
     PATH,
     REJECTED,
     TIME,

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-PACKAGE = __name__.partition(".")[0]
-NAME = PACKAGE.replace("_", "-")
+from {{cookiecutter.__package_name}}.core import NAME, PACKAGE
+
 OK, REJECTED, INPUT_ERROR = 0, 1, 2
 SECTIONS = ("Daily", "Data", "Model", "Predictions", "Research")  # of the help, in their order
 

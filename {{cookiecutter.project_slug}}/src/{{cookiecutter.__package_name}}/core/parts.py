@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from {{cookiecutter.__package_name}}.core import PACKAGE
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from {{cookiecutter.__package_name}}.core.store.releases import Release
     from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
-PACKAGE = __name__.partition(".")[0]
 FOLDERS = ("production", "research")
 
 

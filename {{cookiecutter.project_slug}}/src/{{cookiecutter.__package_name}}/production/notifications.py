@@ -6,8 +6,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from urllib.request import Request, urlopen
 
+from {{cookiecutter.__package_name}}.core import NAME
 from {{cookiecutter.__package_name}}.core.errors import summarize
-from {{cookiecutter.__package_name}}.core.parts import PACKAGE, Event
+from {{cookiecutter.__package_name}}.core.parts import Event
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ SECONDS = 10  # timeout of the webhook
 
 def notify(workspace: Workspace, subject: str, detail: str) -> None:
     """Call the extensions and post to the webhook of the settings; errors are logged."""
-    event = Event(PACKAGE.replace("_", "-"), subject, detail, datetime.now(UTC))
+    event = Event(NAME, subject, detail, datetime.now(UTC))
     targets = [part.notify for part in workspace.parts if part.notify]
     if address := workspace.settings.webhook:
         targets.append(lambda event: _post(str(address), event))

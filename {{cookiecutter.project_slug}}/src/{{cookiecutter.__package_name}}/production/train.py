@@ -11,7 +11,7 @@ from typing import Annotated
 import polars as pl
 from pydantic import ConfigDict, Field
 
-from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core import PACKAGE, datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT
 from {{cookiecutter.__package_name}}.core.errors import Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
@@ -23,8 +23,6 @@ from {{cookiecutter.__package_name}}.core.store.releases import MODEL_FILE
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
-
-PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-PACKAGE = __name__.partition(".")[0]
+from {{cookiecutter.__package_name}}.core import PACKAGE
+
 SOURCE = Path(__file__).parents[__name__.count(".") - 1]  # folder of the package
 MODEL_CODE = ("shared", "core", "production/train.py", "production/promote.py")  # code that affects the model
 NOT_MODEL_CODE = ("shared/collect.py", "shared/extensions.py")

@@ -15,7 +15,7 @@ import polars as pl
 import tomlkit
 from pydantic import ValidationError
 
-from {{cookiecutter.__package_name}}.core import datasets
+from {{cookiecutter.__package_name}}.core import PACKAGE, datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, TARGET
 from {{cookiecutter.__package_name}}.core.errors import (
     InputError,
@@ -40,7 +40,6 @@ from {{cookiecutter.__package_name}}.research.tuning.study import (
 TRIALS = 50
 SHORT = 12  # characters of a hash
 IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases of one process
-PACKAGE = __name__.partition(".")[0]
 MARK = "# Tuned by run {run}: delete this line when you edit the values."
 MARKED = re.compile(r"^# Tuned by run .*\n", re.MULTILINE)
 
