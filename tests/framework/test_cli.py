@@ -23,8 +23,7 @@ from polars.exceptions import PanicException, PolarsError
 import problems
 from my_ml_project import shared
 from my_ml_project.cli import cli
-from my_ml_project.core import command_line
-from my_ml_project.core import NAME, PACKAGE
+from my_ml_project.core import NAME, PACKAGE, command_line
 from my_ml_project.core.contracts.data_dictionary import data_dictionary
 from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.registry import CHALLENGER

@@ -681,6 +681,17 @@ def test_without_labels_the_clock_of_the_data_is_the_wall(empty: Workspace) -> N
     assert before <= empty.now() <= datetime.now(UTC)
 
 
+def test_time_passes_by_now_alone_where_the_data_are_of_the_past(empty: Workspace) -> None:
+    past = dataclasses.replace(empty, settings=empty.settings.model_copy(update={"start": START}))
+    first = lifecycle.run(past, dirty=True)
+    assert str(first).endswith(": let time pass with run --now 2024-04-29")
+    assert lifecycle.run(past, dirty=True).ingested.batches == ()
+    week = START + timedelta(days=7)
+    assert lifecycle.run(past, now=week, dirty=True).ingested.batches
+    assert rows_of(past, "arrivals")["known"].max() <= week
+    assert lifecycle.run(past, dirty=True).ingested.batches == ()
+
+
 def test_one_command_that_writes_at_a_time(empty: Workspace) -> None:
     other = dataclasses.replace(empty)
     with empty.exclusive_lock():

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     clock: Literal["wall", "data"] = Field(
         default="wall", description="source of the current time: the wall clock, or the time of the newest label"
     )
+    start: AwareDatetime | None = Field(
+        default=None, description="for data of the past: until when the first run collects; later runs take --now"
+    )
     now: AwareDatetime | None = Field(default=None, description="current time for reproduced runs; overrides the clock")
     tables: dict[str, int] = Field(default={}, description="table versions to read for reproduced runs")
     serve_max_rows: int = Field(default=10_000, gt=0, description="maximum number of rows per request to the service")

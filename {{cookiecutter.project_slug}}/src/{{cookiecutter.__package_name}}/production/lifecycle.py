@@ -48,6 +48,7 @@ class RunReport:
         champion: The version of the champion.
         next_due: When the next challenger is due.
         health: The result of the monitor.
+        past: Whether the data are of the past, so that time passes by `--now` alone.
     """
 
     as_of: datetime | None
@@ -60,6 +61,7 @@ class RunReport:
     champion: int | None = None
     next_due: datetime | None = None
     health: Health | None = None
+    past: bool = False
 
     @property
     def ok(self) -> bool:
@@ -80,6 +82,8 @@ class RunReport:
         lines += [f"champion: {'none' if self.champion is None else f'version {self.champion}'}"]
         lines += [str(alert) for alert in self.health.critical] if self.health and self.champion else []
         due = f"from {self.next_due:%Y-%m-%d}" if self.next_due else "with the next labels"
+        if self.past and self.next_due:  # the first midnight at which it is due
+            due += f": let time pass with run --now {self.next_due + timedelta(days=1, microseconds=-1):%Y-%m-%d}"
         return "\n".join([*lines, f"next challenger: {due}"])
 
 
@@ -114,7 +118,7 @@ def run_due(
         plot: Whether to plot challengers.
         release_checks: Whether to run the release checks, such as the smoke test.
     """
-    ingested = collect_and_ingest(workspace, now or datetime.now(UTC))
+    ingested = collect_and_ingest(workspace, now)
     moment = workspace.now(now)
     if datasets.newest_label(workspace.problem, workspace.lake) is None:
         log.info("train     not due: no labels are available")
@@ -139,17 +143,24 @@ def run_due(
     log.info("predict   %d upcoming rows", predicted)
     last, every = moment if trained else decision.last_trained, timedelta(days=workspace.acceptance.retrain.every_days)
     version, due = champion.version if champion else None, last + every if champion and last else None
-    report = RunReport(moment, ingested, decision, trained, promoted, plot_file, predicted, version, due, health)
+    past = workspace.settings.start is not None
+    report = RunReport(moment, ingested, decision, trained, promoted, plot_file, predicted, version, due, health, past)
     _record(workspace, report)
     workspace.lake.maintain(others=[REQUESTS])
     return report
 
 
-def collect_and_ingest(workspace: Workspace, until: datetime) -> IngestReport:
-    """Collect new batches, and ingest the inbox."""
-    inbox, lake = workspace.path(workspace.settings.inbox), workspace.lake
+def collect_and_ingest(workspace: Workspace, now: datetime | None) -> IngestReport:
+    """Collect new batches, and ingest the inbox.
+
+    Args:
+        workspace: The workspace.
+        now: Until when to collect. Default: the wall clock; with the setting `start`, as far as the last run.
+    """
+    inbox, lake, start = workspace.path(workspace.settings.inbox), workspace.lake, workspace.settings.start
     columns = {"until": DTYPES[datetime]}
     since = lake.read(COLLECTIONS, columns).select(pl.col("until").max()).collect().item()
+    until = now or (since or start if start is not None else datetime.now(UTC))
     log.info("collect   since %s", f"{since:%Y-%m-%d %H:%M}" if since else "the beginning")
     if since is None or since < until:
         workspace.problem.collect(workspace.root, since, until, inbox)

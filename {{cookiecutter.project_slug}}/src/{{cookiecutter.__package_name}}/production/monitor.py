@@ -193,7 +193,7 @@ def _stored_rows(workspace: Workspace, moment: datetime) -> Iterator[Alert]:
 def _model_age(workspace: Workspace, champion: Release, moment: datetime) -> Alert:
     days, limit = (moment - champion.trained_until) / timedelta(days=1), workspace.acceptance.monitor.max_model_age_days
     stale = limit is not None and days > limit
-    detail = f"version {champion.version} was trained on labels until {days:.0f} days ago"
+    detail = f"version {champion.version} was trained on labels until {max(days, 0):.0f} days ago"
     return Alert(
         "age", Severity.CRITICAL if stale else Severity.OK, f"{detail} (at most {limit:g})" if limit else detail
     )
