@@ -17,6 +17,8 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder / "git").write_text("[user]\nname = Tester\nemail = tester@example.com\n", encoding="utf-8")
     own = {"cookiecutters_dir": str(folder / "clones"), "replay_dir": str(folder / "replay")}
     (folder / "cookiecutter").write_text(json.dumps(own), encoding="utf-8")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        del os.environ[name]  # by which a Git hook names its own repository
     os.environ.update(GIT_CONFIG_GLOBAL=str(folder / "git"), GIT_CONFIG_NOSYSTEM="1")
     os.environ["COOKIECUTTER_CONFIG"] = str(folder / "cookiecutter")
 

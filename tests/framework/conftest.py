@@ -39,6 +39,9 @@ from my_ml_project.research.views import report
 from my_ml_project.shared import PROBLEM as FLIGHTS
 from problems import PROBLEM, START, write_project
 
+for name in [name for name in os.environ if name.startswith("GIT_")]:
+    del os.environ[name]  # by which a Git hook names its own repository
+
 PROJECT = Path(my_ml_project.__file__).parents[2]
 FOLDER = Path(__file__).parent  # of the modules that processes of tests import
 TAKEN_OFF = datetime(2013, 4, 1, tzinfo=UTC)  # when the champion of `flights` was promoted

@@ -32,6 +32,8 @@ from my_ml_project.production import gate, ingest, lifecycle
 from problems import AHEAD, PROBLEM, START, arrived
 
 PARCELS = "parcels.parquet"
+FOLDER = Path(__file__).parent  # of the module console
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = dict(cli.walk())
 WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
 
@@ -355,6 +357,82 @@ def test_an_unreadable_lake_is_one_line(trained: Workspace, command: str) -> Non
     told = complaint(asked(command, *words))
     assert told.startswith(("table arrivals in the lake ", "table releases in the lake "))
     assert f"{trained.root / 'data' / 'lake'} can't be used: " in told
+
+
+@pytest.mark.parametrize("arguments", [("monitor",), ("predict", "rows.parquet")], ids=" ".join)
+def test_a_data_file_that_is_cut_off_is_one_line(
+    trained: Workspace, command: Command, arguments: tuple[str, ...]
+) -> None:
+    trained.lake.read("parcels", {}).select(trained.problem.schema.names).head(5).sink_parquet("rows.parquet")
+    for file in trained.root.glob("data/lake/traffic/*.parquet"):
+        file.write_bytes(file.read_bytes()[:200])
+    done = command(*arguments)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        rf"{NAME}: table traffic: its file .+\.parquet is gone or damaged: restore it from a backup", last
+    )
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("status", "--json"), ("--help",), ("train", "--wrong")], ids=" ".join
+)
+@pytest.mark.parametrize("closed", ["stdout", "stderr", "both"])
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], closed: str) -> None:
+    """The streams are opened for reading, so that writing fails on every system, as on a full disk."""
+    with Path(os.devnull).open("rb") as unwritable:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        streams |= dict.fromkeys(streams if closed == "both" else [closed], unwritable.fileno())
+        line = [sys.executable, "-m", "console", *arguments]
+        around = os.environ | {"PYTHONPATH": str(FOLDER)}
+        done = subprocess.run(line, env=around, encoding="utf-8", check=False, **streams)
+    said = done.stderr or ""
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+    if closed == "stdout" and arguments[-1] in {"--json", "--help"}:
+        assert (done.returncode, said) == (2, f"{NAME}: the output can't be written: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ("status", "predict rows.parquet"),
+        pytest.param(("monitor", "runs", "train", "gate", "run", "tune --trials 1"), marks=pytest.mark.slow),
+    ],
+    ids=len,
+)
+def test_no_command_writes_outside_of_the_project_or_asks_another_host(
+    trained: Workspace, command: Command, tmp_path: Path, commands: tuple[str, ...]
+) -> None:
+    trained.lake.read("parcels", {}).select(trained.problem.schema.names).head(5).sink_parquet("rows.parquet")
+    home, asked_for = tmp_path / "home", tmp_path / "asked"
+    home.mkdir()
+    (home / "sitecustomize.py").write_text(AUDIT.replace("FILE", asked_for.as_posix()), encoding="utf-8")
+    variables = {name: str(home) for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA")}
+    around = variables | {"PYTHONPATH": os.pathsep.join([str(home), str(FOLDER)]), "PYTHONDONTWRITEBYTECODE": "1"}
+    around |= {"MPLCONFIGDIR": str(tmp_path / "matplotlib")}  # a cache of fonts, beside which it has nothing to tell
+    for words in commands:
+        done = command(*words.split(), env={"XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "", "CI": ""} | around)
+        assert "Traceback" not in done.stderr, done.stderr
+    assert [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()] == ["sitecustomize.py"]
+    assert set(asked_for.read_text(encoding="utf-8").split() if asked_for.exists() else []) <= {
+        "127.0.0.1",
+        "localhost",
+    }
+
+
+AUDIT = """
+import sys
+
+def note(event, arguments):
+    if event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        with open("FILE", "a", encoding="utf-8") as file:
+            print(arguments[0], file=file)
+
+sys.addaudithook(note)
+"""
 
 
 def test_a_lake_that_is_a_file_is_one_line(empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

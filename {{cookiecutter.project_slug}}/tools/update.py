@@ -19,6 +19,11 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # Cruft and Cookiecutter as uv.lock pins them, in an environment of their own.
 TOOLS = ("uv", "run", "--quiet", "--frozen", "--isolated", "--only-group", "update")
+BARE = {  # the template is cloned as a bare repository, which a user's settings may forbid
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.bareRepository",
+    "GIT_CONFIG_VALUE_0": "all",
+}
 GIT = ("git", "-c", "core.quotePath=false")
 RELEASE = re.compile(r"v\d+\.\d+\.\d+")
 PROFILES = ("minimal", "standard", "full")  # each has everything of those before it
@@ -46,7 +51,7 @@ def read_record() -> dict[str, Any]:
     path = ROOT / ".cruft.json"
     if not path.is_file():
         raise Rejected("there is no .cruft.json that names the template; `cruft link` writes one")
-    if run("git", "status", "--porcelain").stdout:
+    if run("git", "status", "--porcelain", "--untracked-files=normal").stdout:
         raise Rejected("some changes are not committed; commit or stash them first")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
@@ -65,7 +70,10 @@ def clone(record: dict[str, Any], folder: Path) -> None:
 def commit_of(template: Path, name: str) -> str:
     """The commit that a tag, a branch or a commit's own name stands for; empty if the template has none."""
     name += "^{commit}"
-    return run("git", "rev-parse", "--quiet", "--verify", name, cwd=template, check=False).stdout.strip()
+    found = run("git", "rev-parse", "--quiet", "--verify", name, cwd=template, check=False)
+    if found.stderr:  # a name that is not there makes no words
+        raise Rejected(f"git said: {found.stderr.strip().splitlines()[-1]}")
+    return found.stdout.strip()
 
 
 def releases(template: Path) -> dict[str, str]:
@@ -202,7 +210,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         settings = Path(temporary, "settings.json")  # the user's own answers to other templates stay out
         settings.write_text(json.dumps({"replay_dir": temporary}), encoding="utf-8")
-        os.environ.update(COOKIECUTTER_CONFIG=str(settings), PYTHONUTF8="1")
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"):
+            os.environ.pop(name, None)  # of a Git hook that calls this
+        os.environ.update(COOKIECUTTER_CONFIG=str(settings), PYTHONUTF8="1", **BARE)
         files = update(asked.to, asked.profile, Path(temporary))
     if files is None:
         print("Nothing is newer than what the project has.")

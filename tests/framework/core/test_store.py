@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ from my_ml_project.core.contracts.schema import (
 from my_ml_project.core.errors import InputError, Rejected, redact_passwords
 from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import load_config, load_settings, project_root
+from my_ml_project.core.store import lake as lake_module
 from my_ml_project.core.store import provenance as provenance_module
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.provenance import (
@@ -141,7 +142,9 @@ def test_what_another_process_appends_is_seen(lake: Lake) -> None:
     assert other.append("numbers", numbers(2), batch="second") is False
 
 
-@pytest.mark.parametrize("folder", ["my project", "Übung", "50%", "a#b"])
+@pytest.mark.parametrize(
+    "folder", ["my project", "Übung", "50%", "a#b", "100% of a+b & c's", "{a} $b (c), d;e=f", "@ ~ `x` !", "\U0001f600"]
+)
 def test_a_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
     lake = Lake(str(tmp_path / folder / "lake"))
     lake.append("numbers", numbers(1), batch="first")
@@ -151,6 +154,64 @@ def test_a_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
     assert both["gained"].to_list() == [None, "x"], "a column that came later is missing before"
     deletion.delete(lake, "numbers", numbers(1, 2))
     assert lake.read("numbers", {}).collect().schema == both.schema
+
+
+@pytest.mark.parametrize("folder", ["a [b]", "a^b", "a%20b"])
+def test_a_folder_that_delta_cannot_use_is_named(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(InputError, match=r"^the folder [^\n]+ of the lake has '[^\n]+' in its name, which Delta"):
+        Lake(str(tmp_path / folder / "lake"))
+
+
+def test_the_database_of_runs_is_in_its_folder_whatever_that_is_called(tmp_path: Path, no_runs: Path) -> None:
+    for folder in ("a%20b", "a b"):
+        shutil.copytree(no_runs, tmp_path / folder)
+        registry = Registry(str(tmp_path / folder), "m")
+        with registry.run("train", {}, {}) as run:
+            run.log_artifact("note.txt", b"hello")
+        assert len(registry.runs()) == 1
+        assert [path.read_bytes() for path in (tmp_path / folder).rglob("note.txt")] == [b"hello"]
+
+
+def test_an_append_is_on_the_disk_before_it_is_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(lake_module, "flush", flushed.append)
+    lake.append("numbers", numbers(1), batch="first")
+    table = Path(lake.url, "numbers")
+    commit = table / "_delta_log" / f"{0:020}.json"
+    assert flushed == [*table.glob("*.parquet"), table, commit, commit.parent]
+
+
+@pytest.mark.parametrize("left", [0, 300], ids=["empty", "cut off"])
+def test_a_commit_that_a_power_loss_has_torn_is_named(lake: Lake, left: int) -> None:
+    for n in (1, 2):
+        lake.append("numbers", numbers(n), batch=str(n))
+    commit = Path(lake.url, "numbers", "_delta_log", f"{1:020}.json")
+    commit.write_bytes(commit.read_bytes()[:left])
+    with pytest.raises(
+        InputError, match=r"^table numbers in [^\n]+ a power loss has torn [^\n]+1\.json: delete it, move"
+    ):
+        Lake(lake.url).read("numbers", NUMBERS)
+    commit.unlink()
+    again = Lake(lake.url)
+    assert again.append("numbers", numbers(2), batch="2")
+    assert stored(again) == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_a_data_file_that_is_gone_or_cut_off_is_named(lake: Lake, damage: Callable[[Path], None]) -> None:
+    lake.append("numbers", numbers(1), batch="first")
+    assert (stored(lake), list(lake.damaged_files())) == ([1], [])
+    (file,) = Path(lake.url, "numbers").glob("*.parquet")
+    damage(file)
+    assert list(lake.damaged_files()) == [
+        f"table numbers: its file {file} is gone or damaged: restore it from a backup"
+    ]
+
+
+def test_an_empty_database_of_runs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with pytest.raises(InputError, match=r"mlflow\.db is empty, as after a power loss: restore it"):
+        Registry(str(tmp_path), "m").runs()
 
 
 def test_a_table_that_does_not_exist_has_its_columns_and_no_rows(lake: Lake) -> None:
@@ -439,6 +500,7 @@ def test_settings_have_defaults(root: Path) -> None:
         "tracking": "mlruns",
         "webhook": None,
         "clock": "wall",
+        "start": None,
         "now": None,
         "tables": {},
         "serve_max_rows": 10_000,
@@ -1083,6 +1145,48 @@ def test_what_makes_no_model_need_not_be_committed_for_one(package: Path, reposi
     (package / "shared" / "model.py").write_text("x = 1\n", encoding="utf-8")
     assert changed_files(repository) == [f"src/{PACKAGE}/shared/model.py"]
     assert dirty(MODEL_FILES) == "true"
+
+
+@pytest.mark.parametrize("way", ["no untracked files", "excluded", "ignored by the user", "ignored by the project"])
+def test_a_module_that_git_is_told_to_hide_is_not_committed(
+    package: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    (package / "shared" / "extra.py").write_text("x = 1\n", encoding="utf-8")
+    lines = {"no untracked files": "[status]\nshowUntrackedFiles = no\n", "ignored by the user": "[core]\n"}
+    if way in lines:
+        (repository.parent / "ignored").write_text("extra.py\n", encoding="utf-8")
+        settings = repository.parent / "settings"
+        ignored = f"excludesFile = {(repository.parent / 'ignored').as_posix()}\n"
+        settings.write_text(lines[way] + ignored * (way == "ignored by the user"), encoding="utf-8")
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    elif way == "excluded":
+        (repository / ".git" / "info" / "exclude").write_text("extra.py\n", encoding="utf-8")
+    else:
+        (package / "shared" / ".gitignore").write_text("extra.py\n", encoding="utf-8")
+    assert changed_files(repository) == [f"src/{PACKAGE}/shared/extra.py"]
+    assert provenance(repository, tables={}, as_of=NOON)["dirty"] == "true"
+
+
+def test_where_git_refuses_nothing_is_clean(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    (reason,) = changed_files(repository)
+    assert reason.startswith("src and config (Git says: fatal: detected dubious ownership")
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    (repository / ".git" / "config").write_text("[core", encoding="utf-8")
+    (reason,) = changed_files(repository)
+    assert reason.startswith("src and config (Git says: fatal: bad config line")
+    monkeypatch.setenv("PATH", "nowhere")
+    assert changed_files(repository) == ["src and config (Git says: git can't be started: No such file or directory)"]
+
+
+def test_the_repository_of_a_git_hook_is_not_the_projects(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = provenance(repository, tables={}, as_of=NOON)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    assert provenance(repository, tables={}, as_of=NOON) == before
+    assert before["dirty"] == "false"
 
 
 @pytest.mark.parametrize("path", [None, "nowhere"], ids=["no repository", "no Git"])

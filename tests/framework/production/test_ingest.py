@@ -3,13 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import narwhals as nw
 import polars as pl
 import pytest
+from polars.exceptions import PanicException
 from pydantic import BaseModel, Field
 
 from my_ml_project.core.contracts.schema import (
@@ -229,7 +233,11 @@ def test_the_inbox_is_taken_in_the_order_of_its_names(shop: Workspace) -> None:
 
 
 def test_hidden_files_and_drafts_stay_in_the_inbox(shop: Workspace) -> None:
-    names = ["orders/.hidden.parquet", "orders/draft.part", "orders/draft.parquet.part"]
+    names = [
+        *("orders/.hidden.parquet", "orders/draft.part", "orders/draft.parquet.part", "orders/copy.parquet.filepart"),
+        *("orders/_SUCCESS", "orders/_committed_1", "orders/_temporary/0/part.parquet", "orders/.part.parquet.crc"),
+        *("orders/Thumbs.db", "orders/desktop.ini", "orders/~$orders.csv", "orders/may.csv~", "orders/.DS_Store"),
+    ]
     for name in names:
         put(shop, name, orders())
     done = ingest(shop, now=NOON)
@@ -237,6 +245,32 @@ def test_hidden_files_and_drafts_stay_in_the_inbox(shop: Workspace) -> None:
     assert done.ok
     assert str(done) == "the inbox is empty"
     assert inbox(shop) == sorted(names)
+
+
+def test_links_in_the_inbox_are_followed(shop: Workspace, tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    orders(1, 10).write_parquet(share / "may.parquet")
+    orders(11, 20).write_parquet(tmp_path / "june.parquet")
+    inbox_folder = shop.path("data/inbox")
+    inbox_folder.mkdir(parents=True)
+    (inbox_folder / "orders").symlink_to(share, target_is_directory=True)
+    (share / "june.parquet").symlink_to(tmp_path / "june.parquet")
+    (share / "again").symlink_to(share, target_is_directory=True)  # a circle
+    assert ingest(shop, now=NOON).ok
+    assert ids(shop) == list(range(1, 21))
+    assert (tmp_path / "june.parquet").is_file()
+    assert all(not path.is_symlink() for path in shop.path("data/archive").rglob("*"))
+    assert ingest(shop, now=NOON).batches == ()
+
+
+def test_a_folder_of_spark_is_a_batch_a_file(shop: Workspace) -> None:
+    for n in range(3):
+        put(shop, f"orders/may.parquet/day={n}/part-0000{n}-c000.snappy.parquet", orders(10 * n + 1, 10 * n + 10))
+    put(shop, "orders/may.parquet/_SUCCESS", b"")
+    done = ingest(shop, now=NOON)
+    assert done.ok, str(done)
+    assert ids(shop) == list(range(1, 31))
 
 
 def test_an_inbox_that_is_not_there_is_empty(shop: Workspace) -> None:
@@ -554,6 +588,110 @@ def test_a_file_that_is_no_batch_goes_to_quarantine_and_the_others_go_in(
     assert ids(shop) == list(range(1, 21))
     assert inbox(shop) == []
     assert len(archive(shop)) == 2
+
+
+def test_a_file_that_makes_its_reader_panic_goes_to_quarantine(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = pl.scan_parquet
+
+    def panic(source: BytesIO, **options: Any) -> pl.LazyFrame:
+        if b"PANIC" in source.getvalue():
+            raise PanicException("index out of bounds")
+        return scan(source, **options)
+
+    monkeypatch.setattr(pl, "scan_parquet", panic)
+    put(shop, "orders/bad.parquet", b"PANIC")
+    put(shop, "orders/good.parquet", orders(1, 10))
+    done = ingest(shop, now=NOON)
+    assert [batch.ok for batch in done.batches] == [False, True]
+    assert "can't be read as parquet: index out of bounds; write it again" in done.batches[0].rejected[0]
+    assert (inbox(shop), ids(shop)) == ([], list(range(1, 11)))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("seeds", [range(150), pytest.param(range(150, 5000), marks=pytest.mark.slow)], ids=len)
+def test_whatever_bytes_are_damaged_the_file_is_read_or_refused(
+    shop: Workspace, tmp_path: Path, suffix: str, seeds: range
+) -> None:
+    path, rows = tmp_path / f"orders{suffix}", orders(1, 100)
+    rows.write_csv(path) if suffix == ".csv" else rows.write_parquet(path)
+    good, outcomes = path.read_bytes(), Counter[str]()
+    for seed in seeds:
+        path.write_bytes(damage(good, random.Random(seed)))  # noqa: S311 - damage
+        try:
+            outcomes[str(check(shop, path, table="orders", now=NOON).ok)] += 1
+        except InputError:
+            outcomes["unreadable"] += 1
+    assert outcomes["unreadable"] > len(seeds) / 10
+    assert outcomes["True"] + outcomes["False"] > 0
+
+
+def damage(content: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, the end cut off, or some bytes taken out."""
+    bad, at = bytearray(content), rng.randrange(len(content))
+    match rng.randrange(3):
+        case 0:
+            for _ in range(rng.randrange(1, 20)):
+                bad[rng.randrange(len(bad))] = rng.randrange(256)
+        case 1:
+            del bad[at:]
+        case _:
+            del bad[at : at + rng.randrange(1, 50)]
+    return bytes(bad)
+
+
+def test_blank_text_is_missing_however_it_is_written(shop: Workspace, tmp_path: Path) -> None:
+    blanks = ["", " ", "\t", None]
+    rows = orders(1, 8).with_columns(pl.Series("note", [*blanks, "x", "y", " z ", "a b"]))
+    rows.write_parquet(tmp_path / "a.parquet")
+    rows.write_csv(tmp_path / "a.csv", quote_style="always")
+    for name in ("a.parquet", "a.csv"):
+        assert ingest(shop, tmp_path / name, table="orders", now=NOON).batches[0].duplicates == 8 * (name == "a.csv")
+    stored = shop.lake.scan(SHOP.schemas["orders"]).sort("id").collect()["note"].to_list()
+    assert stored == [None] * 4 + ["x", "y", " z ", "a b"]
+
+
+def test_an_empty_cell_in_quotes_is_missing_in_a_column_of_numbers_too(shop: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "openings.csv").write_text(
+        '"shop","id","placed","price","paid","note"\n' + '"north","1","2024-05-01T08:00:00Z","","3.0",""\n'
+    )
+    batch = check(shop, tmp_path / "openings.csv", table="orders", now=NOON)
+    assert "price is not null (1)" in str(batch)
+
+
+def test_blank_lines_at_the_end_of_a_csv_are_no_rows(shop: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(orders(1, 10).write_csv() + "\n\n\r\n", encoding="utf-8")
+    assert check(shop, path, table="orders", now=NOON).accepted == 10
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("Unnamed: 0", "column Unnamed: 0 is an index of pandas: write the file with index=False"),
+        ("__index_level_0__", "column __index_level_0__ is an index of pandas: write the file with index=False"),
+        ("price", "column price occurs more than once"),
+        ("\ufeff", ""),
+    ],
+)
+def test_columns_that_tools_add_are_named_for_what_they_are(
+    shop: Workspace, tmp_path: Path, header: str, reason: str
+) -> None:
+    path, lines = tmp_path / "orders.csv", orders(1, 10).write_csv().splitlines()
+    more = [f"{line},{n or header}" for n, line in enumerate(lines)] if reason else lines
+    path.write_text(header * (not reason) + "\n".join(more), encoding="utf-8")
+    batch = check(shop, path, table="orders", now=NOON)
+    assert batch.rejected == ((reason,) if reason else ())
+
+
+def test_a_categorical_of_pandas_is_text(shop: Workspace, tmp_path: Path) -> None:
+    rows = orders(1, 10).with_columns(
+        pl.col("shop").cast(pl.Categorical), pl.lit("x").cast(pl.Enum(["x"])).alias("note")
+    )
+    rows.write_parquet(tmp_path / "orders.parquet")
+    assert ingest(shop, tmp_path / "orders.parquet", now=NOON).ok
+    assert shop.lake.scan(SHOP.schemas["orders"]).collect()["shop"].unique().to_list() == ["north"]
 
 
 def test_a_truncated_file_goes_to_quarantine(shop: Workspace) -> None:

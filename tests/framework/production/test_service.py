@@ -170,8 +170,15 @@ def test_features_are_shown_on_demand_and_give_the_same_answers_when_they_are_se
     assert "features" not in client.post("/predict?features=false", json={"rows": said(rows)}).json()
 
 
+@pytest.mark.parametrize("blank", ["", "  ", "\t\n"])
+def test_blank_text_is_a_missing_value(client: TestClient, row: Row, blank: str) -> None:
+    answer = client.post("/predict", json={"rows": [row | {"courier": blank}]})
+    (error,) = answer.json()["detail"]
+    assert (answer.status_code, error["loc"][-1]) == (422, "courier")
+
+
 def test_a_value_that_is_unknown_to_a_growing_category_is_answered(client: TestClient, row: Row) -> None:
-    for unknown in ("??", "", "a\x00b", "\U0001f600", "x" * 10_000):
+    for unknown in ("??", "a\x00b", "\U0001f600", "x" * 10_000):
         answer = client.post("/predict", json={"rows": [row | {"courier": unknown}]})
         assert 0 < answer.json()["rows"][0]["probability"] < 1
 

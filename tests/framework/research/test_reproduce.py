@@ -65,7 +65,7 @@ def committed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspac
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(PROJECT / name, workspace.root / name)
     (workspace.root / "config" / "params.toml").write_text("seed = 3\n", encoding="utf-8")
-    (workspace.root / ".gitignore").write_text("data\nmlruns\nreports\n__pycache__\n", encoding="utf-8")
+    (workspace.root / ".gitignore").write_text("/data\n/mlruns\n/reports\n__pycache__\n", encoding="utf-8")
     git(workspace.root, "init", "--quiet")
     git(workspace.root, "add", ".")
     git(workspace.root, "commit", "--quiet", "--message", "first")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -252,3 +253,9 @@ def main() -> None:
         fail(f"{error.format_message()} See {command} --help", INPUT_ERROR, as_json="--json" in sys.argv)
     except click.Abort:
         fail(STOPPED, REJECTED, as_json=False)
+    except OSError as error:  # commands handle their own: the output is a full disk, or a pipe that was closed
+        with suppress(OSError):
+            click.echo(f"{NAME}: the output can't be written: {error.strerror}", err=True)
+        for stream in (1, 2):  # Python would fail again when it writes the rest at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        sys.exit(INPUT_ERROR)

@@ -54,7 +54,7 @@ class Command(click.Command):
 
         from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, summarize
 
-        where = "the project"
+        where, workspace = "the project", None
         try:
             from {{cookiecutter.__package_name}}.core.workspace import open_project
 
@@ -71,7 +71,8 @@ class Command(click.Command):
                 raise
             fail(f"{error.name} is not installed, and this command needs it: uv sync", INPUT_ERROR, as_json=as_json)
         except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
-            fail(f"{where} can't be read or written: {summarize(error)}", INPUT_ERROR, as_json=as_json)
+            damaged = next(workspace.lake.damaged_files(), None) if workspace else None
+            fail(damaged or f"{where} can't be read or written: {summarize(error)}", INPUT_ERROR, as_json=as_json)
 
 
 class Group(click.Group):

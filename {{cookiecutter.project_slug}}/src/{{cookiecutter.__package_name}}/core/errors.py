@@ -1,5 +1,6 @@
 """Errors that end a command with one line, and helpers for messages and files."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk. Windows has no names to flush."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def redact_passwords(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,8 @@ from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform
 from {{cookiecutter.__package_name}}.core.store.lake import Conflict
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
+SKIPPED = (".", "_", "~", "Thumbs.db", "desktop.ini")  # beginnings of names that are no batches
+PARTIAL = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".crc", "~")  # ends of such names
 INVALID, REASONS = "invalid.parquet", "reasons.json"  # in the quarantine folder of a batch
 
 
@@ -164,34 +167,53 @@ def _ingest(
 def ingest_inbox(workspace: Workspace, *, now: datetime) -> IngestReport:
     """Ingest all files of the inbox in the order of their names, and move them to the archive or to quarantine.
 
-    Hidden and partial files (`.part`) are skipped. Labels are ingested after all other tables.
+    Links are followed. Hidden files, marker files (`_SUCCESS`) and files that are still being copied are skipped.
+    Labels are ingested after all other tables.
     """
     labels, inbox = workspace.problem.labels.name, workspace.path(workspace.settings.inbox)
-    files = sorted(_waiting_files(inbox), key=lambda file: (file.parent.name == labels, file))
-    return IngestReport(tuple(_ingest_and_move(workspace, file, now=now) for file in files))
+    files = sorted(_waiting_files(inbox), key=lambda file: (_folder(inbox, file) == labels, file))
+    return IngestReport(tuple(_ingest_and_move(workspace, inbox, file, now=now) for file in files))
 
 
-def _ingest_and_move(workspace: Workspace, path: Path, *, now: datetime) -> Batch:
+def _folder(inbox: Path, path: Path) -> str:
+    """The folder of the inbox that a file is in, which names its table."""
+    return path.relative_to(inbox).parts[0] if path.parent != inbox else inbox.name
+
+
+def _ingest_and_move(workspace: Workspace, inbox: Path, path: Path, *, now: datetime) -> Batch:
     """Ingest a file of the inbox, and move it to the archive, or to quarantine if it is rejected."""
+    folder = _folder(inbox, path)
     try:
-        batch = ingest_file(workspace, path, now=now)
+        batch = ingest_file(workspace, path, now=now, table=folder if folder in workspace.problem.schemas else None)
     except Unreadable as error:
-        unreadable = Batch(path.parent.name, path.name, _id_of(path), rejected=(str(error),))
+        unreadable = Batch(folder, path.name, _id_of(path), rejected=(str(error),))
         batch = _quarantine(workspace, unreadable, BatchReport().invalid, now=now)
     else:
         erasures.remove_erased(workspace.lake, workspace.problem.schema, path)
     archived = workspace.path(workspace.settings.archive) / batch.table / f"{path.stem}-{batch.id[:8]}{path.suffix}"
     target = _quarantined_file(workspace, batch) if batch.rejected else archived
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(path, target)
+    if path.is_symlink():  # the file that it points to may change
+        shutil.copyfile(path, target)
+        path.unlink()
+    else:
+        shutil.move(path, target)
     return batch
 
 
 def _waiting_files(inbox: Path) -> Iterator[Path]:
-    for path in inbox.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(inbox).parts)
-        if path.is_file() and path.suffix != ".part" and not hidden:
-            yield path
+    """The files that are batches, also behind links."""
+    visited = set[Path]()
+    for folder, folders, names in os.walk(inbox, followlinks=True):
+        here = Path(folder)
+        if here.resolve() in visited:  # by a circle of links
+            folders.clear()
+            continue
+        visited.add(here.resolve())
+        folders[:] = [name for name in folders if not name.startswith(SKIPPED)]
+        for name in names:
+            if not name.startswith(SKIPPED) and not name.lower().endswith(PARTIAL) and (here / name).is_file():
+                yield here / name
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
 from {{cookiecutter.__package_name}}.core.store.erasures import since
+from {{cookiecutter.__package_name}}.core.store.provenance import HOOK_VARIABLES, git
 from {{cookiecutter.__package_name}}.core.store.registry import Registry, RunInfo
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
@@ -19,7 +20,7 @@ METRICS = ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "loss_reductio
 ONNX = "onnx"  # tag with the hash of the ONNX model
 SHORT = 8  # displayed characters of an id
 TRACKING = "mlruns"
-EXCLUDED_VARIABLES = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "OPTUNA_STORAGE")  # not inherited by the reproduced run
+EXCLUDED_VARIABLES = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "OPTUNA_STORAGE", *HOOK_VARIABLES)  # not inherited
 PYTHON = ("uv", "run", "--locked", "python")  # in the locked environment of the worktree
 
 
@@ -150,14 +151,14 @@ def _worktree(root: Path, commit: str) -> Iterator[Path]:
     """A temporary worktree of a commit."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary, root.name)
-        made = _run("git", "worktree", "add", "--detach", "--quiet", str(folder), commit, folder=root)
+        made = git(root, "worktree", "add", "--detach", "--quiet", str(folder), commit)
         if made.returncode:
             reason = made.stderr.strip().splitlines()[-1]
             raise InputError(f"commit {commit[:SHORT]} can't be checked out: {reason}; fetch it first")
         try:
-            yield folder
+            yield folder / git(root, "rev-parse", "--show-prefix").stdout.strip()  # a project may be a subfolder
         finally:
-            _run("git", "worktree", "remove", "--force", str(folder), folder=root)
+            git(root, "worktree", "remove", "--force", str(folder))
 
 
 def _environment(workspace: Workspace, run: RunInfo, folder: Path) -> dict[str, str]:
@@ -183,11 +184,9 @@ def _compare(run: RunInfo, registry: Registry) -> ReproductionResult:
     return ReproductionResult(run.id, tuple(differs), len(run.metrics), int(ONNX in run.tags))
 
 
-def _run(
-    *command: str, folder: Path, environment: Mapping[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
+def _run(*command: str, folder: Path, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(  # noqa: S603 - git, or the project's own command
+        return subprocess.run(  # noqa: S603 - the project's own command
             command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
         )
     except OSError as error:

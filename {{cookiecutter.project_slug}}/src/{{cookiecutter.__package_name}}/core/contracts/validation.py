@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import narwhals as nw
 import polars as pl
+import polars.selectors as cs
 
 from {{cookiecutter.__package_name}}.core.contracts.anomalies import (
     MIN_ROWS,
@@ -122,25 +123,42 @@ def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """The batch with the contract's columns in their order and types.
 
     Numbers may have another width, and times another resolution. Naive times are taken as UTC. Text in
-    a column of any other type is a violation.
+    a column of any other type is a violation. Text that is empty or white space is a missing value.
 
     Raises:
         ContractViolation: A column is missing, unknown or of another type, or the batch is empty.
     """
     missing = [name for name in schema.names if name not in batch.columns]
     unknown = [name for name in batch.columns if name not in schema.names]
-    reasons = [f"column {name} is missing" for name in missing] + [f"column {name} is unknown" for name in unknown]
+    reasons = [f"column {name} is missing" for name in missing] + [_unknown(name) for name in unknown]
     if batch.is_empty():
         reasons.append("it has no rows")
     wrong = [column for column in schema.columns if column.name in batch.columns and not _fits(batch, column)]
     reasons += [f"column {column.name} is {batch[column.name].dtype}, not {column.dtype}" for column in wrong]
     if reasons:
         raise ContractViolation(*reasons)
+    batch = without_blanks(batch)
     rows = batch.select(_cast(batch, column) for column in schema.columns)
     lost = [name for name in schema.names if rows[name].null_count() > batch[name].null_count()]
     if lost:
         raise ContractViolation(*(f"column {name} has values too large for {schema.dtypes[name]}" for name in lost))
     return rows
+
+
+def _unknown(name: str) -> str:
+    """Why a column is not in the contract."""
+    if name.startswith(("Unnamed: ", "__index_level_")):
+        return f"column {name} is an index of pandas: write the file with index=False"
+    twice = re.fullmatch(r"(.*)_duplicated_\d+", name)  # by Polars
+    return f"column {twice[1]} occurs more than once" if twice else f"column {name} is unknown"
+
+
+def without_blanks(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with null in place of text that is empty or white space; categories are text."""
+    text = cs.string() | cs.categorical() | cs.enum()
+    return rows.with_columns(text.cast(pl.String)).with_columns(
+        pl.when(pl.col(name).str.contains(r"\S")).then(pl.col(name)).alias(name) for name in rows.select(text).columns
+    )
 
 
 def _fits(batch: pl.DataFrame, column: Column) -> bool:
@@ -151,6 +169,8 @@ def _fits(batch: pl.DataFrame, column: Column) -> bool:
         return stored.is_numeric()
     if column.dtype.is_integer():
         return stored.is_integer()
+    if isinstance(stored, pl.Categorical | pl.Enum):
+        return column.dtype == pl.String
     return stored.base_type() == column.dtype.base_type()
 
 
@@ -163,11 +183,12 @@ def _cast(batch: pl.DataFrame, column: Column) -> pl.Expr:
 
 
 def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Convert text columns, as read from CSV, to the contract's types; an empty cell is a missing value.
+    """Convert text columns, as read from CSV, to the contract's types; a blank cell is a missing value.
 
     Raises:
         ContractViolation: A value can't be read as its column's type.
     """
+    batch = without_blanks(batch)
     typed = batch.with_columns(from_text(column) for column in schema.columns if column.name in batch.columns)
     reasons = []
     for name in set(typed.columns) & set(schema.names):

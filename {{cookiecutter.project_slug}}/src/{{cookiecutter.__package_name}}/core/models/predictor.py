@@ -1,7 +1,10 @@
 """Prediction with an ONNX model, without the packages onnx and scikit-learn."""
 
+import os
 from functools import cached_property
 from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
 
 import numpy as np
 import onnxruntime

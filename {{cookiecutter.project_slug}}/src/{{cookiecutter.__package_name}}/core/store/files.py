@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 from polars.io.plugins import register_io_source
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
@@ -71,9 +71,11 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
         nonlocal failed
         try:
             yield from frames
-        except Exception:
+        except (Exception, PanicException) as error:
             failed = True
-            raise
+            if isinstance(error, Exception):
+                raise
+            raise PolarsError(summarize(error)) from None  # of a panic, Polars would print a traceback
 
     rows = register_io_source(source, schema=schema)
     sink = rows.sink_csv if path.suffix.lower() == ".csv" else rows.sink_parquet
@@ -93,7 +95,9 @@ def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
         case ".parquet":
             return pl.scan_parquet(source, glob=False, hive_partitioning=False)
         case ".csv":
-            return pl.scan_csv(source, infer_schema=False, glob=False)
+            rows = pl.scan_csv(source, infer_schema=False, glob=False)
+            several = len(rows.collect_schema()) > 1  # in a single column a blank line is a missing value
+            return rows.filter(~pl.all_horizontal(pl.all().is_null())) if several else rows
         case other:
             raise Unreadable(f"{path} ends in {other!r}: batches are .parquet or .csv")
 
@@ -104,7 +108,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unreadable(f"{path} can't be read: {_reason(error)}") from error
-    except PolarsError as error:
+    except (PolarsError, PanicException, ValueError, MemoryError) as error:  # of a damaged file
         raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {summarize(error)}; write it again") from error
 
 

@@ -3,7 +3,9 @@
 The format is Delta Lake. All tables are under one URL, in a local folder or in object storage.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,12 +18,15 @@ import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
-from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
+from {{cookiecutter.__package_name}}.core.errors import InputError, flush, summarize
 
 MAX_FILES = 14  # per table; a table with more files is compacted
 HISTORY_PROPERTY = "delta.logRetentionDuration"  # Delta's default is 30 days
 SHORT_HISTORY = timedelta(days=7)  # for tables with a commit every few seconds
+RESTORE = "delete it, move the table's newest files from the archive to the inbox, and call run"
 ATTEMPTS = 20  # to commit despite concurrent writers
+
+UNUSABLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in names of folders
 
 T = TypeVar("T")
 
@@ -47,6 +52,16 @@ class Lake:
     history: timedelta = timedelta(days=365)
     _opened: dict[tuple[int, str], deltalake.DeltaTable] = field(default_factory=dict, init=False, compare=False)
     _appending: dict[str, Lock] = field(default_factory=dict, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check that Delta Lake can use the folder.
+
+        Raises:
+            InputError: Its name has characters that Delta Lake takes for those of a URL.
+        """
+        if self.is_local and (wrong := UNUSABLE.search(Path(self.url).as_posix())):
+            what = f"the folder {self.url} of the lake has {wrong[0]!r} in its name, which Delta Lake can't use"
+            raise InputError(f"{what}: move the project, or set ML_LAKE to another folder")
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, expected: int | None = None) -> bool:
         """Append rows exactly once: a batch whose id is in the table is ignored.
@@ -94,8 +109,41 @@ class Lake:
                 if not moved and not isinstance(error, CommitFailedError):
                     raise self.unreadable(table, error) from error
                 continue
+            self._flush(table, seen + 1)
             return True
         raise self._busy(table)
+
+    def _flush(self, table: str, version: int) -> None:
+        """Flush a commit and its files to the disk, else a power loss could empty them. Object storage is durable."""
+        if not self.is_local:
+            return
+        folder, commit = Path(self.address(table)), self._commit(table, version)
+        actions = map(json.loads, commit.read_text(encoding="utf-8").splitlines())
+        added = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+        for path in (*added, folder, commit, commit.parent):
+            flush(path)
+
+    def _commit(self, table: str, version: int) -> Path:
+        return Path(self.address(table), "_delta_log", f"{version:020}.json")
+
+    def _torn_commit(self, table: str) -> str:
+        """What a power loss did to the newest commit of a table; empty if nothing."""
+        commits = Path(self.address(table), "_delta_log").glob("[0-9]*.json") if self.is_local else ()
+        newest = max(commits, default=None)
+        try:
+            for action in newest.read_text(encoding="utf-8").splitlines() or [""] if newest else ():
+                json.loads(action)
+        except ValueError:
+            return f"a power loss has torn its last commit {newest}: {RESTORE}"
+        return ""
+
+    def damaged_files(self) -> Iterator[str]:
+        """The data files of opened tables that are gone or have lost bytes."""
+        for table, opened in {table: opened for (_, table), opened in self._opened.items() if self.is_local}.items():
+            for path, size in pl.DataFrame(opened.get_add_actions()).select("path", "size_bytes").iter_rows():
+                file = Path(self.address(table), unquote(path))
+                if not file.is_file() or file.stat().st_size != size:
+                    yield f"table {table}: its file {file} is gone or damaged: restore it from a backup"
 
     def retry(self, table: str, attempt: Callable[[int], T]) -> T:
         """Call a function with the current version of a table, again after each `Conflict`.
@@ -192,9 +240,19 @@ class Lake:
                 raise NotADirectoryError(self.url)
             elif deltalake.DeltaTable.is_deltatable(self.address(table)):
                 handles[mine] = deltalake.DeltaTable(self.address(table))
-            return handles.get(mine)
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
+        opened = handles.get(mine)
+        if opened and self.is_local:
+            commit = self._commit(table, opened.version())
+            if commit.is_file() and not commit.stat().st_size:  # its rows are missing, and nothing fails
+                raise self.unreadable(table, DeltaError())
+        return opened
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the tables are in a folder."""
+        return "://" not in self.url
 
     def address(self, table: str) -> str:
         """The URL of a table."""
@@ -202,7 +260,8 @@ class Lake:
 
     def unreadable(self, table: str, error: Exception) -> InputError:
         """The error for an unreadable table, in one line."""
-        return InputError(f"table {table} in the lake {self.url} can't be used: {summarize(error)}")
+        reason = self._torn_commit(table) or summarize(error)
+        return InputError(f"table {table} in the lake {self.url} can't be used: {reason}")
 
 
 def days(time: timedelta) -> str:
@@ -215,4 +274,5 @@ def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:
         return pl.scan_delta(table)
     # Polars does not unquote the paths of Delta tables in folders with special characters.
     schema = pl.Schema(table.schema().to_arrow())
-    return pl.scan_parquet(list(map(unquote, table.file_uris())), schema=schema, missing_columns="insert")
+    files = list(map(unquote, table.file_uris()))
+    return pl.scan_parquet(files, schema=schema, missing_columns="insert", glob=False)

@@ -4,6 +4,8 @@ import ast
 import hashlib
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 import tokenize
@@ -25,6 +27,11 @@ MODEL_FILES = (  # Git pathspecs
     "config",
     "pyproject.toml",
     "uv.lock",
+)
+GENERATED = re.compile(r"(^|/)([.~][^/]*|__pycache__/.*|[^/]*\.egg-info/.*)$|\.pyc$|~$")  # no source
+HOOK_VARIABLES = (  # by which Git tells a hook its repository
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_NAMESPACE"),
 )
 ALL_FILES = ("src", "config", "pyproject.toml", "uv.lock")
 
@@ -51,7 +58,7 @@ def provenance(
         "as_of": as_of.isoformat(),
         "tables": json.dumps(tables),
         "command": json.dumps(command or _script(root)),
-        "commit": _git(root, "rev-parse", "HEAD"),
+        "commit": git(root, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip(),
         "dirty": json.dumps(bool(changed_files(root, files))),
         "code": code_hash(root),
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
@@ -59,9 +66,21 @@ def provenance(
 
 
 def changed_files(root: Path, files: Sequence[str] = MODEL_FILES) -> list[str]:
-    """The files that differ from the last commit, by default among those that affect the model; empty without Git."""
-    lines = _git(root, "status", "--porcelain", "--", *files).splitlines()
-    return [line.split(maxsplit=1)[-1] for line in lines]
+    """The files that differ from the last commit, by default among those that affect the model.
+
+    Settings of Git that hide files are not followed. Where Git can't tell, its reason takes the place of the files;
+    without a repository there are none.
+    """
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return []
+    found = set[str]()
+    for question in (("ls-files", "--others"), ("diff", "--name-only", "--relative", "HEAD")):
+        answer = git(root, "-c", "core.quotePath=false", *question, "--", *files)
+        if answer.returncode:
+            reason = re.search(r"^fatal: .*", answer.stderr, re.MULTILINE)
+            return [f"src and config (Git says: {reason[0] if reason else answer.stderr})"]
+        found |= set(answer.stdout.splitlines())
+    return sorted(name for name in found if not GENERATED.search(name))
 
 
 def code_hash(root: Path) -> str:
@@ -118,9 +137,13 @@ def _script(root: Path) -> list[str]:
     return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run Git in a project; a Git hook that called this process has no say in where."""
+    environment = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+    command = ["git", *arguments]
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return subprocess.run(  # noqa: S603
+            command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 1, "", f"git can't be started: {error.strerror}")

@@ -234,7 +234,9 @@ class Registry:
         file = Path(self.address, "mlflow.db")
         if not file.exists():
             self._create_database(file)
-        return f"sqlite:///{file.as_posix()}"
+        elif not file.stat().st_size:
+            raise InputError(f"{file} is empty, as after a power loss: restore it from a backup, or delete it")
+        return f"sqlite:///{file.as_posix().replace('%', '%25')}"
 
     def _create_database(self, file: Path) -> None:
         """Create the database in a temporary folder: a killed process never leaves a partial one."""

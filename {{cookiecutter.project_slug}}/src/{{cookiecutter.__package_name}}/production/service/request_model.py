@@ -34,6 +34,11 @@ def _iso_text(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
     raise PydanticCustomError("iso", "Input should be text like 2024-12-31 or 2024-12-31T23:59:00Z")
 
 
+def _blank_as_missing(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+    """Text that is empty or white space is a missing value, as in files."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 JSON_TYPES: dict[type, Any] = {  # strict mode accepts no text once a validator in Python has seen it
     kind: Annotated[json_type, BeforeValidator(_iso_text), Strict(strict=False)]
     for kind, json_type in ((date, date), (datetime, AwareDatetime))
@@ -70,8 +75,12 @@ def _json_type(column: Column) -> Any:  # noqa: ANN401 - a type
     limits = [limit for limit in column.field.metadata if isinstance(limit, at.Gt | at.Ge | at.Lt | at.Le)]
     if column.kind is int:
         limits += [at.Ge(-(2**63)), at.Le(2**63 - 1)]
+    if kind is str and not column.optional:
+        limits.append(Field(pattern=r"\S"))
     limited = Annotated[kind, *limits] if limits else kind
-    return limited | None if column.optional else limited
+    if not column.optional:
+        return limited
+    return Annotated[limited | None, BeforeValidator(_blank_as_missing)] if column.kind is str else limited | None
 
 
 class Columns(BaseModel):
