@@ -7,6 +7,7 @@ pure function of the answers, so that an update can compare two of them; everyth
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -235,6 +236,23 @@ def make_updatable(answers: Mapping[str, str], root: Path) -> str | None:
     return None
 
 
+def fit_hooks(root: Path, folder: str) -> None:
+    """Let the pre-commit hooks, which run in the repository's root, work on the project in this folder of it."""
+    path = root / ".pre-commit-config.yaml"
+    if not folder or not path.exists():
+        return
+    place, pattern = shlex.quote(folder), re.escape(folder)
+    head, *hooks = path.read_text(encoding="utf-8").split("      - id: ")
+    fitted = [head.replace("\nrepos:", f"files: ^{pattern}/\n\nrepos:")]
+    for hook in hooks:
+        option = "--directory" if "pass_filenames: false" in hook else "--project"
+        text = re.sub(r"^( +(?:files|exclude): \^)", rf"\g<1>{pattern}/", hook, flags=re.MULTILINE)
+        text = text.replace("uv run --frozen", f"uv run --frozen {option} {place}")
+        text = text.replace("uv lock", f"uv lock --directory {place}")
+        fitted.append(re.sub(r"(entry: .* codespell)", rf"\g<1> --toml {place}/pyproject.toml", text))
+    path.write_text("      - id: ".join(fitted), encoding="utf-8", newline="\n")
+
+
 def commit(root: Path, message: str) -> str | None:
     """Make the project a Git repository with a first commit; otherwise say in one line why not."""
     if shutil.which("git") is None:
@@ -242,7 +260,8 @@ def commit(root: Path, message: str) -> str | None:
     if git(root, "rev-parse", "--is-inside-work-tree").returncode == 0:
         ignored = git(root, "check-ignore", "--quiet", ".").returncode == 0
         if not ignored:
-            return "This folder belongs to a Git repository already: add the project there"
+            fit_hooks(root, git(root, "rev-parse", "--show-prefix").stdout.strip().rstrip("/"))
+            return "This folder belongs to a Git repository already: add the project there; CI reads files of its root"
     steps = (
         ("init", "--quiet", "--initial-branch=main"),
         ("add", "--all"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from baking import LONGEST, SHORTEST, Bake, Project, run
+from baking import LONGEST, SHORTEST, TEMPLATE, Bake, Project, make, run
 
 from hooks.pre_gen_project import DEPENDENCIES, SLUG
 
@@ -176,6 +176,24 @@ PLANTED = {
 
 def test_a_new_project_passes_the_hooks_that_look_at_files(spoilt: Project, environment: Path) -> None:
     assert hooked(spoilt, environment, *PLANTED).count("Passed") == len(PLANTED)
+
+
+def test_in_a_folder_of_a_repository_every_hook_runs_on_the_project_alone(environment: Path, tmp_path: Path) -> None:
+    folder, repository = tmp_path / "repository" / "a b", tmp_path / "repository"
+    folder.mkdir(parents=True)
+    run("git", "init", "--quiet", cwd=repository)
+    (repository / "others.py").write_text("import   os\n", encoding="utf-8")
+    project = make(TEMPLATE, folder, {})
+    run("git", "add", "--all", cwd=repository)
+    here = {"PRE_COMMIT_HOME": str(tmp_path / "pre-commit"), "UV_PROJECT_ENVIRONMENT": str(environment.parent)}
+    command = (environment / "pre-commit", "run", "--all-files")
+    said = run(*command, cwd=project.root, env=here).stdout
+    assert "Skipped" not in said
+    assert said.count("Passed") == len(hooks_of(project))
+    assert (repository / "others.py").read_text(encoding="utf-8") == "import   os\n"
+    planted = project.root / "src" / project.package / "shared" / "features.py"
+    planted.write_text(f"import os\n{planted.read_text(encoding='utf-8')}", encoding="utf-8")
+    assert "F401" in run(*command[:2], "ruff-check", command[2], cwd=project.root, env=here, check=False).stdout
 
 
 @pytest.mark.parametrize("hook", PLANTED)

@@ -26,7 +26,8 @@ SHORT_HISTORY = timedelta(days=7)  # for tables with a commit every few seconds
 RESTORE = "delete it, move the table's newest files from the archive to the inbox, and call run"
 ATTEMPTS = 20  # to commit despite concurrent writers
 
-UNUSABLE = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in names of folders
+UNREADABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in names of folders
+UNWRITABLE = re.compile(r"[\[\]|^]")
 
 T = TypeVar("T")
 
@@ -54,13 +55,18 @@ class Lake:
     _appending: dict[str, Lock] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check that Delta Lake can use the folder.
+        """Check the name of the folder.
 
         Raises:
-            InputError: Its name has characters that Delta Lake takes for those of a URL.
+            InputError: It has characters that Delta Lake takes for those of a URL.
         """
-        if self.is_local and (wrong := UNUSABLE.search(Path(self.url).as_posix())):
-            what = f"the folder {self.url} of the lake has {wrong[0]!r} in its name, which Delta Lake can't use"
+        self._require(UNREADABLE, "read")
+
+    def _require(self, characters: re.Pattern[str], verb: str) -> None:
+        if self.is_local and (wrong := characters.search(Path(self.url).as_posix())):
+            what = (
+                f"the folder {self.url} of the lake has {wrong[0]!r} in its name, where Delta Lake can't {verb} tables"
+            )
             raise InputError(f"{what}: move the project, or set ML_LAKE to another folder")
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, expected: int | None = None) -> bool:
@@ -82,6 +88,7 @@ class Lake:
         if table in self.versions:
             pinned = f"table {table} is pinned to version {self.versions[table]}"
             raise InputError(f"{pinned} and read-only: unset ML_TABLES")
+        self._require(UNWRITABLE, "write")
         with self._appending.setdefault(table, Lock()):
             return self._append(table, rows, batch=batch, expected=expected)
 
@@ -211,6 +218,7 @@ class Lake:
         Raises:
             InputError: A table can't be read or written.
         """
+        self._require(UNWRITABLE, "write")
         for table in sorted({*others, *(table for _, table in list(self._opened))}):
             opened = self.open(table)
             if opened is None:
@@ -270,7 +278,7 @@ def days(time: timedelta) -> str:
 
 
 def _rows(table: deltalake.DeltaTable) -> pl.LazyFrame:
-    if "%" not in table.table_uri:
+    if not {*"%["} & {*table.table_uri}:
         return pl.scan_delta(table)
     # Polars does not unquote the paths of Delta tables in folders with special characters.
     schema = pl.Schema(table.schema().to_arrow())
