@@ -162,8 +162,8 @@ def test_without_a_command_the_status_is_told_to_people(trained: Workspace) -> N
         (("ingest", "march.parquet"), 0, {"batches"}),
         (("labels", "export", "--n", "2", "--now", "2024-04-01"), 0, {"tasks", "unlabelled", "interface"}),
         (("labels", "import", "missing.json"), 2, {"error"}),
-        (("gate",), 1, {"version", "checks"}),
-        (("promote", "--now", "2024-04-01"), 1, {"verdict", "release"}),
+        (("gate", "--version", "1"), 1, {"version", "checks"}),
+        (("promote", "--version", "1", "--now", "2024-04-01"), 1, {"verdict", "release"}),
         (("rollback",), 1, {"error"}),
         (("predict", PARCELS, "--now", "2024-04-01"), 0, {"rows", "out", "version"}),
         (("predict", "some.csv", "--out", "out.csv"), 1, {"rows", "out", "invalid"}),
@@ -462,8 +462,8 @@ def test_while_a_command_writes_only_those_that_read_work(
 ) -> None:
     """That holds for another process too: the lock is the operating system's."""
     monkeypatch.setattr(COMMANDS[name], "callback", lambda *_, **__: "done")
-    needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1", "labels import": "x.json"}
-    words = [needed[name]] if name in needed else []
+    needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1 --yes", "labels import": "x.json"}
+    words = needed[name].split() if name in needed else []
     with empty.exclusive_lock():
         result = asked(*name.split(), *words)
     if name in WRITING:

@@ -33,7 +33,7 @@ from my_ml_project.core.contracts.schema import (
     Task,
     schema_of,
 )
-from my_ml_project.core.errors import InputError, Rejected, redact_passwords
+from my_ml_project.core.errors import InputError, Rejected, redact_passwords, summarize
 from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import load_config, load_settings, project_root
 from my_ml_project.core.store import lake as lake_module
@@ -564,12 +564,12 @@ def test_settings_are_those_of_the_project_wherever_one_is(root: Path, monkeypat
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("config/settings.toml", b'laek = "x"', "laek: "),
+        ("config/settings.toml", b'laek = "x"', "laek is unknown: did you mean lake?"),
         ("config/settings.toml", b'clock = "sun"', "clock: Input should be 'wall' or 'data'"),
-        ("config/settings.toml", b'laek = "x"\nclock = "sun"', "clock: [^;]+; laek: "),
+        ("config/settings.toml", b'laek = "x"\nclock = "sun"', "clock: [^;]+; laek is unknown"),
         ("config/settings.toml", b"lake = = 1", "line 1"),
         ("config/settings.toml", b'lake = "\xfc"', "utf-8"),
-        (".env", b"ML_LAEK=x", "laek: "),
+        (".env", b"ML_LAEK=x", "laek is unknown: did you mean lake?"),
         (".env", b"ML_CLOCK=sun", "clock: "),
         (".env", b"ML_LAKE=\xfc", "utf-8"),
         (".env", b"ML_LAKE=", "lake: String should have at least 1 character"),
@@ -582,6 +582,33 @@ def test_a_setting_that_is_wrong_is_named_in_one_line(root: Path, file: str, con
         load_settings(root)
 
 
+@pytest.mark.parametrize("variable", ["ML_LAEK", "ml_lake_"])
+def test_an_unknown_setting_in_the_environment_names_the_nearest(
+    root: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    with pytest.raises(InputError, match=rf"^settings: {variable.upper()} is unknown: did you mean ML_LAKE\?$"):
+        load_settings(root)
+
+
+def test_files_may_begin_with_a_byte_order_mark(root: Path) -> None:
+    for name, text in (
+        ("config/settings.toml", 'clock = "data"'),
+        (".env", "ML_LAKE=elsewhere"),
+        ("config/x.toml", "depth = 3"),
+    ):
+        (root / name).write_text(text, encoding="utf-8-sig")
+    assert (load_settings(root).clock, load_settings(root).lake) == ("data", "elsewhere")
+    assert load_config(root / "config" / "x.toml", Parameters).depth == 3
+
+
+def test_a_nested_error_is_told_with_its_innermost_cause() -> None:
+    nested = "Generic S3 error\n  \x1b[31m↳\x1b[0m Error performing GET\n   \x1b[31m↳\x1b[0m 403 Forbidden: denied\n"
+    assert summarize(OSError(nested)) == "Generic S3 error: 403 Forbidden: denied"
+    assert summarize(OSError("one\ntwo")) == "one"
+    assert summarize(KeyError()) == "KeyError"
+
+
 def test_a_wrong_setting_in_the_environment_is_named_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ML_CLOCK", "sun")
     with pytest.raises(InputError, match=r"^settings [^\n]*clock: [^\n]*$"):
@@ -591,7 +618,7 @@ def test_a_wrong_setting_in_the_environment_is_named_in_one_line(root: Path, mon
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"deep = 1", "deep: Extra inputs are not permitted"),
+        (b"deep = 1", "deep is unknown: did you mean depth?"),
         (b'depth = "x"', "depth: Input should be a valid integer"),
         (b"depth = ", "Invalid value"),
         (b'depth = "\xfc"', "utf-8"),

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from my_ml_project import shared
+from my_ml_project.cli import cli
 from my_ml_project.core import datasets
 from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.lake import Lake
@@ -72,6 +75,25 @@ def test_a_row_is_gone_from_every_table_file_example_and_evidence(trained: Works
     newest = trained.candidates.newest()
     assert newest is not None
     assert newest.model_dump().items() <= candidate.model_dump().items()
+
+
+def test_a_key_that_no_table_has_is_refused(trained: Workspace) -> None:
+    with pytest.raises(InputError, match=r"^no table has the key 999999999: nothing is erased$"):
+        erasing.erase(trained, ("1000", "999999999"))
+    assert trained.lake.version("erasures") == -1
+
+
+@pytest.mark.parametrize(("answer", "erased"), [("y\n", True), ("n\n", False), ("", False)])
+def test_an_erasure_is_confirmed_first(
+    trained: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    erased: bool,  # noqa: FBT001 - a row of the table
+) -> None:
+    monkeypatch.setattr(shared, "PROBLEM", PROBLEM)
+    done = CliRunner().invoke(cli, ["data", "erase", "1000"], input=answer)
+    assert (done.exit_code == 0, trained.lake.version("erasures") >= 0) == (erased, erased)
+    assert erased or "not confirmed, so nothing was erased: --yes confirms" in done.stderr
 
 
 def test_what_was_erased_does_not_come_back_with_a_batch(trained: Workspace, examples: pl.DataFrame) -> None:

@@ -267,7 +267,7 @@ def test_a_slice_of_a_column_that_there_is_not_is_bad_input(trained: Workspace, 
 
 
 def test_there_must_be_a_challenger_of_that_version(empty: Workspace) -> None:
-    with pytest.raises(InputError, match="there is no challenger: train one first"):
+    with pytest.raises(Rejected, match="there is no challenger yet: call run, or set ML_LAKE and ML_TRACKING"):
         gate(empty)
     with pytest.raises(InputError, match="there is no version 7"):
         gate(empty, version=7)

@@ -62,6 +62,9 @@ def test_a_fresh_project_raises_no_alarm(trained: Workspace) -> None:
 
 
 def test_where_nothing_serves_a_person_must_act(empty: Workspace) -> None:
+    with pytest.raises(Rejected, match="there is no champion yet: call run, or set ML_LAKE and ML_TRACKING"):
+        monitor(empty, now=START)
+    lifecycle.collect_and_ingest(empty, START)
     health = monitor(empty, now=START)
     assert not health.ok
     assert [finding.name for finding in health.critical if "table" not in finding.name] == ["champion"]

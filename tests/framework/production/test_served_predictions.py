@@ -282,4 +282,4 @@ def test_what_the_smoke_test_refuses_is_not_released_and_not_tried_again(
     assert tracked.version_tags(trained.registry, newest)["verdict"] == "rejected", "no run takes it up"
     monkeypatch.setattr(smoke_test, "checks", lambda *_, **__: ())
     assert promote.promote(trained, now=START + DAY).ok, "asked again, it may pass"
-    assert gate.gate(trained).ok
+    assert gate.gate(trained, version=2).ok

@@ -11,7 +11,7 @@ import pytest
 
 from my_ml_project.core import datasets
 from my_ml_project.core.contracts.schema import PREDICTED_AT
-from my_ml_project.core.errors import InputError
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.store.predictions import predict_as_deployed
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
@@ -94,7 +94,7 @@ def test_another_configuration_is_replayed_anew(quick: Workspace) -> None:
 
 
 def test_without_labels_there_is_nothing_to_replay(empty: Workspace) -> None:
-    with pytest.raises(InputError, match=r"the lake has no labels; run first$"):
+    with pytest.raises(Rejected, match=r"^there is no label in table arrivals yet: call run, or set ML_LAKE and"):
         simulate.simulate(empty)
 
 

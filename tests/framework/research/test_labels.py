@@ -368,9 +368,7 @@ def test_random_needs_no_champion_and_the_others_say_so(ready: Ready) -> None:
     workspace = ready(champion=False)
     assert [task["predictions"] for task in tasks_of(workspace, n=3)] == [[], [], []]
     for strategy in ("margin", "disagreement"):
-        with pytest.raises(
-            InputError, match=f"^{strategy} needs a champion, and there is none yet: call run first, or use"
-        ):
+        with pytest.raises(Rejected, match=f"^there is no champion, which {strategy} needs, yet: call run, or set"):
             tasks_of(workspace, strategy=strategy)
 
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from my_ml_project.core.contracts.schema import PREDICTED_AT, Key, Personal, Table
-from my_ml_project.core.errors import InputError
+from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.models.evaluation import cost, metrics
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import lifecycle
@@ -81,7 +81,7 @@ def test_a_cell_that_fails_is_named_and_no_page_is_written(flights: Workspace, p
 
 
 def test_without_a_champion_one_line_says_what_comes_first(empty: Workspace) -> None:
-    with pytest.raises(InputError, match=r"^there is no champion to report on: call run first, [^\n]*$"):
+    with pytest.raises(Rejected, match=r"^there is no champion yet: call run, or set ML_LAKE and ML_TRACKING [^\n]*$"):
         report(empty, html=Path("pages"))
 
 

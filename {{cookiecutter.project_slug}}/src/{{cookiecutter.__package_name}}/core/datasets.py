@@ -15,7 +15,7 @@ from polars.exceptions import ColumnNotFoundError as PolarsColumnNotFound
 
 from {{cookiecutter.__package_name}}.core.acceptance import Window
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, TARGET, Frame
-from {{cookiecutter.__package_name}}.core.errors import Rejected, summarize
+from {{cookiecutter.__package_name}}.core.errors import NothingYet, Rejected, summarize
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 from {{cookiecutter.__package_name}}.core.store.releases import Release
@@ -101,6 +101,8 @@ def training_set(
         labelled = nw.from_native(found.lazy())
     rows = with_features(problem, labelled, history)
     if rows.is_empty():
+        if newest_label(problem, lake) is None:
+            raise NothingYet(f"label in table {problem.labels.name}")
         raise Rejected(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
     return rows.sort(PREDICTED_AT, *row_key(problem, rows))
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+COLOR, NESTED = re.compile(r"\x1b\[\d*m"), "↳"  # in the messages of deltalake
+
 
 class InputError(Exception):
     """The command can't run with this input or environment: exit status 2."""
@@ -17,9 +19,22 @@ class Rejected(Exception):
     """The command ran and its result is negative, or a person must act: exit status 1."""
 
 
+class NothingYet(Rejected):
+    """The lake or the registry has nothing of the kind that the command needs.
+
+    Args:
+        missing: What there is none of, such as `champion`.
+    """
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"there is no {missing} yet: call run, or set ML_LAKE and ML_TRACKING to the team's")
+
+
 def summarize(error: BaseException) -> str:
-    """The message of an error in one line; its class if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The message of an error in one line, with the innermost cause of a nested one; its class if it has no message."""
+    first, *more = (COLOR.sub("", str(error)).strip() or type(error).__name__).splitlines()
+    causes = [line.strip().removeprefix(NESTED).strip() for line in more if line.strip().startswith(NESTED)]
+    return f"{first}: {causes[-1]}" if causes else first
 
 
 @contextmanager

@@ -7,8 +7,10 @@ them. The acceptance criteria are in `config/acceptance.toml`.
 
 import os
 import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, ValidationError
@@ -18,12 +20,21 @@ from pydantic_settings.exceptions import SettingsError
 from {{cookiecutter.__package_name}}.core.errors import InputError
 
 M = TypeVar("M", bound=BaseModel)
+PREFIX = "ML_"
+UTF_8 = "utf-8-sig"  # with or without a byte-order mark
+
+
+class TomlSource(TomlConfigSettingsSource):
+    """A TOML file with or without a byte-order mark."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:  # noqa: ANN401 - as in its base
+        return _read_toml(file_path)
 
 
 class Settings(BaseSettings):
     """The settings; relative paths start at the project's folder."""
 
-    model_config = SettingsConfigDict(env_prefix="ML_", env_file_encoding="utf-8", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file_encoding=UTF_8, extra="forbid")
 
     lake: str = Field(
         default="data/lake", min_length=1, description="lake: a folder or an object storage URL (s3://...)"
@@ -70,7 +81,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources by priority: arguments, environment, `.env`, `config/settings.toml`."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, dotenv_settings, TomlSource(settings_cls)
+
+
+FIELDS = frozenset(Settings.model_fields)
 
 
 def project_root() -> Path:
@@ -91,8 +105,8 @@ def load_dotenv(root: Path) -> None:
 
     Variables that are set already keep their values, and empty ones are left out.
     """
-    for name, value in dotenv_values(root / ".env", encoding="utf-8").items():
-        if value and not name.upper().startswith("ML_"):
+    for name, value in dotenv_values(root / ".env", encoding=UTF_8).items():
+        if value and not name.upper().startswith(PREFIX):
             os.environ.setdefault(name, value)
 
 
@@ -108,10 +122,14 @@ def load_settings(root: Path) -> Settings:
         model_config = SettingsConfigDict(env_file=dotenv, dotenv_filtering="match_prefix", toml_file=file)
 
     try:
+        if unknown := [name for name in os.environ if name.upper().startswith(PREFIX) and _setting(name) not in FIELDS]:
+            raise InputError(
+                f"settings: {_unknown(unknown[0].upper(), {f'{PREFIX}{name.upper()}' for name in FIELDS})}"
+            )
         return _Here()
     except (ValidationError, SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error)}"
+            f"settings (ML_... in the environment, .env, config/settings.toml): {_reason(error, Settings)}"
         ) from error
 
 
@@ -122,12 +140,41 @@ def load_config(path: Path, model: type[M]) -> M:
         InputError: The file is not valid TOML, or has an unknown key or an invalid value.
     """
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        return model.model_validate(_read_toml(path))
     except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {_reason(error, model)}") from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors())
-    return str(error)
+def _read_toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding=UTF_8)) if path.is_file() else {}
+
+
+def _setting(variable: str) -> str:
+    return variable[len(PREFIX) :].lower()
+
+
+def _reason(error: Exception, model: type[BaseModel]) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    reasons = []
+    for part in error.errors():
+        *outer, name = map(str, part["loc"])
+        if part["type"] == "extra_forbidden":
+            reasons.append(".".join([*outer, _unknown(name.removeprefix(PREFIX.lower()), set(_names(model)))]))
+        else:
+            reasons.append(f"{'.'.join([*outer, name])}: {part['msg']}")
+    return "; ".join(reasons)
+
+
+def _names(model: type[BaseModel]) -> Iterator[str]:
+    """The names of all fields, also those of models in fields."""
+    for name, field in model.model_fields.items():
+        yield name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation)
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    """That a name is unknown, and the nearest known one."""
+    nearest = get_close_matches(name, sorted(known), n=1, cutoff=0)
+    return f"{name} is unknown: did you mean {nearest[0]}?" if nearest else f"{name} is unknown"

@@ -8,7 +8,7 @@ import numpy as np
 
 from {{cookiecutter.__package_name}}.core.acceptance import Acceptance, Slices
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, Task
-from {{cookiecutter.__package_name}}.core.errors import InputError
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.core.models.evaluation import (
     Predictions,
@@ -65,7 +65,8 @@ def gate(workspace: Workspace, *, version: int | None = None) -> Verdict:
         version: Version to evaluate. Default: the challenger.
 
     Raises:
-        InputError: There is no challenger, or no such version.
+        Rejected: There is no challenger.
+        InputError: There is no such version.
     """
     found = challenger(workspace, version)
     verdict = evaluate(workspace, workspace.candidates.read(found.run_id), found.number)
@@ -82,14 +83,20 @@ def challenger(workspace: Workspace, version: int | None = None) -> Version:
     """The version to evaluate: the given one, or that of the alias `challenger`.
 
     Raises:
-        InputError: There is none.
+        NothingYet: There is no challenger.
+        Rejected: The newest challenger was released.
+        InputError: There is no such version.
     """
     registry = workspace.registry
-    found = registry.version_by_alias(CHALLENGER) if version is None else registry.version(version)
-    if found is None:
-        missing = "challenger: train one first" if version is None else f"version {version}"
-        raise InputError(f"there is no {missing}")
-    return found
+    if version is not None:
+        if (found := registry.version(version)) is None:
+            raise InputError(f"there is no version {version}")
+        return found
+    if (newest := registry.version_by_alias(CHALLENGER)) is None:
+        raise NothingYet("challenger")
+    if newest.run_id in workspace.releases.run_ids():
+        raise Rejected(f"there is no challenger: version {newest.number} is released already; train another one first")
+    return newest
 
 
 def record(workspace: Workspace, version: Version, verdict: Verdict, *, release_failure: str = "") -> None:

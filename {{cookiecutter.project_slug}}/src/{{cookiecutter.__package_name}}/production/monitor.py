@@ -13,7 +13,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, DTYPES, TARGET
 from {{cookiecutter.__package_name}}.core.contracts.validation import VIOLATIONS, with_violations
-from {{cookiecutter.__package_name}}.core.errors import Rejected
+from {{cookiecutter.__package_name}}.core.errors import NothingYet, Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.core.models.drift import psi
 from {{cookiecutter.__package_name}}.core.models.evaluation import by_slice, metrics
@@ -91,6 +91,8 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, full: bool = T
     if full:
         alerts += _stored_rows(workspace, moment)
     if champion is None:
+        if full and datasets.newest_label(workspace.problem, workspace.lake) is None:
+            raise NothingYet("champion")
         alerts.append(
             Alert(
                 "champion",

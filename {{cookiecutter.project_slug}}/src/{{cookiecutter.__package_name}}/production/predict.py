@@ -19,7 +19,7 @@ from {{cookiecutter.__package_name}}.core.contracts.validation import (
     with_violations,
 )
 from {{cookiecutter.__package_name}}.core.datasets import History
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet
 from {{cookiecutter.__package_name}}.core.store.files import chunks, conform_rows, write_rows
 from {{cookiecutter.__package_name}}.core.store.predictions import PREDICTIONS
 from {{cookiecutter.__package_name}}.core.store.releases import Release
@@ -65,7 +65,7 @@ def champion(workspace: Workspace) -> Release:
         Rejected: There is no champion, or it fails its golden requests.
     """
     if (release := workspace.releases.champion()) is None:
-        raise Rejected("there is no champion yet: call run, or train and promote")
+        raise NothingYet("champion")
     release.check()
     return release
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import Task
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs, predicted
@@ -60,8 +60,8 @@ def promote(
     """Evaluate a challenger, and release it if it passes.
 
     Raises:
-        InputError: There is no challenger, or no such version.
-        Rejected: As `promote_candidate`.
+        InputError: There is no such version.
+        Rejected: There is no challenger, or as `promote_candidate`.
     """
     found = challenger(workspace, version)
     candidate = workspace.candidates.read(found.run_id)
@@ -177,7 +177,8 @@ def rollback(workspace: Workspace, *, now: datetime | None = None) -> RollbackRe
     Raises:
         Rejected: There is no previous version.
     """
-    releases = workspace.releases.newest(1000)
+    if not (releases := workspace.releases.newest(1000)):
+        raise NothingYet("champion")
     promoted = [r.number for r in releases if r.version == releases[0].version and r.reason == "promoted"]
     before = [r for r in releases if promoted and r.number < promoted[0]]
     if not before:

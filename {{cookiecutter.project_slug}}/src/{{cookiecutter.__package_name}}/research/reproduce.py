@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected
 from {{cookiecutter.__package_name}}.core.store.erasures import since
 from {{cookiecutter.__package_name}}.core.store.provenance import HOOK_VARIABLES, git
 from {{cookiecutter.__package_name}}.core.store.registry import Registry, RunInfo
@@ -106,7 +106,8 @@ def reproduce(workspace: Workspace, run: str | None = None) -> ReproductionResul
 
 
 def _found(workspace: Workspace, run: str | None) -> RunInfo:
-    tracked = workspace.registry.runs()
+    if not (tracked := workspace.registry.runs()):
+        raise NothingYet("run")
     matching = tracked[:1] if run is None else [found for found in tracked if found.id.startswith(run)]
     if len(matching) != 1:
         raise InputError(f"{len(matching) or 'no'} runs of this project begin with {run or ''!r}: see runs")

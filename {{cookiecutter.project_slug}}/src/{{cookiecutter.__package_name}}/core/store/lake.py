@@ -269,6 +269,8 @@ class Lake:
     def unreadable(self, table: str, error: Exception) -> InputError:
         """The error for an unreadable table, in one line."""
         reason = self._torn_commit(table) or summarize(error)
+        if not self.is_local:
+            reason += "; see the setting ML_LAKE and the credentials in the environment or .env"
         return InputError(f"table {table} in the lake {self.url} can't be used: {reason}")
 
 

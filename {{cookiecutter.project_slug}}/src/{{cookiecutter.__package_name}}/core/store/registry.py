@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -218,7 +219,7 @@ class Registry:
             sqlite3.Error,
         ) as error:
             lines = (line for line in str(error).splitlines() if line and not line.startswith("(raised as a result of"))
-            reason = next(lines, type(error).__name__)[:200]
+            reason = shorten(next(lines, type(error).__name__), 200, placeholder=" ...")
             what = redact_passwords(f"MLflow at {self.address} failed: {reason}")
             raise InputError(f"{what}; see the setting ML_TRACKING") from error
 

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 @command("erase", section="Data", writes=True)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-def erase_rows(workspace: "Workspace", *, keys: tuple[str, ...]) -> object:
+@click.option("--yes", is_flag=True, help="Erase without asking.")
+def erase_rows(workspace: "Workspace", *, keys: tuple[str, ...], yes: bool) -> object:
     """Erase the rows with each KEY from tables, files and tracked runs, permanently."""
-    from {{cookiecutter.__package_name}}.production.erasure.erase import erase
+    from {{cookiecutter.__package_name}}.production.erasure.erase import confirm, erase
 
+    if not yes:
+        confirm(keys)
     return erase(workspace, keys)
 
 

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
 
+import click
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows, parse_keys
-from {{cookiecutter.__package_name}}.core.problem import RESERVED
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
+from {{cookiecutter.__package_name}}.core.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.core.store import candidates, erasures
+from {{cookiecutter.__package_name}}.core.store.lake import Lake
 from {{cookiecutter.__package_name}}.core.store.releases import RELEASES, GoldenRequests, Release, rows_of
 from {{cookiecutter.__package_name}}.core.workspace import SIMULATIONS, Workspace
 from {{cookiecutter.__package_name}}.production.erasure import deletion
@@ -57,6 +60,20 @@ class ErasureReport:
         return "\n".join(lines)
 
 
+def confirm(keys: tuple[str, ...]) -> None:
+    """Ask whether to erase.
+
+    Raises:
+        Rejected: The answer is no, or there is nobody to ask.
+    """
+    try:
+        confirmed = click.confirm(f"Erase {', '.join(keys)}? This can't be undone.", err=True)
+    except click.Abort:
+        confirmed = False
+    if not confirmed:
+        raise Rejected("not confirmed, so nothing was erased: --yes confirms")
+
+
 def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
     """Erase rows of the entity by key; the call can be repeated after an interruption.
 
@@ -65,10 +82,11 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
         keys: The keys; the values of a key with several columns are joined by `/`.
 
     Raises:
-        InputError: The entity has no key, or a key is invalid.
+        InputError: The entity has no key, or a key is invalid, or no table has it.
     """
     schema, lake = workspace.problem.schema, workspace.lake
     gone = parse_keys(schema, keys)
+    _require_known(lake, workspace.problem, gone)
     deletion.record(lake, schema, gone)
     for one in workspace.problem.schemas.values():
         deletion.create(lake, one)
@@ -84,6 +102,18 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
         candidates=_forget_holdout(workspace, gone),
         champion=champion.version if champion else None,
     )
+
+
+def _require_known(lake: Lake, problem: Problem, keys: pl.DataFrame) -> None:
+    """Check that each key is in a table, or was erased before."""
+    unknown, dtypes = keys, {name: problem.schema.dtypes[name] for name in keys.columns}
+    for table in (*problem.schemas, *sorted(RESERVED)):
+        rows = lake.read(table, dtypes)
+        if set(keys.columns) <= set(rows.collect_schema().names()):
+            unknown = unknown.join(rows.select(keys.columns).collect(), on=keys.columns, how="anti")
+    if len(unknown):
+        key = "/".join(map(str, unknown.row(0)))
+        raise InputError(f"no table has the key {key}: nothing is erased")
 
 
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:

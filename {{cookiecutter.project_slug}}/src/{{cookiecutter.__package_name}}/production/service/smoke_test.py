@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from statistics import median
+from textwrap import shorten
 from timeit import timeit
 from typing import Any
 
@@ -139,7 +140,9 @@ def _post(port: int, rows: list[Row]) -> dict[str, Any]:
     finally:
         connection.close()
     if response.status != OK:
-        raise NoAnswer(f"status {response.status}: {content[:200].decode(errors='replace')}")
+        raise NoAnswer(
+            f"status {response.status}: {shorten(content.decode(errors='replace'), 200, placeholder=' ...')}"
+        )
     parsed: dict[str, Any] = json.loads(content)
     return parsed
 

@@ -20,7 +20,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.datasets import training_set
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, atomic_write
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, atomic_write
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.core.models.evaluation import (
     PairedComparison,
@@ -125,7 +125,7 @@ def _bounds(workspace: Workspace, start: datetime | None, end: datetime | None) 
     )
     oldest, newest = known.collect().row(0)
     if newest is None:
-        raise InputError("nothing to replay: the lake has no labels; run first")
+        raise NothingYet(f"label in table {labels.name}")
     start = start or (oldest + (newest - oldest) / 6).replace(hour=0, minute=0, second=0, microsecond=0)
     end = end or newest
     if end <= start or not oldest < start < newest:

@@ -12,7 +12,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import Excluded, Personal, Task
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, atomic_write
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, atomic_write
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import MODEL_NAME, Workspace
@@ -89,9 +89,7 @@ def _champion(workspace: Workspace, strategy: str) -> Release | None:
     if strategy == "margin" and workspace.problem.task is Task.REGRESSION:
         raise InputError(f"margin compares classes, and {target} is a number: use --strategy disagreement or random")
     if release is None and strategy != "random":
-        raise InputError(
-            f"{strategy} needs a champion, and there is none yet: call run first, or use --strategy random"
-        )
+        raise NothingYet(f"champion, which {strategy} needs,")
     return release
 
 

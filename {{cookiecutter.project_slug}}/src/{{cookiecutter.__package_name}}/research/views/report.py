@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, summarize
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, atomic_write, summarize
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def report(workspace: Workspace, *, html: Path | None = None, port: int = 8080) 
         InputError: There is no champion yet, a cell fails, or the port is in use.
     """
     if workspace.releases.champion() is None:
-        raise InputError("there is no champion to report on: call run first, or gate for the reasons of a rejection")
+        raise NothingYet("champion")
     return _serve(workspace, port) if html is None else _export(workspace, html)
 
 
