@@ -45,13 +45,13 @@ check-vcs-permalinks check-xml check-yaml click cloudpickle codespell codespell-
 cookiecutter coverage coverage3 cruft cryptography cycler databricks databricks-sdk dateutil debug-statement-hook
 debugpy debugpy-adapter deltalake dependency-groups deprecated deptry destroyed-symlinks detect-aws-credentials
 detect-private-key distlib dmypy docker docutils dotenv double-quote-string-fixer duckdb end-of-file-fixer execnet
-executing f2py fastapi fastjsonschema file-contents-sorter filelock fix-byte-order-marker flask flask-cors flatbuffers
-fonttools forbid-new-submodules frozenlist git gitdb gitpython google google-auth graphene graphql graphql-core
-graphql-relay grimp gunicorn gunicornc h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch huey huey-consumer humanize
-hypothesis hypothesis-graphql identify identify-cli idna import-linter importlib-metadata importlinter iniconfig
-ipykernel ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2 joblib jsonschema
-jsonschema-rs jsonschema-specifications jupyter jupyter-client jupyter-core jupyter-execute jupyter-kernel
-jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot jupyter-trust kiwisolver librt
+executing f2py fastapi fastapi-offline fastjsonschema file-contents-sorter filelock fix-byte-order-marker flask
+flask-cors flatbuffers fonttools forbid-new-submodules frozenlist git gitdb gitpython google google-auth graphene
+graphql graphql-core graphql-relay grimp gunicorn gunicornc h11 harfile httpcore2 httptools httpx2 httpx2-jsfetch huey
+huey-consumer humanize hypothesis hypothesis-graphql identify identify-cli idna import-linter importlib-metadata
+importlinter iniconfig ipykernel ipykernel-launcher ipython ipython-pygments-lexers ipython3 itsdangerous jedi jinja2
+joblib jsonschema jsonschema-rs jsonschema-specifications jupyter jupyter-client jupyter-core jupyter-execute
+jupyter-kernel jupyter-kernelspec jupyter-migrate jupyter-run jupyter-troubleshoot jupyter-trust kiwisolver librt
 lint-dependency-groups lint-imports loro mako mako-render marimo markdown markdown-it markdown-it-py markdown-py
 markupsafe matplotlib matplotlib-inline mdformat mdformat-gfm mdit-py-plugins mdurl mixed-line-ending ml-dtypes mlflow
 mlflow-skinny mlflow-tracing mpl-toolkits msgspec multidict multipart mypy mypy-extensions mypyc name-tests-test

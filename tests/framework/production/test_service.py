@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -168,6 +169,17 @@ def test_features_are_shown_on_demand_and_give_the_same_answers_when_they_are_se
         name: [row[name] for row in answer["rows"]] for name in answer["rows"][0]
     }
     assert "features" not in client.post("/predict?features=false", json={"rows": said(rows)}).json()
+
+
+def test_the_documentation_needs_no_other_host_and_the_root_leads_to_it(client: TestClient) -> None:
+    for page in ("/", "/docs", "/redoc"):
+        answer = client.get(page)
+        assert answer.status_code == 200
+        assert answer.url.path == (page if page != "/" else "/docs")
+        found = re.findall(r"""(?:src|href)=["']([^"']+)["']""", answer.text)
+        assert any(name.endswith(".js") for name in found)
+        assert not [name for name in found if not name.startswith("/")]
+        assert {client.get(name).status_code for name in found} == {200}
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\t\n"])

@@ -10,9 +10,11 @@ from threading import Event
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends as Dependency
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
@@ -75,7 +77,7 @@ def create_app(
         Rejected: The user-defined `build` omits features.
     """
     service = Service(workspace, release=release, now=now, log_requests=log_requests)
-    app = FastAPI(title=workspace.problem.schema.name, lifespan=service.lifespan)
+    app = FastAPIOffline(title=workspace.problem.schema.name, lifespan=service.lifespan)
     app.state.service = service
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     app.add_exception_handler(RequestValidationError, invalid_request)
@@ -228,6 +230,11 @@ def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> 
 
 def _status_routes(service: Service) -> APIRouter:
     router = APIRouter()
+
+    @router.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        """The way to the documentation of the API."""
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
