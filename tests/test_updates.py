@@ -1,6 +1,7 @@
 """A project takes a newer template without losing a byte of its user's work, by cruft and by `nox -s update`."""
 
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -293,6 +294,31 @@ def test_a_project_between_two_releases_stays_where_it_is(history: History, tmp_
         json.loads(project.read(".cruft.json"))["commit"] == run("git", "rev-parse", "main", cwd=folder).stdout.strip()
     )
     assert refusal(project, status=0) == "Nothing is newer than what the project has.\n"
+
+
+def test_no_setting_of_git_and_no_hook_keeps_an_update_from_working(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy(history.at(NOW), tmp_path)
+    config = Path(os.environ["GIT_CONFIG_GLOBAL"]).read_text(encoding="utf-8")
+    config += "[safe]\nbareRepository = explicit\n[status]\nshowUntrackedFiles = no\n"
+    (tmp_path / "git").write_text(config, encoding="utf-8")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "git"))
+    (project.root / "draft.py").touch()
+    assert "commit or stash" in refusal(project)
+    (project.root / "draft.py").unlink()
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    by_session(project, NEXT)
+    monkeypatch.delenv("GIT_INDEX_FILE")
+    check_record(project, NEXT, history)
+
+
+def test_what_git_refuses_is_told_as_git_says_it(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy(history.at(NOW), tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert "dubious ownership" in refusal(project)
 
 
 def test_what_keeps_an_update_from_starting_is_one_clear_line(history: History, tmp_path: Path) -> None:

@@ -41,9 +41,14 @@ def run(
         command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     if check and done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
-        raise Rejected(f"{command[0]} said: {words[-1]}")
+        raise Rejected(f"{command[0]} said: {reason(done)}")
     return done
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """The line in which a command that failed says why; below it, Git gives advice."""
+    words = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
+    return next((line for line in words if line.startswith("fatal: ")), words[-1])
 
 
 def read_record() -> dict[str, Any]:
@@ -72,7 +77,7 @@ def commit_of(template: Path, name: str) -> str:
     name += "^{commit}"
     found = run("git", "rev-parse", "--quiet", "--verify", name, cwd=template, check=False)
     if found.stderr:  # a name that is not there makes no words
-        raise Rejected(f"git said: {found.stderr.strip().splitlines()[-1]}")
+        raise Rejected(f"git said: {reason(found)}")
     return found.stdout.strip()
 
 
