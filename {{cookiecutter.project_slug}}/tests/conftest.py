@@ -46,7 +46,7 @@ def _own_settings_and_lenient_gate() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith(("ML_", "MLFLOW_", "OPTUNA_")):
                 patch.delenv(name)
-        patch.setattr(gate, "compare_losses", lambda ours, *_, **__: PairedComparison(1.0, 1.0, len(ours)))
+        patch.setattr(gate, "compare_losses", lambda ours, *_, **__: PairedComparison(1.0, 1.0, 1.0, len(ours)))
         yield
 
 

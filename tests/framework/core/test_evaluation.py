@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_abs
 
 from my_ml_project.core.acceptance import DecisionCosts
 from my_ml_project.core.contracts.schema import Task
+from my_ml_project.core.models import evaluation
 from my_ml_project.core.models.evaluation import (
     PairedComparison,
     Predictions,
@@ -184,8 +185,11 @@ def bound(merge_schema: list[float], days: list[int], confidence: float, seed: i
 
 
 @pytest.mark.parametrize(("confidence", "lower"), [(0.95, -1.0), (0.8, -1.0), (0.5, 0.5), (0.1, 1.0)])
-def test_the_bound_is_the_lower_quantile_of_means_over_drawn_days(confidence: float, lower: float) -> None:
+def test_the_bound_is_the_lower_quantile_of_means_over_drawn_days(
+    monkeypatch: pytest.MonkeyPatch, confidence: float, lower: float
+) -> None:
     """Three rows gain 1 on one day, one loses 1 on the other: draws of two days have means of 1, 1/2 and -1."""
+    monkeypatch.setattr(evaluation, "MIN_DAYS", 2)
     found = bound([1, 1, 1, -1], [7, 7, 7, 9], confidence)
     assert (found.mean, found.rows) == (0.5, 4)
     assert found.lower == pytest.approx(lower)
@@ -204,12 +208,13 @@ def test_the_bound_is_that_of_two_thousand_draws() -> None:
     assert found.mean == pytest.approx(merge_schema.mean())
 
 
-def test_the_bound_is_below_the_mean_and_one_day_has_no_spread() -> None:
+def test_the_bounds_are_around_the_mean_and_few_days_are_drawn_by_row() -> None:
     merge_schema = np.random.default_rng(1).normal(0.1, 1, size=200).tolist()
     found = bound(merge_schema, list(range(200)), 0.95)
-    assert found.lower < found.mean
-    exclusive_lock = bound(merge_schema, [3] * 200, 0.95)
-    assert exclusive_lock.lower == pytest.approx(exclusive_lock.mean)
+    assert found.lower < found.mean < found.upper
+    for days in ([3] * 200, [day % 6 for day in range(200)]):
+        assert bound(merge_schema, days, 0.95) == found
+    assert bound(merge_schema, [day % 7 for day in range(200)], 0.95) != found
 
 
 def test_days_are_drawn_not_rows_so_that_rows_of_a_day_count_as_one_piece_of_evidence() -> None:
@@ -232,4 +237,4 @@ def test_a_model_gains_nothing_over_itself_and_a_better_one_surely_does() -> Non
 
 
 def test_a_gain_reads_as_a_sentence() -> None:
-    assert str(PairedComparison(0.01234, -0.005, 280)) == "+0.0123 (lower bound -0.0050, 280 rows)"
+    assert str(PairedComparison(0.01234, -0.005, 0.03, 280)) == "+0.0123 (from -0.0050 to +0.0300, 280 rows)"

@@ -419,3 +419,12 @@ def test_sample_classes_are_three_where_the_contract_names_none() -> None:
         answer: Annotated[str, Target()]
 
     assert sample_data.sample(Guess, 30)["answer"].n_unique() == 3
+
+
+@pytest.mark.parametrize("name", ["copy", "json", "schema", "dict", "version", "rules", "_x", "model_dump"])
+def test_a_column_whose_name_is_taken_is_refused_in_one_line(name: str) -> None:
+    columns = {"__annotations__": {"max_span": ClassVar[timedelta], name: int}, "__module__": __name__}
+    with pytest.raises(
+        InputError, match=rf"^a column of Planted can't be called {name}, a name that pydantic or Table"
+    ):
+        type(Table)("Planted", (Table,), columns)

@@ -135,7 +135,9 @@ def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_label
     assert done.promoted is not None
     assert not done.promoted.ok
     assert (done.champion, done.next_due, done.predicted) == (None, None, 0)
-    assert str(done).endswith("champion: none\nnext challenger: with the next labels")
+    assert not done.ok, "a person must act"
+    words = "with the next labels, or when changed features, parameters or model are committed"
+    assert str(done).endswith(f"champion: none\nnext challenger: {words}")
     again = lifecycle.run(trained, now=START)
     assert (again.trained, again.promoted, again.champion) == (None, None, None)
     assert asked == []
@@ -144,6 +146,18 @@ def test_without_a_champion_a_refused_challenger_is_tried_again_with_newer_label
     with pytest.raises(Asked):
         lifecycle.run(trained, now=START + timedelta(days=1))
     assert asked == [START + timedelta(days=1)]
+
+
+def test_a_rejected_challenger_is_followed_by_another_one_once_its_code_has_changed(
+    trained: Workspace, asked: list[datetime]
+) -> None:
+    shutil.rmtree(trained.root / "data" / "lake" / "releases")
+    ask_for(trained, auc=0.99)
+    assert not lifecycle.run(trained, now=START).ok
+    change_seed(trained)
+    with pytest.raises(Asked):
+        lifecycle.run(trained, now=START, dirty=True)
+    assert asked == [START]
 
 
 def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(

@@ -258,8 +258,14 @@ def test_a_column_that_is_missing_is_named(client: TestClient, row: Row, name: s
     ("change", "reason"),
     [
         ({"city": "Aston", "distance": 13}, "distance belongs to city"),
-        ({"due": "0001-01-01T00:00:00+14:00"}, "due is within the maximum age: use predict FILE for older rows"),
-        ({"due": "0001-01-01T00:00:00Z"}, "due is within the maximum age: use predict FILE for older rows"),
+        (
+            {"due": "0001-01-01T00:00:00+14:00"},
+            "due is within the maximum age: use predict FILE for older rows, or set ML_SERVE_MAX_AGE_DAYS",
+        ),
+        (
+            {"due": "0001-01-01T00:00:00Z"},
+            "due is within the maximum age: use predict FILE for older rows, or set ML_SERVE_MAX_AGE_DAYS",
+        ),
         ({"due": "9999-12-31T23:59:59-14:00", "ordered": "9999-12-31", "distance": 1}, "distance belongs to city"),
     ],
 )

@@ -12,9 +12,10 @@ import pytest
 
 from my_ml_project.core.contracts.schema import AVAILABLE_AT, Frame
 from my_ml_project.core.errors import InputError, Rejected
+from my_ml_project.core.models.evaluation import PairedComparison
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.research import experiment, experiments
-from my_ml_project.research.experiment import Experiment, LossReduction, start
+from my_ml_project.research.experiment import Experiment, start
 from problems import PROBLEM, build
 
 SCRIPT = str(Path(*experiments.__path__) / "mine.py")
@@ -117,4 +118,4 @@ def test_an_effect_has_its_mean_between_its_bounds_and_turns_with_its_sign(begun
     assert 0 < effect.lower < effect.mean < effect.upper
     assert effect.mean == pytest.approx(0.1, abs=0.01)
     assert dataclasses.astuple(back) == pytest.approx((-effect.mean, -effect.upper, -effect.lower, 1000))
-    assert str(LossReduction(0.1, 0.05, 0.2, 7)) == "+0.1000 (from +0.0500 to +0.2000, 7 rows)"
+    assert str(PairedComparison(0.1, 0.05, 0.2, 7)) == "+0.1000 (from +0.0500 to +0.2000, 7 rows)"

@@ -26,7 +26,7 @@ class Window(StrictModel):
 
     days: int = Field(default=14, gt=0, description="length of the window in days")
     share: float = Field(default=0.2, gt=0, lt=1, description="share of the rows, if rows have no time")
-    min_rows: int = Field(default=50, gt=1, description="minimum number of rows for a comparison")
+    min_rows: int = Field(default=20, gt=1, description="minimum number of rows for a comparison")
 
 
 class Slices(StrictModel):

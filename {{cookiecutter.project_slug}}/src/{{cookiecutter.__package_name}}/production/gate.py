@@ -127,10 +127,19 @@ def _checks(workspace: Workspace, candidate: Candidate, *, seed: int) -> Iterato
     _validate_metric_names(acceptance, {*figures, *TWO_VALUE_METRICS[problem.task]})
     yield from threshold_checks("", figures, acceptance.at_least, acceptance.at_most)
     days, rng = evaluation.clusters(problem, rows), np.random.default_rng(seed)
-    for name in ("dummy", "linear"):
-        baseline = losses(candidate.holdout_predictions(problem, name))
-        better = compare_losses(losses(model), baseline, days, confidence=acceptance.confidence, rng=rng)
-        yield Check(f"better than {name}", better.mean > 0, f"loss lower by {better}")
+    dummy, linear = (
+        compare_losses(
+            losses(model),
+            losses(candidate.holdout_predictions(problem, name)),
+            days,
+            confidence=acceptance.confidence,
+            rng=rng,
+        )
+        for name in ("dummy", "linear")
+    )
+    yield Check("better than dummy", dummy.lower > 0, f"loss lower by {dummy}")
+    same = "; no better than linear" if dummy.lower > 0 and linear.lower <= 0 <= linear.upper else ""
+    yield Check("not worse than linear", linear.upper >= 0, f"loss lower by {linear}{same}")
     if champion := workspace.releases.champion():
         yield compare_with_champion(workspace, candidate, champion, rng)
     named = (*acceptance.slices.columns, *acceptance.fairness.columns)

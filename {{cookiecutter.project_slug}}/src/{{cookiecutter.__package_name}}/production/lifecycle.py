@@ -65,7 +65,9 @@ class RunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nobody has to act: no rejected batch, no blocked retraining, no critical alert."""
+        """Whether nobody has to act: a champion, no rejected batch, no blocked retraining, no critical alert."""
+        if self.as_of and self.champion is None:
+            return False
         critical = self.health is not None and self.champion is not None and not self.health.ok
         return self.ingested.ok and not self.decision.needs_attention and not critical
 
@@ -82,6 +84,8 @@ class RunReport:
         lines += [f"champion: {'none' if self.champion is None else f'version {self.champion}'}"]
         lines += [str(alert) for alert in self.health.critical] if self.health and self.champion else []
         due = f"from {self.next_due:%Y-%m-%d}" if self.next_due else "with the next labels"
+        if self.as_of and not self.champion:
+            due += ", or when changed features, parameters or model are committed"
         if self.past and self.next_due:  # the first midnight at which it is due
             due += f": let time pass with run --now {self.next_due + timedelta(days=1, microseconds=-1):%Y-%m-%d}"
         return "\n".join([*lines, f"next challenger: {due}"])

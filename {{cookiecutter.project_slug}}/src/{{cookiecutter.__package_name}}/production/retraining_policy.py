@@ -43,7 +43,7 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Retr
     if newest and _is_unfinished(workspace, newest, dirty=dirty):
         reason = f"the challenger of run {newest.run_id[:8]} was trained but not evaluated: resuming with it"
         return RetrainingDecision(due=False, reason=reason, last_trained=last, unfinished_run=newest.run_id)
-    reason, due = _due(workspace, health, last)
+    reason, due = _due(workspace, health, newest)
     if blocker := _blocker(workspace, dirty=dirty) if due else None:
         return RetrainingDecision(
             due=False, reason=f"due, {reason}, but {blocker}", last_trained=last, needs_attention=True
@@ -62,14 +62,17 @@ def _blocker(workspace: Workspace, *, dirty: bool) -> str | None:
     return f"{some} differ from the last commit: commit them, or call run --dirty" if changed else None
 
 
-def _due(workspace: Workspace, health: Health, last: datetime | None) -> tuple[str, bool]:
+def _due(workspace: Workspace, health: Health, newest: CandidateRecord | None) -> tuple[str, bool]:
     """The reason, and whether a challenger is due."""
     retrain = workspace.acceptance.retrain
-    if last is None:
+    if newest is None:
         return "there is no challenger yet", True
+    last, verdict = newest.as_of, workspace.candidates.last_verdict(newest.run_id)
+    if verdict and not verdict.passed and newest.code != code_hash(workspace.root):
+        return "code or parameters have changed since the last challenger was rejected", True
     if workspace.releases.champion() is None:  # the last one was rejected: retry with new labels
-        newest = datasets.newest_label(workspace.problem, workspace.lake)
-        due = newest is not None and newest > last
+        label = datasets.newest_label(workspace.problem, workspace.lake)
+        due = label is not None and label > last
         return f"there is no champion, and there are {'new' if due else 'no new'} labels", due
     days, breached = (health.at - last) / timedelta(days=1), sum(bool(period.breached) for period in health.periods)
     if retrain.window_days <= days < retrain.every_days and limits_breached(workspace, health.periods, now=health.at):

@@ -22,33 +22,13 @@ from {{cookiecutter.__package_name}}.core import datasets, plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT
 from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
-from {{cookiecutter.__package_name}}.core.models.evaluation import Floats, Predictions, compare_losses
+from {{cookiecutter.__package_name}}.core.models.evaluation import Floats, PairedComparison, Predictions, compare_losses
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_project
 
 FAST_ROWS = 4000
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class LossReduction:
-    """The reduction of the mean loss with one-sided bounds at the confidence of the gate.
-
-    Attributes:
-        mean: The mean over the rows.
-        lower: The lower bound.
-        upper: The upper bound.
-        rows: The number of rows.
-    """
-
-    mean: float
-    lower: float
-    upper: float
-    rows: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} (from {self.lower:+.4f} to {self.upper:+.4f}, {self.rows} rows)"
 
 
 @dataclass(frozen=True)
@@ -115,14 +95,10 @@ class Experiment:
         prediction = training.fitted_predictions(problem, self.workspace.parameters, train, holdout)
         return evaluation.labelled_predictions(problem, holdout, prediction, evaluation.classes_of(problem, train))
 
-    def loss_reduction(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> LossReduction:
+    def loss_reduction(self, ours: Floats, theirs: Floats, rows: pl.DataFrame) -> PairedComparison:
         """By how much our losses are lower than theirs."""
         days, confidence = evaluation.clusters(self.problem, rows), self.workspace.acceptance.confidence
-        low, high = (
-            compare_losses(*pair, days, confidence=confidence, rng=np.random.default_rng(0))
-            for pair in ((ours, theirs), (theirs, ours))
-        )
-        return LossReduction(low.mean, low.lower, -high.lower, low.rows)
+        return compare_losses(ours, theirs, days, confidence=confidence, rng=np.random.default_rng(0))
 
     def progress(self, items: Iterable[T]) -> Iterator[T]:
         """Iterate with a progress bar."""
@@ -189,7 +165,7 @@ def report_error(kind: type[BaseException], error: BaseException, trace: Traceba
     raise SystemExit(2 if isinstance(error, InputError) else 1)
 
 
-def plot_loss_reductions(effects: Mapping[str, LossReduction], *, title: str, label: str) -> tuple[Figure, Axes]:
+def plot_loss_reductions(effects: Mapping[str, PairedComparison], *, title: str, label: str) -> tuple[Figure, Axes]:
     """Plot loss reductions with their bounds: blue if significantly positive, red if negative."""
     figure = plots.figure(8, 1.5 + 0.3 * len(effects))
     axes = figure.subplots()
@@ -204,7 +180,7 @@ def plot_loss_reductions(effects: Mapping[str, LossReduction], *, title: str, la
     return figure, axes
 
 
-def effect_table(effects: Mapping[str, LossReduction], *, name: str, label: str) -> pl.DataFrame:
+def effect_table(effects: Mapping[str, PairedComparison], *, name: str, label: str) -> pl.DataFrame:
     """A row an effect, with its name in the first column."""
     rows = [(key, each.rows, each.mean, each.lower, each.upper) for key, each in effects.items()]
     return pl.DataFrame(rows, [name, "rows", label, "at least", "at most"], orient="row")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
+from inspect import get_annotations
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -108,6 +109,18 @@ class Table(BaseModel):
     rules: ClassVar[Mapping[str, nw.Expr]] = {}
     max_span: ClassVar[timedelta | None] = None
     min_volume: ClassVar[float | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401 - of pydantic
+        """Refuse names of columns that would shadow the attributes of a table.
+
+        Raises:
+            InputError: A column has such a name.
+        """
+        super().__init_subclass__(**options)
+        columns = [name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind)]
+        if wrong := [name for name in columns if name.startswith("_") or hasattr(Table, name)]:
+            what = f"a column of {cls.__name__} can't be called {wrong[0]}, a name that pydantic or Table uses"
+            raise InputError(f"{what}: choose another, and rename the column where its files are read")
 
 
 class Task(StrEnum):

@@ -18,6 +18,7 @@ from {{cookiecutter.__package_name}}.core.problem import Problem
 Floats = NDArray[np.float64]
 MIN_PROBABILITY = 1e-7  # lower bound in logarithms, since predictions are 32-bit floats
 REPLICATES = 2000
+MIN_DAYS = 7  # of a bootstrap over days
 MAX_CLUSTERS = 2000  # in the bootstrap, if rows have no time
 CALIBRATION_BINS = 10
 
@@ -163,14 +164,15 @@ def by_slice(
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The difference in mean loss between two models on the same rows, with its lower confidence bound."""
+    """The difference in mean loss between two models on the same rows, with its confidence bounds."""
 
     mean: float
     lower: float
+    upper: float
     rows: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} (lower bound {self.lower:+.4f}, {self.rows} rows)"
+        return f"{self.mean:+.4f} (from {self.lower:+.4f} to {self.upper:+.4f}, {self.rows} rows)"
 
 
 def compare_losses(
@@ -179,20 +181,23 @@ def compare_losses(
     """Compare paired losses by a bootstrap over days; a positive difference means that ours are lower.
 
     Losses within a day are correlated. Days, not rows, are drawn with replacement (cluster bootstrap: Cameron, Gelbach,
-    Miller, 2008).
+    Miller, 2008). With fewer than `MIN_DAYS` days rows are drawn: a sample of one day would always be sure.
 
     Args:
         ours: Losses, shape (rows,).
         theirs: Losses of the same rows.
         days: The cluster of each row: its day.
-        confidence: One-sided confidence level of the lower bound.
+        confidence: One-sided confidence level of each bound.
         rng: Random generator.
     """
+    if len(np.unique(days)) < MIN_DAYS:
+        days = np.arange(len(ours)) % MAX_CLUSTERS
     _, day = np.unique(days, return_inverse=True)
     totals, counts = np.bincount(day, weights=theirs - ours), np.bincount(day)
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=REPLICATES)
     means = (weights @ totals) / (weights @ counts)
-    return PairedComparison(float((theirs - ours).mean()), float(np.quantile(means, 1 - confidence)), len(ours))
+    lower, upper = map(float, np.quantile(means, (1 - confidence, confidence)))
+    return PairedComparison(float((theirs - ours).mean()), lower, upper, len(ours))
 
 
 def clusters(problem: Problem, rows: pl.DataFrame) -> NDArray[np.int64]:

@@ -134,7 +134,7 @@ def _plan(problem: Problem, rows: pl.LazyFrame, history: Mapping[str, Frame], ol
     requests = datasets.as_requests(problem, with_violations(rows, problem.schema.request), now=nw.col(NOW))
     built: pl.LazyFrame = problem.build(requests, history).to_native()
     if event := problem.schema.event_time:
-        reason = f"{event} is within the maximum age: use predict FILE for older rows"
+        reason = f"{event} is within the maximum age: use predict FILE for older rows, or set ML_SERVE_MAX_AGE_DAYS"
         older = pl.when(pl.col(PREDICTED_AT) < oldest).then(pl.col(VIOLATIONS).list.concat(pl.lit([reason])))
         built = built.with_columns(older.otherwise(pl.col(VIOLATIONS)))
     return built.sort(ROW)

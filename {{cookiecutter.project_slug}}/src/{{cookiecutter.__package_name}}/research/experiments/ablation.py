@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.models import evaluation
+from {{cookiecutter.__package_name}}.core.models.evaluation import PairedComparison
 from {{cookiecutter.__package_name}}.research.experiment import (
-    LossReduction,
     effect_table,
     plot_loss_reductions,
     start,
@@ -33,7 +33,7 @@ columns = {name: (name,) for name in (*noise, *own[: 2 if experiment.fast else N
 
 # %% Leave each out
 everything = evaluation.losses(experiment.holdout_predictions(problem, train, holdout))
-effects: dict[str, LossReduction] = {}
+effects: dict[str, PairedComparison] = {}
 for name, left_out in experiment.progress(columns.items()):
     fewer = replace(problem, features=tuple(feature for feature in problem.features if feature not in left_out))
     losses = evaluation.losses(experiment.holdout_predictions(fewer, train, holdout))
@@ -43,7 +43,7 @@ for name, left_out in experiment.progress(columns.items()):
 bar = max(0.0, *(effects[name].mean for name in noise))
 
 
-def verdict(name: str, effect: LossReduction) -> str:
+def verdict(name: str, effect: PairedComparison) -> str:
     if name in noise:
         return "noise"
     if effect.upper < 0:
