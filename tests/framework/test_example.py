@@ -300,8 +300,8 @@ def test_the_declared_lookback_is_all_that_features_need(
     for flight in sample.gather_every(100).iter_slices(1):
         since = flight["scheduled"][0] - 2 * HOUR
         recent = datasets.lookback(PROBLEM, history_of(year), since=since)
-        exclusive_lock: pl.DataFrame = features.build(asked(flight), recent).collect().to_native()
-        assert exclusive_lock.equals(fast.filter(pl.col("leg") == flight["leg"][0]))
+        single: pl.DataFrame = features.build(asked(flight), recent).collect().to_native()
+        assert single.equals(fast.filter(pl.col("leg") == flight["leg"][0]))
 
 
 # --- training sets

@@ -177,10 +177,10 @@ def test_slices_of_a_multiclass_task_keep_all_classes() -> None:
     assert closed.metrics["accuracy"] == 0
 
 
-def bound(merge_schema: list[float], days: list[int], confidence: float, seed: int = 0) -> PairedComparison:
-    theirs = array(*merge_schema)
+def bound(gains: list[float], days: list[int], confidence: float, seed: int = 0) -> PairedComparison:
+    theirs = array(*gains)
     return compare_losses(
-        np.zeros(len(merge_schema)), theirs, np.array(days), confidence=confidence, rng=np.random.default_rng(seed)
+        np.zeros(len(gains)), theirs, np.array(days), confidence=confidence, rng=np.random.default_rng(seed)
     )
 
 
@@ -197,30 +197,30 @@ def test_the_bound_is_the_lower_quantile_of_means_over_drawn_days(
 
 def test_the_bound_is_that_of_two_thousand_draws() -> None:
     rng = np.random.default_rng(5)
-    days, merge_schema = rng.integers(0, 9, size=60), rng.normal(size=60)
+    days, gains = rng.integers(0, 9, size=60), rng.normal(size=60)
     draws = np.random.default_rng(3).multinomial(9, [1 / 9] * 9, size=2000)
     means = []
     for draw in draws:
-        picked = [value for day, times in enumerate(draw) for value in merge_schema[days == day] for _ in range(times)]
+        picked = [value for day, times in enumerate(draw) for value in gains[days == day] for _ in range(times)]
         means.append(sum(picked) / len(picked))
-    found = bound(merge_schema.tolist(), (days * 10).tolist(), 0.95, seed=3)
+    found = bound(gains.tolist(), (days * 10).tolist(), 0.95, seed=3)
     assert found.lower == pytest.approx(np.quantile(means, 0.05))
-    assert found.mean == pytest.approx(merge_schema.mean())
+    assert found.mean == pytest.approx(gains.mean())
 
 
 def test_the_bounds_are_around_the_mean_and_few_days_are_drawn_by_row() -> None:
-    merge_schema = np.random.default_rng(1).normal(0.1, 1, size=200).tolist()
-    found = bound(merge_schema, list(range(200)), 0.95)
+    gains = np.random.default_rng(1).normal(0.1, 1, size=200).tolist()
+    found = bound(gains, list(range(200)), 0.95)
     assert found.lower < found.mean < found.upper
     for days in ([3] * 200, [day % 6 for day in range(200)]):
-        assert bound(merge_schema, days, 0.95) == found
-    assert bound(merge_schema, [day % 7 for day in range(200)], 0.95) != found
+        assert bound(gains, days, 0.95) == found
+    assert bound(gains, [day % 7 for day in range(200)], 0.95) != found
 
 
 def test_days_are_drawn_not_rows_so_that_rows_of_a_day_count_as_one_piece_of_evidence() -> None:
     daily = np.random.default_rng(2).normal(0.2, 1, size=30)
-    merge_schema, days = np.repeat(daily, 50).tolist(), np.repeat(np.arange(30), 50).tolist()
-    by_day, by_row = bound(merge_schema, days, 0.95), bound(merge_schema, list(range(1500)), 0.95)
+    gains, days = np.repeat(daily, 50).tolist(), np.repeat(np.arange(30), 50).tolist()
+    by_day, by_row = bound(gains, days, 0.95), bound(gains, list(range(1500)), 0.95)
     assert by_day.mean == by_row.mean
     assert by_day.mean - by_day.lower > 4 * (by_row.mean - by_row.lower)
 

@@ -288,8 +288,8 @@ def test_trees_of_lightgbm_or_xgboost_need_a_converter_which_is_named(monkeypatc
 
 def test_one_row_is_answered_like_many(binary: training.FittedModel) -> None:
     rows = guests(BINARY, 5, seed=4)
-    exclusive_lock = [binary.predictor.predict(rows[i])[0] for i in range(5)]
-    assert exclusive_lock == binary.predictor.predict(rows).tolist()
+    single = [binary.predictor.predict(rows[i])[0] for i in range(5)]
+    assert single == binary.predictor.predict(rows).tolist()
 
 
 def test_models_see_32_bit_floats_with_nan_for_missing_and_empty_text_for_missing() -> None:

@@ -189,7 +189,7 @@ def test_one_collection_follows_the_other_without_gap_or_overlap(inbox: Path, tm
 
 
 @dataclass(frozen=True)
-class AvailableAt:
+class Known:
     """What was known when a flight was predicted."""
 
     flight: Row
@@ -204,7 +204,7 @@ def average(delays: list[int]) -> float | None:
     return sum(delays) / len(delays) if delays else None
 
 
-SLOW: dict[str, Callable[[AvailableAt], Any]] = {
+SLOW: dict[str, Callable[[Known], Any]] = {
     "local_minute": lambda known: known.flight["local_minute"],
     "weekday": lambda known: known.flight["local_date"].isoweekday() % 7,
     "day_of_year": lambda known: (known.flight["local_date"] - date(2012, 12, 31)).days,
@@ -242,7 +242,7 @@ def slow(flights: pl.DataFrame, tables: Tables) -> list[Row]:
         days = [now.date() - timedelta(days=1), now.date()]
         left = [row for day in days for row in departures.get(day, []) if now - 3 * HOUR < row["departed"] <= now]
         seen = [row for day in days for row in weather.get(day, []) if now - 6 * HOUR < row["observed"] <= now]
-        known = AvailableAt(flight, left, max(seen, key=lambda row: row["observed"], default={}))
+        known = Known(flight, left, max(seen, key=lambda row: row["observed"], default={}))
         found.append({name: feature(known) for name, feature in SLOW.items()})
     return found
 
