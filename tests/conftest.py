@@ -20,6 +20,7 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]  # by which a Git hook names its own repository
     os.environ.update(GIT_CONFIG_GLOBAL=str(folder / "git"), GIT_CONFIG_NOSYSTEM="1")
+    os.environ.update(dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"))
     os.environ["COOKIECUTTER_CONFIG"] = str(folder / "cookiecutter")
 
 

@@ -87,7 +87,8 @@ def test_the_steps_of_the_container_make_a_service_of_what_runs_alone(
             said = service.stderr.readline() if service.stderr else ""
             assert said.split() == ["serve", "version", "1", "at", f"http://{host}:{port}"], said + str(service.poll())
             health = [word.replace("8000", str(port)) for word in stage.health[1:]]
-            run(stage.root / ".venv/bin/python", *health, cwd=stage.root, env=stage.env)
+            proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY"), f"http://{host}:9")  # Docker hands one to containers
+            run(stage.root / ".venv/bin/python", *health, cwd=stage.root, env=stage.env | proxy)
             assert answered(port)["version"] == 1
         finally:
             service.terminate()

@@ -20,10 +20,14 @@ def measure(project: Path) -> dict[str, Any]:
 
 def page(found: dict[str, Any]) -> str:
     """The page, whole."""
-    faults, spoiled, crashes = found["faults"], found["spoiled"], found["crashes"]
+    faults, spoiled, files, tables = (found[name] for name in ("faults", "spoiled", "files", "tables"))
+    kills, disks = (
+        (count, count if found[name]["passed"] == found[name]["tried"] else "not all")
+        for count, name in zip(found["kills"], ("crashes", "disks"), strict=True)
+    )
+    lost = 0 if found["archive"]["passed"] == found["archive"]["tried"] else "some"
     days, kinds = faults["days"], faults["kinds"]
     always = sum(caught == days for caught in kinds.values())
-    survived = found["kills"] if crashes["passed"] == crashes["tried"] else "not all"
     return "\n".join(
         [
             "# Reliability",
@@ -36,10 +40,14 @@ def page(found: dict[str, Any]) -> str:
             f"| kinds of faults in arriving batches, blocked on {days} of {days} days | {len(kinds)} | {always} |",
             f"| clean batches, let in | {4 * days} | {4 * days - faults['alarms']} |",
             f"| challengers of spoiled training data, refused by the gate | {spoiled['tried']} | {spoiled['passed']} |",
-            f"| runs killed at a write, most of them inside, and mended by the next | {found['kills']} | {survived} |",
+            f"| runs killed at a write, most of them inside, and mended by the next | {kills[0]} | {kills[1]} |",
+            f"| runs on a full disk, mended by the next | {disks[0]} | {disks[1]} |",
+            f"| damaged Parquet and CSV files, read or quarantined | {files['tried']} | {files['passed']} |",
+            f"| damaged tables, an empty `mlflow.db`, named in a line | {tables['tried']} | {tables['passed']} |",
             "",
             "A mended run ends with the same rows in the same tables, the same champion byte for byte, no row twice,",
-            f"no run left open: rows lost, 0. A batch of a day costs {1000 * faults['cpu']:.0f} ms CPU.",
+            "no run left open. What a torn commit took from a table is named, and ingested again from the archive:",
+            f"rows lost, {lost}. A batch of a day costs {1000 * faults['cpu']:.0f} ms CPU.",
             "",
             "## Faults in batches",
             "",

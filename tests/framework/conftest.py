@@ -39,6 +39,7 @@ from my_ml_project.research.views import report
 from my_ml_project.shared import PROBLEM as FLIGHTS
 from problems import PROBLEM, START, write_project
 
+os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 for name in [name for name in os.environ if name.startswith("GIT_")]:
     del os.environ[name]  # by which a Git hook names its own repository
 

@@ -387,12 +387,48 @@ def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], c
         streams |= dict.fromkeys(streams if closed == "both" else [closed], unwritable.fileno())
         line = [sys.executable, "-m", "console", *arguments]
         around = os.environ | {"PYTHONPATH": str(FOLDER)}
-        done = subprocess.run(line, env=around, encoding="utf-8", check=False, **streams)
+        done = subprocess.run(
+            line, env=around, encoding="utf-8", check=False, stdout=streams["stdout"], stderr=streams["stderr"]
+        )
     said = done.stderr or ""
     assert "Traceback" not in said
     assert "Exception ignored" not in said
     if closed == "stdout" and arguments[-1] in {"--json", "--help"}:
         assert (done.returncode, said) == (2, f"{NAME}: the output can't be written: Bad file descriptor\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe has another error there")
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_pipe_that_is_closed_is_one_line(stream: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    line, around = [sys.executable, "-m", "console", "status"], os.environ | {"PYTHONPATH": str(FOLDER)}
+    line += ["--json"] if stream == "stdout" else []
+    out, err = (writing if stream == name else subprocess.PIPE for name in ("stdout", "stderr"))
+    done = subprocess.run(line, env=around, encoding="utf-8", check=False, stdout=out, stderr=err)
+    os.close(writing)
+    expected = f"{NAME}: the output can't be written: Broken pipe\n" if stream == "stdout" else None
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+@pytest.mark.usefixtures("trained")
+def test_work_goes_on_where_its_progress_cannot_be_written() -> None:
+    line, around = (
+        [sys.executable, "-m", "console", "run", "--now", "2024-04-01", "--json"],
+        {"PYTHONPATH": str(FOLDER)},
+    )
+    with Path(os.devnull).open("rb") as unwritable:
+        done = subprocess.run(line, env=os.environ | around, stdout=subprocess.PIPE, stderr=unwritable, check=False)
+    assert json.loads(done.stdout)["champion"] == 1
+
+
+def test_a_data_file_with_other_bytes_is_one_line(trained: Workspace) -> None:
+    (file,) = trained.root.glob("data/lake/traffic/*.parquet")
+    file.write_bytes(bytes(file.stat().st_size))
+    assert complaint(asked("monitor")) == (
+        f"table traffic: its file {file} is gone or damaged: restore it from a backup"
+    )
 
 
 @pytest.mark.parametrize(

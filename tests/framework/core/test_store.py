@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from deltalake.exceptions import CommitFailedError
 from mlflow import MlflowClient
 from pydantic import BaseModel
 
+from my_ml_project.core import errors as errors_module
 from my_ml_project.core.acceptance import Acceptance, DecisionCosts, Retrain, Slices, Window
 from my_ml_project.core.contracts.schema import (
     AvailableAt,
@@ -33,9 +35,10 @@ from my_ml_project.core.contracts.schema import (
     Task,
     schema_of,
 )
-from my_ml_project.core.errors import InputError, Rejected, redact_passwords, summarize
+from my_ml_project.core.errors import InputError, Rejected, redact_passwords, summarize, write_file
 from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.settings import load_config, load_settings, project_root
+from my_ml_project.core.store import durability
 from my_ml_project.core.store import lake as lake_module
 from my_ml_project.core.store import provenance as provenance_module
 from my_ml_project.core.store.lake import Lake
@@ -187,38 +190,108 @@ def test_the_database_of_runs_is_in_its_folder_whatever_that_is_called(tmp_path:
 
 def test_an_append_is_on_the_disk_before_it_is_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[Path] = []
-    monkeypatch.setattr(lake_module, "flush", flushed.append)
+    monkeypatch.setattr(durability, "flush", flushed.append)
     lake.append("numbers", numbers(1), batch="first")
     table = Path(lake.url, "numbers")
-    commit = table / "_delta_log" / f"{0:020}.json"
-    assert flushed == [*table.glob("*.parquet"), table, commit, commit.parent]
+    (data,), log = table.glob("*.parquet"), table / "_delta_log"
+    assert flushed == [data, table, log / f"{0:020}.json", log, Path(lake.url), Path(lake.url).parent]
+    flushed.clear()
+    lake.append("numbers", numbers(2), batch="second")
+    (added,) = {*table.glob("*.parquet")} - {data}
+    assert flushed == [added, table, log / f"{1:020}.json", log]
+
+
+def test_what_is_rewritten_is_on_the_disk_before_it_is_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(lake_module.MAX_FILES + 1):
+        lake.append("numbers", numbers(n), batch=str(n))
+    flushed: set[Path] = set()
+    monkeypatch.setattr(durability, "flush", flushed.add)
+    lake.maintain()
+    table = deltalake.DeltaTable(lake.address("numbers"))
+    assert {*map(Path, table.file_uris())} <= flushed
+    deletion.delete(lake, "numbers", numbers(3))
+    assert {*map(Path, deltalake.DeltaTable(lake.address("numbers")).file_uris())} <= flushed
+    assert [*Path(lake.url).rglob("*.checkpoint.parquet")][-1] in flushed
 
 
 @pytest.mark.parametrize("left", [0, 300], ids=["empty", "cut off"])
-def test_a_commit_that_a_power_loss_has_torn_is_named(lake: Lake, left: int) -> None:
-    for n in (1, 2):
+@pytest.mark.parametrize("version", range(3))
+def test_a_commit_that_a_power_loss_has_torn_is_named(lake: Lake, version: int, left: int) -> None:
+    """Delta Lake reads over an empty commit: its rows would just be missing."""
+    for n in range(3):
         lake.append("numbers", numbers(n), batch=str(n))
-    commit = Path(lake.url, "numbers", "_delta_log", f"{1:020}.json")
-    commit.write_bytes(commit.read_bytes()[:left])
+    commits = [Path(lake.url, "numbers", "_delta_log", f"{n:020}.json") for n in range(version, 3)]
+    commits[0].write_bytes(commits[0].read_bytes()[:left])
     with pytest.raises(
-        InputError, match=r"^table numbers in [^\n]+ a power loss has torn [^\n]+1\.json: delete it, move"
+        InputError,
+        match=rf"^table numbers in [^\n]+ a power loss has torn [^\n]+{version}\.json: delete it and any newer one",
     ):
         Lake(lake.url).read("numbers", NUMBERS)
-    commit.unlink()
+    for commit in commits:
+        commit.unlink()
     again = Lake(lake.url)
-    assert again.append("numbers", numbers(2), batch="2")
-    assert stored(again) == [1, 2]
+    assert [again.append("numbers", numbers(n), batch=str(n)) for n in range(3)] == [n >= version for n in range(3)]
+    assert stored(again) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
-def test_a_data_file_that_is_gone_or_cut_off_is_named(lake: Lake, damage: Callable[[Path], None]) -> None:
+def test_a_torn_commit_after_a_checkpoint_is_named_and_one_before_does_not_matter(lake: Lake) -> None:
+    for n in range(2):
+        lake.append("numbers", numbers(n), batch=str(n))
+    deltalake.DeltaTable(lake.address("numbers")).create_checkpoint()
+    lake.append("numbers", numbers(2), batch="2")
+    log = Path(lake.url, "numbers", "_delta_log")
+    (log / f"{0:020}.json").write_bytes(b"")
+    assert stored(Lake(lake.url)) == [0, 1, 2]
+    (log / f"{2:020}.json").write_bytes(b"")
+    with pytest.raises(InputError, match="has torn its commit"):
+        Lake(lake.url).version("numbers")
+
+
+CUTS = [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:100])]
+
+
+@pytest.mark.parametrize("damage", CUTS, ids=["gone", "empty", "cut off"])
+@pytest.mark.parametrize("when", ["before it is opened", "after"])
+def test_a_data_file_that_is_gone_or_cut_off_is_named(lake: Lake, damage: Callable[[Path], None], when: str) -> None:
     lake.append("numbers", numbers(1), batch="first")
-    assert (stored(lake), list(lake.damaged_files())) == ([1], [])
+    assert (stored(lake), list(lake.damaged_files(read=False))) == ([1], [])
     (file,) = Path(lake.url, "numbers").glob("*.parquet")
     damage(file)
-    assert list(lake.damaged_files()) == [
-        f"table numbers: its file {file} is gone or damaged: restore it from a backup"
-    ]
+    line = f"table numbers: its file {file} is gone or damaged: restore it from a backup"
+    if when == "after":
+        assert list(lake.damaged_files(read=False)) == [line]
+    else:
+        with pytest.raises(InputError) as caught:
+            Lake(lake.url).version("numbers")
+        assert str(caught.value) == line
+
+
+def test_a_data_file_with_other_bytes_is_named(lake: Lake) -> None:
+    for n in range(3):
+        lake.append("numbers", numbers(n), batch=str(n))
+    file = min(Path(lake.url, "numbers").glob("*.parquet"))
+    file.write_bytes(bytes(len(file.read_bytes())))
+    assert list(lake.damaged_files(read=False)) == []
+    (line,) = lake.damaged_files(read=True)
+    assert line == f"table numbers: its file {file} is gone or damaged: restore it from a backup"
+
+
+def test_a_checkpoint_that_is_cut_off_is_named(lake: Lake) -> None:
+    lake.append("numbers", numbers(1), batch="first")
+    deltalake.DeltaTable(lake.address("numbers")).create_checkpoint()
+    (checkpoint,) = Path(lake.url).rglob("*.checkpoint.parquet")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(InputError, match=rf"^table numbers: its file {re.escape(str(checkpoint))} is gone or damaged"):
+        Lake(lake.url).version("numbers")
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.md"
+    write_file(path, "old")
+    monkeypatch.setattr(errors_module, "flush", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_file(path, "new")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("report.md", "old")]
 
 
 def test_an_empty_database_of_runs_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`run` killed at any point, and started again: the same tables, the same champion, no duplicate, no orphan.
+"""`run` killed at any point or on a full disk, and started again: the same tables, champion and runs, no duplicate.
 
 A child process runs and kills itself at the n-th write: of a table, a file, or the registry; most of them inside the
 write. Four points are tried by default, one after the other in one project; twenty with `-m slow`, each in its own.
@@ -6,6 +6,7 @@ write. Four points are tried by default, one after the other in one project; twe
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from problems import PROBLEM, START
 FOLDER = Path(problems.__file__).parent
 PACKAGE = lifecycle.__name__.partition(".")[0]
 FEW, MANY = (20, 10, 5, 3), 20  # writes to be killed in, of what is left of a run; and how many by chance
+FULL = (40_000, 500, 5_000, 200_000, 500_000)  # bytes that a file may have
 
 # The n-th write is begun and not ended: a table's or the registry's in a thread of its own, a file by half. What it was
 # killed in is kept, with whether the write was under way.
@@ -154,6 +156,26 @@ def killed_in(workspace: Workspace, nth: int) -> str:
     return (workspace.root / "killed-in").read_text(encoding="utf-8")
 
 
+def filled(workspace: Workspace, size: int) -> str:
+    """Run where no file may grow beyond a size, as on a disk that gets full; return the last line."""
+    import resource  # noqa: PLC0415 - Windows has none
+
+    line, around = [sys.executable, "-m", "console", "run", "--now", f"{START:%Y-%m-%d}"], {"PYTHONPATH": str(FOLDER)}
+    done = subprocess.run(
+        line,
+        cwd=workspace.root,
+        env=os.environ | around,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    progress = ("collect ", "ingest ", "decide ", "train ", "promote ")
+    (last,) = (line for line in done.stderr.splitlines() if not line.startswith(progress))
+    return last
+
+
 def mended(workspace: Workspace, expected: dict[str, Any]) -> None:
     """Run again: it ends as if none had been killed."""
     lifecycle.run(workspace, now=START)
@@ -200,3 +222,14 @@ def test_twenty_killed_runs_are_mended(empty: Workspace, tmp_path: Path) -> None
         killed.append(killed_in(workspace, nth))
         mended(workspace, expected)
     assert inside(killed) > MANY / 2, killed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
+def test_runs_on_a_full_disk_are_mended_by_the_next(empty: Workspace, tmp_path: Path) -> None:
+    expected = unkilled(empty, tmp_path / "whole")
+    workspace = copied(empty, tmp_path / "filled")
+    for size in FULL:
+        assert re.search(r"File too large|disk I/O error|disk is full", filled(workspace, size))
+        assert not [path for path in workspace.root.rglob("*.part") if path.parent.parent.name != "inbox"]
+    mended(workspace, expected)

@@ -6,14 +6,12 @@ import json
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import narwhals as nw
 import polars as pl
 import pytest
-from polars.exceptions import PanicException
 from pydantic import BaseModel, Field
 
 from my_ml_project.core.contracts.schema import (
@@ -27,6 +25,7 @@ from my_ml_project.core.contracts.schema import (
 )
 from my_ml_project.core.errors import InputError
 from my_ml_project.core.problem import ModelSpec, Problem
+from my_ml_project.core.store import files as store_files
 from my_ml_project.core.store.batch_context import read_context
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.workspace import Workspace
@@ -262,6 +261,15 @@ def test_links_in_the_inbox_are_followed(shop: Workspace, tmp_path: Path) -> Non
     assert (tmp_path / "june.parquet").is_file()
     assert all(not path.is_symlink() for path in shop.path("data/archive").rglob("*"))
     assert ingest(shop, now=NOON).batches == ()
+
+
+def test_a_link_to_nothing_is_named(shop: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(shop, "orders/may.parquet", orders(1, 10))
+    link = shop.path("data/inbox/orders/june.parquet")
+    link.symlink_to(tmp_path / "gone.parquet")
+    assert ingest(shop, now=NOON).ok
+    assert f"{link} is skipped: it is a broken link or no file" in caplog.text
+    assert ids(shop) == list(range(1, 11))
 
 
 def test_a_folder_of_spark_is_a_batch_a_file(shop: Workspace) -> None:
@@ -590,23 +598,24 @@ def test_a_file_that_is_no_batch_goes_to_quarantine_and_the_others_go_in(
     assert len(archive(shop)) == 2
 
 
-def test_a_file_that_makes_its_reader_panic_goes_to_quarantine(
-    shop: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = pl.scan_parquet
-
-    def panic(source: BytesIO, **options: Any) -> pl.LazyFrame:
-        if b"PANIC" in source.getvalue():
-            raise PanicException("index out of bounds")
-        return scan(source, **options)
-
-    monkeypatch.setattr(pl, "scan_parquet", panic)
-    put(shop, "orders/bad.parquet", b"PANIC")
-    put(shop, "orders/good.parquet", orders(1, 10))
+def test_a_file_that_crashes_its_reader_goes_to_quarantine(shop: Workspace, tmp_path: Path) -> None:
+    """Some damages make Polars panic or allocate more memory than there is, which ends its process."""
+    path = tmp_path / "orders.parquet"
+    orders(1, 300).write_parquet(path, compression="snappy", row_group_size=50)
+    good = path.read_bytes()
+    for seed in range(5000):
+        bad, rng = bytearray(good), random.Random(seed)  # noqa: S311 - damage
+        for _ in range(rng.randint(1, 3)):
+            bad[rng.randrange(len(bad))] = rng.randrange(256)
+        path.write_bytes(bad)
+        if store_files.parquet_damage(path) == "it crashes its reader":
+            break
+    put(shop, "orders/bad.parquet", bytes(bad))
+    put(shop, "orders/good.parquet", good)
     done = ingest(shop, now=NOON)
     assert [batch.ok for batch in done.batches] == [False, True]
-    assert "can't be read as parquet: index out of bounds; write it again" in done.batches[0].rejected[0]
-    assert (inbox(shop), ids(shop)) == ([], list(range(1, 11)))
+    assert "can't be read as parquet: it crashes its reader; write it again" in done.batches[0].rejected[0]
+    assert (inbox(shop), ids(shop)) == ([], list(range(1, 301)))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -903,6 +912,42 @@ def test_a_lake_that_can_not_be_used_leaves_the_inbox_as_it_is(shop: Workspace) 
     with pytest.raises(InputError, match=r"table orders in the lake .* can't be used"):
         ingest(shop, now=NOON)
     assert files(shop.root) == before
+
+
+# Archive and lake
+
+
+def test_an_archived_batch_that_the_lake_lacks_is_named_until_it_is_ingested_again(shop: Workspace) -> None:
+    for first in (1, 101, 201):
+        put(shop, f"orders/{first}.parquet", orders(first, first + 99))
+    assert ingest(shop, now=NOON).lost == ()
+    commit = shop.path("data/lake/orders/_delta_log") / f"{2:020}.json"
+    commit.write_bytes(b"")
+    again = dataclasses.replace(shop)
+    with pytest.raises(InputError, match=r"a power loss has torn its commit .* and call run"):
+        ingest(again, now=NOON)
+    commit.unlink()
+    again = dataclasses.replace(shop)
+    (archived,) = shop.path("data/archive/orders").glob("201-*.parquet")
+    line = (
+        f"1 archived batches of orders are not in the lake, such as {archived}: "
+        f"move them to {shop.path('data/inbox/orders')} and call run"
+    )
+    done = ingest(again, now=NOON)
+    assert (done.batches, done.lost, done.ok, str(done)) == ((), (line,), False, line)
+    archived.rename(shop.path("data/inbox/orders") / archived.name)
+    assert ingest(again, now=NOON).ok
+    assert ids(again) == list(range(1, 301))
+
+
+def test_batches_without_rows_of_their_own_are_not_missing_from_the_lake(shop: Workspace) -> None:
+    put(shop, "orders/may.parquet", orders(1, 100))
+    put(shop, "orders/more.parquet", orders(1, 50))  # duplicates
+    put(shop, "clicks/pages.parquet", pl.DataFrame({"page": ["home"]}))
+    assert [ingest(shop, now=NOON).lost for _ in range(2)] == [(), ()]
+    (archived,) = shop.path("data/archive/orders").glob("more-*.parquet")
+    archived.write_bytes(b"")  # nobody knows what was in it
+    assert "1 archived batches of orders are not in the lake" in ingest(shop, now=NOON).lost[0]
 
 
 # In words

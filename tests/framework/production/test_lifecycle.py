@@ -30,6 +30,7 @@ from my_ml_project.core.contracts.validation import parse_keys
 from my_ml_project.core.errors import InputError, Rejected
 from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.store.candidates import Candidates
+from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.registry import CHALLENGER, CHAMPION
 from my_ml_project.core.store.releases import Release, contributions
 from my_ml_project.core.workspace import Workspace
@@ -120,6 +121,25 @@ def test_without_labels_nothing_is_trained_and_that_is_no_error(
     assert not (empty.root / "mlruns").exists()
     with pytest.raises(LookupError):
         lifecycle.run(empty, now=first)
+
+
+def test_what_was_collected_is_on_the_disk_before_that_is_recorded(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power loss the next run collects it again, or finds it whole."""
+    events: list[str] = []
+    append = Lake.append
+
+    def noted(lake: Lake, table: str, *rest: Any, **options: Any) -> bool:
+        events.append(table)
+        return append(lake, table, *rest, **options)
+
+    monkeypatch.setattr(lifecycle, "flush", lambda path: events.append(path.name))
+    monkeypatch.setattr(Lake, "append", noted)
+    lifecycle.collect_and_ingest(trained, START + timedelta(hours=6))
+    collected = events[: events.index("collections")]
+    assert {*trained.problem.schemas} <= {*collected}, "the folders of the files"
+    assert len([name for name in collected if name.endswith(".parquet")]) == len(trained.problem.schemas)
 
 
 def test_what_arrived_since_is_collected_once(trained: Workspace) -> None:

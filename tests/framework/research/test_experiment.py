@@ -1,6 +1,8 @@
 """What experiments have in common: rows, windows, `--fast`, and errors in a line."""
 
 import dataclasses
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
@@ -66,6 +68,22 @@ def test_what_a_person_can_mend_is_told_in_a_line(
     with pytest.raises(SystemExit) as end:
         experiment.report_error(type(error), error, None)
     assert (end.value.code, capsys.readouterr().err) == (status, "mine.py: no\n")
+
+
+def test_output_of_an_experiment_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from {experiment.__package__} import experiment
+sys.excepthook = experiment.report_error
+print("found", flush=True)
+"""
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, str(tmp_path / "mine.py")]
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (2, "mine.py: [Errno 32] Broken pipe\n")
 
 
 def test_other_errors_are_shown_where_they_happened(capsys: pytest.CaptureFixture[str]) -> None:

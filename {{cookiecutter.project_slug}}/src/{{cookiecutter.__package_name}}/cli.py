@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -24,6 +23,7 @@ from {{cookiecutter.__package_name}}.core.command_line import (
     TIME,
     Group,
     fail,
+    fail_to_print,
 )
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def stop(*_: object) -> NoReturn:
 def main() -> None:
     """Run the console script."""
     signal.signal(signal.SIGINT, stop)
+    logging.raiseExceptions = False  # no traceback where stderr can't be written
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
     try:
@@ -253,9 +254,5 @@ def main() -> None:
         fail(f"{error.format_message()} See {command} --help", INPUT_ERROR, as_json="--json" in sys.argv)
     except click.Abort:
         fail(STOPPED, REJECTED, as_json=False)
-    except OSError as error:  # commands handle their own: the output is a full disk, or a pipe that was closed
-        with suppress(OSError):
-            click.echo(f"{NAME}: the output can't be written: {error.strerror}", err=True)
-        for stream in (1, 2):  # Python would fail again when it writes the rest at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        sys.exit(INPUT_ERROR)
+    except OSError as error:  # of --help: commands handle their own
+        fail_to_print(error, err=False)

@@ -1,11 +1,12 @@
 """The class of commands, and shared options."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -45,7 +46,7 @@ class Command(click.Command):
         """Run the command on the project of the current directory, print the result, and exit with its status."""
         as_json = ctx.params.pop("as_json")
         result = self._run(ctx.obj, ctx.params, as_json=as_json)
-        click.echo(json(result) if as_json else result, err=not as_json)
+        echo(json(result) if as_json else result, err=not as_json)
         sys.exit(OK if getattr(result, "ok", True) else REJECTED)
 
     def _run(self, problem: Callable[[], Any], options: dict[str, Any], *, as_json: bool) -> object:
@@ -71,7 +72,8 @@ class Command(click.Command):
                 raise
             fail(f"{error.name} is not installed, and this command needs it: uv sync", INPUT_ERROR, as_json=as_json)
         except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
-            damaged = next(workspace.lake.damaged_files(), None) if workspace else None
+            read = not isinstance(error, OSError)
+            damaged = next(workspace.lake.damaged_files(read=read), None) if workspace else None
             fail(damaged or f"{where} can't be read or written: {summarize(error)}", INPUT_ERROR, as_json=as_json)
 
 
@@ -123,10 +125,29 @@ def command(name: str, *, section: str, writes: bool = False) -> Callable[[Calla
 
 def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:
     """Print the reason in one line and exit."""
-    click.echo(f"{NAME}: {reason}", err=True)
+    echo(f"{NAME}: {reason}", err=True)
     if as_json:
-        click.echo(json({"error": reason}))
+        echo(json({"error": reason}), err=False)
     sys.exit(status)
+
+
+def echo(text: object, *, err: bool) -> None:
+    """Print; if that fails, as on a full disk or into a closed pipe, exit with one line."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        fail_to_print(error, err=err)
+
+
+def fail_to_print(error: OSError, *, err: bool) -> NoReturn:
+    """Exit with one line because stdout or stderr can't be written; what is left of its output is discarded."""
+    discard(sys.stderr if err else sys.stdout)
+    fail(f"the output can't be written: {error.strerror}", INPUT_ERROR, as_json=False)
+
+
+def discard(stream: TextIO) -> None:
+    """Discard what a broken stream holds and is given: Python would print an error at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def json(result: object) -> str:

@@ -44,16 +44,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
     draft = path.absolute().with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         yield draft
+        flush(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; text as UTF-8."""
+    with atomic_write(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def flush(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk. Windows has no names to flush."""
     if path.is_dir() and os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import BatchReport, ContractViolation, validate
-from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write
+from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, write_file
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store import erasures
 from {{cookiecutter.__package_name}}.core.store.batch_context import read_context
@@ -21,8 +22,11 @@ from {{cookiecutter.__package_name}}.core.store.files import Unreadable, conform
 from {{cookiecutter.__package_name}}.core.store.lake import Conflict
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
 SKIPPED = (".", "_", "~", "Thumbs.db", "desktop.ini")  # beginnings of names that are no batches
-PARTIAL = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".crc", "~")  # ends of such names
+# Ends of such names.
+PARTIAL = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".crc", "~")
 INVALID, REASONS = "invalid.parquet", "reasons.json"  # in the quarantine folder of a batch
 
 
@@ -78,18 +82,24 @@ class Batch:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """The results of ingesting batches."""
+    """The results of ingesting batches.
+
+    Attributes:
+        batches: The batches.
+        lost: The archived batches that the lake lacks, in one line per table.
+    """
 
     batches: tuple[Batch, ...]
+    lost: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether no batch was rejected as a whole."""
-        return not any(batch.rejected for batch in self.batches)
+        """Whether no batch was rejected as a whole, and none is lost."""
+        return not self.lost and not any(batch.rejected for batch in self.batches)
 
     def __str__(self) -> str:
         """One line per batch."""
-        return "\n".join(map(str, self.batches)) or "the inbox is empty"
+        return "\n".join(map(str, (*self.batches, *self.lost))) or "the inbox is empty"
 
 
 def check(workspace: Workspace, file: Path, *, table: str | None = None, now: datetime | None = None) -> Batch:
@@ -153,7 +163,7 @@ def _ingest(
         batch = _quarantine(workspace, batch, report.invalid, now=now)
     if batch.rejected:
         copy = _quarantined_file(workspace, batch)
-        copy.write_bytes(content)
+        write_file(copy, content)
         erasures.remove_erased(workspace.lake, workspace.problem.schema, copy)
     elif batch.accepted:
         try:
@@ -171,8 +181,37 @@ def ingest_inbox(workspace: Workspace, *, now: datetime) -> IngestReport:
     Labels are ingested after all other tables.
     """
     labels, inbox = workspace.problem.labels.name, workspace.path(workspace.settings.inbox)
-    files = sorted(_waiting_files(inbox), key=lambda file: (_folder(inbox, file) == labels, file))
-    return IngestReport(tuple(_ingest_and_move(workspace, inbox, file, now=now) for file in files))
+    files = sorted(waiting_files(inbox), key=lambda file: (_folder(inbox, file) == labels, file))
+    batches = tuple(_ingest_and_move(workspace, inbox, file, now=now) for file in files)
+    return IngestReport(batches, tuple(lost_batches(workspace, now=now, ingested=batches)))
+
+
+def lost_batches(workspace: Workspace, *, now: datetime, ingested: tuple[Batch, ...] = ()) -> Iterator[str]:
+    """Archived batches with rows that a local lake lacks, as after a power loss; one line per table.
+
+    Args:
+        workspace: The workspace.
+        now: The current time.
+        ingested: Batches that need no check.
+    """
+    archive, inbox = (workspace.path(folder) for folder in (workspace.settings.archive, workspace.settings.inbox))
+    for name, schema in workspace.problem.schemas.items() if workspace.lake.is_local else ():
+        archived = sorted(path for path in (archive / name).glob("*") if path.is_file())
+        stored = workspace.lake.scan(schema).select(pl.col(BATCH).unique()).collect()[BATCH] if archived else ()
+        known = {batch_id[:8] for batch_id in (*stored, *(batch.id for batch in ingested))}
+        absent = [path for path in archived if path.stem.rpartition("-")[2] not in known]
+        if lost := [path for path in absent if _is_lost(workspace, path, name, now)]:
+            what = f"{len(lost)} archived batches of {name} are not in the lake, such as {lost[0]}"
+            yield f"{what}: move them to {inbox / name} and call run"
+
+
+def _is_lost(workspace: Workspace, path: Path, table: str, now: datetime) -> bool:
+    """Whether an archived batch has rows to append: one of duplicates has none."""
+    try:
+        batch = check(workspace, path, table=table, now=now)
+    except Unreadable:
+        return True
+    return bool(batch.accepted or batch.rejected)
 
 
 def _folder(inbox: Path, path: Path) -> str:
@@ -201,7 +240,7 @@ def _ingest_and_move(workspace: Workspace, inbox: Path, path: Path, *, now: date
     return batch
 
 
-def _waiting_files(inbox: Path) -> Iterator[Path]:
+def waiting_files(inbox: Path) -> Iterator[Path]:
     """The files that are batches, also behind links."""
     visited = set[Path]()
     for folder, folders, names in os.walk(inbox, followlinks=True):
@@ -211,9 +250,13 @@ def _waiting_files(inbox: Path) -> Iterator[Path]:
             continue
         visited.add(here.resolve())
         folders[:] = [name for name in folders if not name.startswith(SKIPPED)]
-        for name in names:
-            if not name.startswith(SKIPPED) and not name.lower().endswith(PARTIAL) and (here / name).is_file():
-                yield here / name
+        for path in (here / name for name in names):
+            if path.name.startswith(SKIPPED) or path.name.lower().endswith(PARTIAL):
+                continue
+            if path.is_file():
+                yield path
+            else:
+                log.warning("ingest    %s is skipped: it is a broken link or no file", path)
 
 
 def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None) -> Schema:
@@ -273,10 +316,10 @@ def _quarantine(workspace: Workspace, batch: Batch, invalid: pl.DataFrame, *, no
     folder = workspace.settings.quarantine / batch.table / f"{Path(batch.name).stem}-{batch.id[:8]}"
     quarantined, target = replace(batch, quarantine=folder.as_posix()), workspace.path(folder)
     if len(invalid):
-        invalid.write_parquet(target / INVALID, mkdir=True)
+        with atomic_write(target / INVALID) as draft:
+            invalid.write_parquet(draft)
     reasons = json.dumps(asdict(quarantined) | {"ingested_at": now.isoformat()}, indent=2)
-    with atomic_write(target / REASONS) as draft:
-        draft.write_text(reasons, encoding="utf-8", newline="\n")
+    write_file(target / REASONS, reasons)
     return quarantined
 
 

@@ -1,6 +1,7 @@
 """The life cycle as one idempotent command: collect, ingest, monitor, decide, train, gate, promote, predict."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,14 +9,14 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets, plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
-from {{cookiecutter.__package_name}}.core.errors import Rejected
+from {{cookiecutter.__package_name}}.core.errors import Rejected, flush
 from {{cookiecutter.__package_name}}.core.models.importance import permutation_importance
 from {{cookiecutter.__package_name}}.core.store import decisions
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.registry import Version
 from {{cookiecutter.__package_name}}.core.store.request_log import REQUESTS
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
-from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox
+from {{cookiecutter.__package_name}}.production.ingest import IngestReport, ingest_inbox, waiting_files
 from {{cookiecutter.__package_name}}.production.model_card import write_report
 from {{cookiecutter.__package_name}}.production.monitor import Health, monitor
 from {{cookiecutter.__package_name}}.production.notifications import notify
@@ -76,6 +77,7 @@ class RunReport:
         rows = sum(batch.accepted for batch in self.ingested.batches)
         lines = [f"ingested {len(self.ingested.batches)} batches, {rows} rows"]
         lines += [f"  {batch}" for batch in self.ingested.batches if not batch.ok or batch.warnings]
+        lines += [f"  {line}" for line in self.ingested.lost]
         lines += [f"challenger: {self.decision.reason}"]
         lines += [str(self.trained)] if self.trained else []
         lines += [str(self.promoted)] if self.promoted else []
@@ -168,6 +170,10 @@ def collect_and_ingest(workspace: Workspace, now: datetime | None) -> IngestRepo
     log.info("collect   since %s", f"{since:%Y-%m-%d %H:%M}" if since else "the beginning")
     if since is None or since < until:
         workspace.problem.collect(workspace.root, since, until, inbox)
+        for path in waiting_files(inbox):  # later runs don't collect them again
+            with suppress(PermissionError):  # somebody else's
+                flush(path)
+                flush(path.parent)
         lake.append(COLLECTIONS, pl.DataFrame({"until": [until]}, schema=columns), batch=until.isoformat())
     ingested = ingest_inbox(workspace, now=until)
     batches = ingested.batches

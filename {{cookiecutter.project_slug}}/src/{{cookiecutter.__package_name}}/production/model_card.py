@@ -21,7 +21,7 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import (
     Personal,
     Task,
 )
-from {{cookiecutter.__package_name}}.core.errors import InputError
+from {{cookiecutter.__package_name}}.core.errors import InputError, write_file
 from {{cookiecutter.__package_name}}.core.models.evaluation import by_slice
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.releases import Release
@@ -49,8 +49,7 @@ def fill(workspace: Workspace, release: Release, candidate: Candidate) -> list[s
 def write_report(workspace: Workspace, run_id: str, name: str, content: bytes) -> str:
     """Write a file to the reports folder and log it with a run; return its path relative to the project's folder."""
     path = workspace.settings.reports / name
-    workspace.path(path).parent.mkdir(parents=True, exist_ok=True)
-    workspace.path(path).write_bytes(content)
+    write_file(workspace.path(path), content)
     with workspace.registry.reopen(run_id) as run:
         run.log_artifact(name, content)
     return path.as_posix()

@@ -22,6 +22,7 @@ from {{cookiecutter.__package_name}}.core.store import predictions
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.gate import breached_limits
+from {{cookiecutter.__package_name}}.production.ingest import lost_batches
 
 MONITORING_PERIOD = timedelta(days=28)
 
@@ -89,6 +90,7 @@ def monitor(workspace: Workspace, *, now: datetime | None = None, full: bool = T
     moment, champion = workspace.now(now), workspace.releases.champion()
     alerts = [*_rejected_batches(workspace, moment), *_table_ages(workspace, moment)]
     if full:
+        alerts += [Alert("archive", Severity.CRITICAL, line) for line in lost_batches(workspace, now=moment)]
         alerts += _stored_rows(workspace, moment)
     if champion is None:
         if full and datasets.newest_label(workspace.problem, workspace.lake) is None:

@@ -3,9 +3,11 @@
 A script begins with `start(PROBLEM, "name")` and ends with `experiment.log(...)`.
 """
 
+import errno
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,8 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from {{cookiecutter.__package_name}}.core import datasets, plots
+from {{cookiecutter.__package_name}}.core.command_line import discard
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
+from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, write_file
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats, PairedComparison, Predictions, compare_losses
 from {{cookiecutter.__package_name}}.core.problem import Problem
@@ -133,12 +136,11 @@ class Experiment:
         recorded |= {"finding": finding, "fast": str(self.fast).lower()} | dict(tags or {})
         files = {f"{name}.csv": table.write_csv().encode()} | ({f"{name}.png": plots.png(figure)} if figure else {})
         folder = workspace.path(workspace.settings.reports)
-        folder.mkdir(parents=True, exist_ok=True)
         with workspace.registry.run(self.kind, workspace.parameters.model_dump(), recorded) as run:
             run.log(metrics)
             for file, content in files.items():
                 run.log_artifact(file, content)
-                (folder / file).write_bytes(content)
+                write_file(folder / file, content)
         show(table)
         print(finding, *(folder / file for file in files), f"run {run.id}", sep="\n")
         return run.id
@@ -158,11 +160,15 @@ def start(problem: Problem, kind: str) -> Experiment:
 
 def report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an expected error in one line and exit like a command; print the traceback of others."""
-    if not isinstance(error, InputError | Rejected):
+    full = isinstance(error, OSError) and error.errno in {errno.EPIPE, errno.ENOSPC}
+    if not full and not isinstance(error, InputError | Rejected):
         sys.__excepthook__(kind, error, trace)
         return
-    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-    raise SystemExit(2 if isinstance(error, InputError) else 1)
+    with suppress(OSError):
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    if full:
+        discard(sys.stdout)
+    raise SystemExit(1 if isinstance(error, Rejected) else 2)
 
 
 def plot_loss_reductions(effects: Mapping[str, PairedComparison], *, title: str, label: str) -> tuple[Figure, Axes]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, schema_of
+from {{cookiecutter.__package_name}}.core.errors import write_file
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class DataDictionary:
 def write_data_dictionary(tables: tuple[type[Table], ...], path: Path) -> DataDictionary:
     """Write the tables' data dictionary as a page."""
     head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(head + data_dictionary(tables), encoding="utf-8", newline="\n")
+    write_file(path, head + data_dictionary(tables))
     return DataDictionary(str(path), tuple(table.table for table in tables))
 
 

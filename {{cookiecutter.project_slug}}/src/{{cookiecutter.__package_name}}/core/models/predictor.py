@@ -15,6 +15,7 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Task
 from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 from {{cookiecutter.__package_name}}.core.problem import Problem
 
+onnxruntime.disable_telemetry_events()  # on Windows, which has no such variable
 PARITY_TOLERANCE = 1e-5  # of a difference: absolute for probabilities, relative to the values' spread for a regression
 
 

@@ -1,10 +1,16 @@
 """Parquet and CSV files: read at once or in chunks, and written as a stream."""
 
+import atexit
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -14,9 +20,51 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import conform, parse
 from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, summarize
 
+READER = """
+import json, sys
+from io import BytesIO
+from pathlib import Path
+import polars as pl
+print(flush=True)
+for line in sys.stdin:
+    reason = ""
+    try:
+        content = BytesIO(Path(json.loads(line)).read_bytes())
+        pl.scan_parquet(content, glob=False, hive_partitioning=False).collect()
+    except OSError:
+        pass
+    except Exception as error:
+        reason = str(error).partition("\\n")[0] or type(error).__name__
+    print(json.dumps(reason), flush=True)
+"""
+
 
 class Unreadable(InputError):
     """The file can't be read, or its table is unclear."""
+
+
+@cache
+def _reader() -> tuple[IO[str], IO[str]]:
+    """Another process that tries Parquet files until this one ends: its input and output."""
+    line, pipe = [sys.executable, "-c", READER], subprocess.PIPE
+    process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8")  # noqa: S603
+    atexit.register(process.communicate)
+    if not (process.stdin and process.stdout and process.stdout.readline()):
+        raise InputError(f"{sys.executable} could not be started to read files")
+    return process.stdin, process.stdout
+
+
+def parquet_damage(path: Path) -> str:
+    """Why a Parquet file can't be read, tried in another process: some damages abort it.
+
+    The reason is empty if the file can be read, or can't even be opened.
+    """
+    names, reasons = _reader()
+    print(json.dumps(str(path.absolute())), file=names, flush=True)
+    if reason := reasons.readline():
+        return str(json.loads(reason))
+    _reader.cache_clear()
+    return "it crashes its reader"
 
 
 def read_file(path: Path) -> tuple[bytes, pl.DataFrame]:
@@ -25,6 +73,8 @@ def read_file(path: Path) -> tuple[bytes, pl.DataFrame]:
     Raises:
         Unreadable: The file can't be read, is neither Parquet nor CSV, or is broken.
     """
+    if path.suffix.lower() == ".parquet" and (reason := parquet_damage(path)):
+        raise Unreadable(f"{path} can't be read as parquet: {reason}; write it again")
     with _reading(path):
         content = path.read_bytes()
         return content, _scan(path, BytesIO(content)).collect()

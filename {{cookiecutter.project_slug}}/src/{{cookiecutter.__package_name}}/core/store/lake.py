@@ -3,7 +3,6 @@
 The format is Delta Lake. All tables are under one URL, in a local folder or in object storage.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,14 @@ import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
-from {{cookiecutter.__package_name}}.core.errors import InputError, flush, summarize
+from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
+from {{cookiecutter.__package_name}}.core.store.durability import flush_commits, incomplete_file, torn_commit
+from {{cookiecutter.__package_name}}.core.store.files import parquet_damage
 
 MAX_FILES = 14  # per table; a table with more files is compacted
 HISTORY_PROPERTY = "delta.logRetentionDuration"  # Delta's default is 30 days
 SHORT_HISTORY = timedelta(days=7)  # for tables with a commit every few seconds
-RESTORE = "delete it, move the table's newest files from the archive to the inbox, and call run"
+RESTORE = "delete it and any newer one, move the table's newest files from the archive to the inbox, and call run"
 ATTEMPTS = 20  # to commit despite concurrent writers
 
 UNREADABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in names of folders
@@ -116,41 +117,37 @@ class Lake:
                 if not moved and not isinstance(error, CommitFailedError):
                     raise self.unreadable(table, error) from error
                 continue
-            self._flush(table, seen + 1)
+            self.flush(table, range(seen + 1, seen + 2))
             return True
         raise self._busy(table)
 
-    def _flush(self, table: str, version: int) -> None:
-        """Flush a commit and its files to the disk, else a power loss could empty them. Object storage is durable."""
-        if not self.is_local:
-            return
-        folder, commit = Path(self.address(table)), self._commit(table, version)
-        actions = map(json.loads, commit.read_text(encoding="utf-8").splitlines())
-        added = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
-        for path in (*added, folder, commit, commit.parent):
-            flush(path)
-
-    def _commit(self, table: str, version: int) -> Path:
-        return Path(self.address(table), "_delta_log", f"{version:020}.json")
-
-    def _torn_commit(self, table: str) -> str:
-        """What a power loss did to the newest commit of a table; empty if nothing."""
-        commits = Path(self.address(table), "_delta_log").glob("[0-9]*.json") if self.is_local else ()
-        newest = max(commits, default=None)
+    def flush(self, table: str, versions: range) -> None:
+        """Flush commits of a table to the disk, else a power loss could empty them. Object storage is durable."""
         try:
-            for action in newest.read_text(encoding="utf-8").splitlines() or [""] if newest else ():
-                json.loads(action)
-        except ValueError:
-            return f"a power loss has torn its last commit {newest}: {RESTORE}"
-        return ""
+            if self.is_local:
+                flush_commits(Path(self.address(table)), versions)
+        except OSError as error:
+            raise self.unreadable(table, error) from error
 
-    def damaged_files(self) -> Iterator[str]:
-        """The data files of opened tables that are gone or have lost bytes."""
+    def _require_whole(self, table: str) -> None:
+        """Refuse a local table with files that a power loss has damaged, since rows of a torn commit just vanish."""
+        if self.is_local and torn_commit(Path(self.address(table))):
+            raise self.unreadable(table, DeltaError())
+        if self.is_local and (file := incomplete_file(Path(self.address(table)))):
+            raise InputError(_damaged(table, file))
+
+    def damaged_files(self, *, read: bool) -> Iterator[str]:
+        """The data files of opened local tables that are gone, have lost bytes or, if they are read, can't be.
+
+        Args:
+            read: Whether to read the files too.
+        """
         for table, opened in {table: opened for (_, table), opened in self._opened.items() if self.is_local}.items():
-            for path, size in pl.DataFrame(opened.get_add_actions()).select("path", "size_bytes").iter_rows():
-                file = Path(self.address(table), unquote(path))
-                if not file.is_file() or file.stat().st_size != size:
-                    yield f"table {table}: its file {file} is gone or damaged: restore it from a backup"
+            sizes = dict(pl.DataFrame(opened.get_add_actions()).select("path", "size_bytes").iter_rows())
+            files = {Path(self.address(table), unquote(path)): size for path, size in sizes.items()}
+            for file, size in files.items():
+                if not file.is_file() or file.stat().st_size != size or (read and parquet_damage(file)):
+                    yield _damaged(table, file)
 
     def retry(self, table: str, attempt: Callable[[int], T]) -> T:
         """Call a function with the current version of a table, again after each `Conflict`.
@@ -228,7 +225,9 @@ class Lake:
                 if opened.metadata().configuration.get(HISTORY_PROPERTY) != days(history):  # the setting has changed
                     opened.alter.set_table_properties({HISTORY_PROPERTY: days(history)})
                 if len(opened.file_uris()) > MAX_FILES:
+                    before = opened.version()
                     opened.optimize.compact()
+                    self.flush(table, range(before + 1, opened.version() + 1))
                     opened.vacuum(retention_hours=int(history / timedelta(hours=1)), dry_run=False, full=True)
             except CommitFailedError:
                 continue  # another process is writing; the next call maintains the table
@@ -247,15 +246,11 @@ class Lake:
             elif Path(self.url).is_file():
                 raise NotADirectoryError(self.url)
             elif deltalake.DeltaTable.is_deltatable(self.address(table)):
+                self._require_whole(table)
                 handles[mine] = deltalake.DeltaTable(self.address(table))
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
-        opened = handles.get(mine)
-        if opened and self.is_local:
-            commit = self._commit(table, opened.version())
-            if commit.is_file() and not commit.stat().st_size:  # its rows are missing, and nothing fails
-                raise self.unreadable(table, DeltaError())
-        return opened
+        return handles.get(mine)
 
     @property
     def is_local(self) -> bool:
@@ -268,10 +263,15 @@ class Lake:
 
     def unreadable(self, table: str, error: Exception) -> InputError:
         """The error for an unreadable table, in one line."""
-        reason = self._torn_commit(table) or summarize(error)
+        torn = torn_commit(Path(self.address(table))) if self.is_local else None
+        reason = f"a power loss has torn its commit {torn}: {RESTORE}" if torn else summarize(error)
         if not self.is_local:
             reason += "; see the setting ML_LAKE and the credentials in the environment or .env"
         return InputError(f"table {table} in the lake {self.url} can't be used: {reason}")
+
+
+def _damaged(table: str, file: Path) -> str:
+    return f"table {table}: its file {file} is gone or damaged: restore it from a backup"
 
 
 def days(time: timedelta) -> str:

@@ -103,13 +103,15 @@ def _change(lake: Lake, table: str, change: Callable[[deltalake.DeltaTable], T])
 
     def attempt(version: int) -> T:
         try:
-            return change(deltalake.DeltaTable(lake.address(table), version=version))
+            changed = change(deltalake.DeltaTable(lake.address(table), version=version))
         except CommitFailedError as error:
             raise Conflict(str(error)) from error
         except (DeltaError, OSError) as error:
             if lake.version(table) != version:  # its commits from before may be gone
                 raise Conflict(str(error)) from error
             raise lake.unreadable(table, error) from error
+        lake.flush(table, range(version + 1, lake.version(table) + 1))
+        return changed
 
     return lake.retry(table, attempt)
 

@@ -20,7 +20,7 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.datasets import training_set
-from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, atomic_write
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, atomic_write, write_file
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.core.models.evaluation import (
     PairedComparison,
@@ -211,10 +211,8 @@ def _report(own: Workspace, rows: pl.DataFrame, predictions: dict[str, Predictio
     found = SimulationResult(
         tuple(months), total, saved, share, len(verdicts) - 1, len(promotions), plot=path.as_posix()
     )
-    with atomic_write(own.path(path)) as draft:
-        draft.write_bytes(_plot(found, promotions))
-    with atomic_write(own.path(path).with_suffix(".json")) as draft:
-        draft.write_text(json.dumps(asdict(found) | {"verdicts": verdicts}, default=str), encoding="utf-8")
+    write_file(own.path(path), _plot(found, promotions))
+    write_file(own.path(path).with_suffix(".json"), json.dumps(asdict(found) | {"verdicts": verdicts}, default=str))
     return found
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import Excluded, Personal, Task
-from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, atomic_write
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, write_file
 from {{cookiecutter.__package_name}}.core.models.evaluation import Floats
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import MODEL_NAME, Workspace
@@ -79,8 +79,8 @@ def export_tasks(
     description = target.field.description
     question = f"{target.name}: {description}" if description else target.name
     interface = path.with_suffix(".xml")
-    _write(interface, labelstudio.interface(classes, question))
-    _write(path, json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    write_file(interface, labelstudio.interface(classes, question))
+    write_file(path, json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
     return ExportResult(len(tasks), len(rows), strategy, path.as_posix(), interface.as_posix())
 
 
@@ -148,8 +148,3 @@ def _predictions(release: Release, output: Floats) -> list[labelstudio.Row]:
         return [labelstudio.prediction(version, float(value)) for value in output]
     rows = sampling.class_probabilities(output)
     return [labelstudio.prediction(version, names[int(row.argmax())], float(row.max())) for row in rows]
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as draft:
-        draft.write_text(text, encoding="utf-8", newline="\n")

@@ -20,9 +20,9 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, 
 from {{cookiecutter.__package_name}}.core.errors import (
     InputError,
     Rejected,
-    atomic_write,
     redact_passwords,
     validate_port,
+    write_file,
 )
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Space, space_of
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
@@ -190,5 +190,4 @@ def write_parameters(path: Path, values: dict[str, Any], run_id: str) -> None:
     document.update(values)
     mark = MARK.format(run=run_id)  # below the comment at the top
     text = re.sub(r"\A(#.*\n)*", lambda comment: f"{comment[0]}{mark}\n", tomlkit.dumps(document), count=1)
-    with atomic_write(path) as draft:
-        draft.write_text(text, encoding="utf-8", newline="\n")
+    write_file(path, text)

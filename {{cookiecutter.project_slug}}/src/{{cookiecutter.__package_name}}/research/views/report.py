@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, atomic_write, summarize
+from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, summarize, write_file
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ def _export(workspace: Workspace, folder: Path) -> ExportedReports:
             if done.returncode:
                 raise InputError(f"report {name}: {_failure(workspace, name) or done.stderr.strip().splitlines()[-1]}")
         for name in names():
-            with atomic_write(folder / f"{name}.html") as draft:
-                draft.write_bytes(Path(drafts, f"{name}.html").read_bytes())
+            write_file(folder / f"{name}.html", Path(drafts, f"{name}.html").read_bytes())
     return ExportedReports(tuple((folder / f"{name}.html").as_posix() for name in names()))
 
 
