@@ -708,7 +708,7 @@ def test_time_passes_by_now_alone_where_the_data_are_of_the_past(empty: Workspac
     assert lifecycle.run(past, dirty=True).ingested.batches == ()
     week = START + timedelta(days=7)
     assert lifecycle.run(past, now=week, dirty=True).ingested.batches
-    assert rows_of(past, "arrivals")["known"].max() <= week
+    assert rows_of(past, "arrivals").filter(pl.col("known") > week).is_empty()
     assert lifecycle.run(past, dirty=True).ingested.batches == ()
 
 
