@@ -6,6 +6,8 @@ from pathlib import Path
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, schema_of
 
+HEAD = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
+
 
 @dataclass(frozen=True)
 class DataDictionary:
@@ -25,9 +27,8 @@ class DataDictionary:
 
 def write_data_dictionary(tables: tuple[type[Table], ...], path: Path) -> DataDictionary:
     """Write the tables' data dictionary as a page."""
-    head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(head + data_dictionary(tables), encoding="utf-8", newline="\n")
+    path.write_text(HEAD + data_dictionary(tables), encoding="utf-8", newline="\n")
     return DataDictionary(str(path), tuple(table.table for table in tables))
 
 
