@@ -329,7 +329,7 @@ def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
         (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),
-        (("check", "README"), "README ends in '': batches are .parquet or .csv"),
+        (("check", "README"), "README ends in '': batches are .parquet, .csv"),
         (
             ("check", PARCELS, "--table", "trains"),
             "there is no table 'trains': tables are parcels, traffic, arrivals",

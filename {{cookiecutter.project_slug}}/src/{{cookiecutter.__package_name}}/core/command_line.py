@@ -35,11 +35,19 @@ class Command(click.Command):
     Attributes:
         section: Heading in the help.
         writes: Whether it writes: such commands run one at a time, under the lock of the project.
+        standalone: Whether it works without the problem, which the workspace then lacks.
     """
 
-    def __init__(self, *args: Any, section: str, writes: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - click's own
+        section: str,
+        writes: bool = False,
+        standalone: bool = False,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.section, self.writes = section, writes
+        self.section, self.writes, self.standalone = section, writes, standalone
         self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout."))
 
     def invoke(self, ctx: click.Context) -> NoReturn:
@@ -59,7 +67,8 @@ class Command(click.Command):
         try:
             from {{cookiecutter.__package_name}}.core.workspace import open_project
 
-            workspace = open_project(problem())
+            found: Any = None if self.standalone else problem()
+            workspace = open_project(found)
             where = f"the project or its tables in {workspace.lake.url}"
             with workspace.exclusive_lock() if self.writes else nullcontext():
                 return self.callback(workspace, **options) if self.callback else None
@@ -118,9 +127,11 @@ FILE = click.argument("file", type=PATH)
 NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: by the setting ML_CLOCK.")
 
 
-def command(name: str, *, section: str, writes: bool = False) -> Callable[[Callable[..., object]], Command]:
+def command(
+    name: str, *, section: str, writes: bool = False, standalone: bool = False
+) -> Callable[[Callable[..., object]], Command]:
     """Make a function a command, for parts and extensions: it is called with the workspace and its parameters."""
-    return click.command(name, cls=Command, section=section, writes=writes)
+    return click.command(name, cls=Command, section=section, writes=writes, standalone=standalone)
 
 
 def fail(reason: str, status: int, *, as_json: bool) -> NoReturn:

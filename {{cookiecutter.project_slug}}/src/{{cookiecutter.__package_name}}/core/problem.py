@@ -64,7 +64,8 @@ class Problem:
         build: Adds the features to rows that have `_predicted_at`, from the history of the tables.
         collect: Called with the project's folder, since, until and the inbox: writes the rows that arrived in (since,
             until] to files in the inbox and returns their paths.
-        recipe: Returns the model specification; it is called in training, never in serving.
+        model_spec: Returns the model specification; it is called in training, never in serving.
+        read: Translates rows of a table's files and of requests into those of the contract; None: they are the same.
         extensions: What the user adds to the framework.
     """
 
@@ -76,6 +77,7 @@ class Problem:
     collect: Callable[[Path, datetime | None, datetime, Path], list[Path]]
     model_spec: Callable[[], ModelSpec]
     extensions: Part = field(default_factory=Part)
+    read: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
 
     def __post_init__(self) -> None:
         """Validate the target, the key of the labels, reserved names and excluded features."""
@@ -100,6 +102,17 @@ class Problem:
             self.features
         ):
             raise InputError(f"features {', '.join(sorted(excluded))} are personal or excluded in shared/contract.py")
+
+    def translated(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of a table's file or of requests, in the words of the contract."""
+        return self.read(table, rows) if self.read else rows
+
+    @property
+    def translated_requests(self) -> Callable[[pl.DataFrame], pl.DataFrame] | None:
+        """Translates rows of requests, which may have a label, into those of the contract, if they differ."""
+        if not self.read:
+            return None
+        return lambda rows: self.translated(self.schema.name, rows).drop(self.target.name, strict=False)
 
     @property
     def schema(self) -> Schema:

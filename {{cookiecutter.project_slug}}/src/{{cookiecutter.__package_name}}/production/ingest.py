@@ -278,7 +278,7 @@ def table_of(problem: Problem, path: Path, rows: pl.DataFrame, given: str | None
 
 def _validate(workspace: Workspace, schema: Schema, path: Path, rows: pl.DataFrame, *, now: datetime) -> BatchReport:
     try:
-        batch = conform_rows(rows, schema, path)
+        batch = conform_rows(workspace.problem.translated(schema.name, rows), schema, path)
     except ContractViolation as violation:
         return BatchReport(rejected=violation.reasons)
     context = read_context(workspace.lake, workspace.problem, schema, batch)

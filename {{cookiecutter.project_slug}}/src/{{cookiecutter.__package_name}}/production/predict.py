@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import Personal, Schema
+from {{cookiecutter.__package_name}}.core.contracts.schema import Personal
 from {{cookiecutter.__package_name}}.core.contracts.validation import (
     VIOLATIONS,
     ContractViolation,
@@ -20,6 +20,7 @@ from {{cookiecutter.__package_name}}.core.contracts.validation import (
 )
 from {{cookiecutter.__package_name}}.core.datasets import History
 from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet
+from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.files import chunks, conform_rows, write_rows
 from {{cookiecutter.__package_name}}.core.store.predictions import PREDICTIONS
 from {{cookiecutter.__package_name}}.core.store.releases import Release
@@ -110,7 +111,7 @@ def predict(
         raise InputError(f"{target} ends in {target.suffix!r}: use .parquet or .csv")
     moment, versions = workspace.now(now), datasets.table_versions(problem, lake)
     history = datasets.history_as_of(problem, lake, as_of=moment, versions=versions)
-    requests = _requests(file, problem.schema.request)
+    requests = _requests(file, problem)
     first = next(requests)
     schema = _output_schema(release, first, personal=problem.schema.columns_with_role(Personal))
     rows = invalid = 0
@@ -130,13 +131,15 @@ def predict(
     return PredictionResult(rows - invalid, invalid, release.version, target.as_posix())
 
 
-def _requests(file: Path, schema: Schema) -> Iterator[pl.DataFrame]:
+def _requests(file: Path, problem: Problem) -> Iterator[pl.DataFrame]:
     """The rows of a file as requests, in chunks, each row with its number and, in `error`, the rules that it violates.
 
     Raises:
         InputError: The file can't be read, has no rows, or a column is missing, unknown or of another type.
     """
-    for nth, chunk in enumerate(chunks(file, CHUNK)):
+    schema = problem.schema.request
+    for nth, source in enumerate(chunks(file, CHUNK)):
+        chunk = problem.translated_requests(source) if problem.translated_requests else source
         present = schema.without([name for name in schema.excluded_columns if name not in chunk.columns])
         try:
             rows = conform_rows(chunk, present, file)

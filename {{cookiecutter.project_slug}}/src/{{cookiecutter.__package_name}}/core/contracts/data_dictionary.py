@@ -7,6 +7,8 @@ from pathlib import Path
 from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, schema_of
 from {{cookiecutter.__package_name}}.core.errors import write_file
 
+HEAD = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
+
 
 @dataclass(frozen=True)
 class DataDictionary:
@@ -26,8 +28,7 @@ class DataDictionary:
 
 def write_data_dictionary(tables: tuple[type[Table], ...], path: Path) -> DataDictionary:
     """Write the tables' data dictionary as a page."""
-    head = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
-    write_file(path, head + data_dictionary(tables))
+    write_file(path, HEAD + data_dictionary(tables))
     return DataDictionary(str(path), tuple(table.table for table in tables))
 
 

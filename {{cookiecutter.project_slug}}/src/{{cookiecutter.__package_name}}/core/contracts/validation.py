@@ -189,7 +189,8 @@ def parse(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
         ContractViolation: A value can't be read as its column's type.
     """
     batch = without_blanks(batch)
-    typed = batch.with_columns(from_text(column) for column in schema.columns if column.name in batch.columns)
+    texts = batch.select(cs.string()).columns
+    typed = batch.with_columns(from_text(column) for column in schema.columns if column.name in texts)
     reasons = []
     for name in set(typed.columns) & set(schema.names):
         unread = batch.filter(batch[name].is_not_null() & typed[name].is_null())[name]

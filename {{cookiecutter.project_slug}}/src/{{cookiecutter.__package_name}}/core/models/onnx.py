@@ -22,6 +22,7 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_regressor_output_shapes,
 )
 from sklearn import ensemble, tree
+from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from {{cookiecutter.__package_name}}.core.errors import Rejected, summarize
 from {{cookiecutter.__package_name}}.core.models.predictor import (
@@ -79,7 +80,8 @@ def convert(estimator: Any, features: dict[str, bool]) -> onnx.ModelProto:  # no
         ],
         options={"zipmap": False} if hasattr(estimator, "classes_") else None,
         target_opset={"": 17, "ai.onnx.ml": 3},  # what the three libraries convert to
-        custom_conversion_functions={kind: _repaired(repair) for kind, repair in REPAIRS.items()},
+        custom_conversion_functions={kind: _repaired(repair) for kind, repair in REPAIRS.items()}
+        | dict.fromkeys((RobustScaler, StandardScaler), _convert_scaler),
     )
     _drop_label(model.graph)
     return model
@@ -168,6 +170,23 @@ def _missing_directions(model: Any, _: dict[str, Any]) -> dict[str, Any]:  # noq
     """Where missing values go, which skl2onnx leaves out (github.com/onnx/sklearn-onnx/issues/1253)."""
     trees = [each.tree_ for each in getattr(model, "estimators_", [model])]
     return {"nodes_missing_value_tracks_true": np.concatenate([each.missing_go_to_left for each in trees]).tolist()}
+
+
+def _convert_scaler(scope: Any, operator: Any, container: Any) -> None:  # noqa: ANN401 - skl2onnx's
+    """Subtract the mean in two parts: one number of 32 bits is too coarse where the mean is large, as of years."""
+    add_node, scaler = container.add_node, operator.raw_operator
+    mean = scaler.mean_ if isinstance(scaler, StandardScaler) else scaler.center_
+
+    def add_exact(kind: str, inputs: Any, outputs: Any, **attributes: Any) -> None:  # noqa: ANN401
+        coarse = np.asarray(attributes["offset"], dtype=np.float32)
+        between, rest = scope.get_unique_variable_name("centred"), (mean if coarse.any() else 0) - coarse
+        first = attributes | {"name": f"{attributes['name']}_mean", "scale": np.ones_like(coarse)}
+        add_node(kind, inputs, between, **first)
+        add_node(kind, between, outputs, **attributes | {"offset": rest.astype(np.float32)})
+
+    container.add_node = add_exact
+    get_converter(operator.type)(scope, operator, container)
+    container.add_node = add_node
 
 
 NODES = "nodes_values"

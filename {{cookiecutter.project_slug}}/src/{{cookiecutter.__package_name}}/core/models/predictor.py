@@ -48,6 +48,7 @@ class Predictor:
     def _session(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        options.log_severity_level = 3  # errors; it warns of what skl2onnx leaves unused
         try:
             return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own classes

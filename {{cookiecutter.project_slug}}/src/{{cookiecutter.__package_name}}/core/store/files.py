@@ -1,16 +1,22 @@
-"""Parquet and CSV files: read at once or in chunks, and written as a stream."""
+"""Files of rows, read at once or in chunks, and written as a stream.
+
+Of a CSV file, the delimiter and the encoding are found: comma, semicolon, tab or bar; UTF-8, UTF-16 or Windows-1252.
+"""
 
 import atexit
+import codecs
+import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -19,6 +25,11 @@ from polars.io.plugins import register_io_source
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import conform, parse
 from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, summarize
+
+TEXT = (".csv", ".tsv")  # all columns are text
+DELIMITERS = (",", ";", "\t", "|")
+SNIFFED_LINES, SNIFFED_BYTES = 50, 1 << 24
+READABLE = (".parquet", *TEXT, ".arrow", ".feather", ".jsonl", ".ndjson")
 
 READER = """
 import json, sys
@@ -71,7 +82,7 @@ def read_file(path: Path) -> tuple[bytes, pl.DataFrame]:
     """A file's bytes and its rows; all columns of a CSV file are text.
 
     Raises:
-        Unreadable: The file can't be read, is neither Parquet nor CSV, or is broken.
+        Unreadable: The file can't be read, is of another kind, or is broken.
     """
     if path.suffix.lower() == ".parquet" and (reason := parquet_damage(path)):
         raise Unreadable(f"{path} can't be read as parquet: {reason}; write it again")
@@ -86,7 +97,7 @@ def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
     Memory is bounded by the chunk and by the row groups of a Parquet file.
 
     Raises:
-        Unreadable: The file is neither Parquet nor CSV, or is broken.
+        Unreadable: The file is of another kind, or is broken.
     """
     with _reading(path):
         path.open("rb").close()  # clearer errors than those of Polars
@@ -104,7 +115,7 @@ def conform_rows(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame
     Raises:
         ContractViolation: As `parse` and `conform`.
     """
-    return conform(parse(rows, schema) if path.suffix.lower() == ".csv" else rows, schema)
+    return conform(parse(rows, schema) if path.suffix.lower() in TEXT else rows, schema)
 
 
 def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) -> None:
@@ -144,12 +155,51 @@ def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
     match path.suffix.lower():
         case ".parquet":
             return pl.scan_parquet(source, glob=False, hive_partitioning=False)
-        case ".csv":
-            rows = pl.scan_csv(source, infer_schema=False, glob=False)
+        case ".arrow" | ".feather":
+            return pl.scan_ipc(source, glob=False)
+        case ".jsonl" | ".ndjson":
+            return pl.scan_ndjson(source, infer_schema_length=None)
+        case suffix if suffix in TEXT:
+            text, delimiter = _in_utf8(source)
+            rows = pl.scan_csv(text, separator=delimiter, infer_schema=False, glob=False)
             several = len(rows.collect_schema()) > 1  # in a single column a blank line is a missing value
             return rows.filter(~pl.all_horizontal(pl.all().is_null())) if several else rows
         case other:
-            raise Unreadable(f"{path} ends in {other!r}: batches are .parquet or .csv")
+            raise Unreadable(f"{path} ends in {other!r}: batches are {', '.join(READABLE)}")
+
+
+def _in_utf8(source: Path | BytesIO) -> tuple[Path | BytesIO, str]:
+    """A CSV file in UTF-8, which is read as it is if it has this encoding, and its delimiter."""
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source.getvalue()) as file:
+        head, encoding = file.read(2), "utf-8"
+        file.seek(0)
+        if head in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+            encoding = "utf-16"
+        elif not _is_utf8(file):
+            encoding = "cp1252"
+        file.seek(0)
+        if encoding != "utf-8":
+            text = file.read().decode(encoding, errors="replace")
+            return BytesIO(text.encode()), _delimiter(text[:SNIFFED_BYTES].splitlines(keepends=True)[:SNIFFED_LINES])
+        lines = [line.decode(errors="replace") for line in islice(file, SNIFFED_LINES)]
+    return source, _delimiter(lines)
+
+
+def _is_utf8(file: BinaryIO) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while part := file.read(SNIFFED_BYTES):
+            decoder.decode(part)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """The delimiter that splits each line into most columns; a comma if none does."""
+    lines = [line for line in lines if line.strip()]
+    widths = {mark: min(map(len, csv.reader(lines, delimiter=mark)), default=1) for mark in DELIMITERS}
+    return max(DELIMITERS, key=lambda mark: widths[mark])
 
 
 @contextmanager

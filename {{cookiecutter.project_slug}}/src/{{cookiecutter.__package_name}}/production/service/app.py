@@ -202,7 +202,7 @@ def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> 
     router = APIRouter(
         route_class=JsonRoute, dependencies=[*dependencies, Depends(service.model)], strict_content_type=False
     )
-    raw = request_model(row_model(problem.entity), max_rows=most)
+    raw = request_model(row_model(problem.entity), max_rows=most, translate=problem.translated_requests)
     ready = request_model(features_model(service.text_features), max_rows=most)
     predictions = response_model(problem.task)
     example = sample(problem.entity, 2).drop(

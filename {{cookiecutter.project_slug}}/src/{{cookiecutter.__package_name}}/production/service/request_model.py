@@ -1,12 +1,13 @@
 """Request models derived from the contract, in two layouts: rows or columns."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import annotated_types as at
 import polars as pl
+from polars.exceptions import PolarsError
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -107,8 +108,24 @@ class ParsedRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_describe_layouts)
 
+    translate: ClassVar[Callable[[pl.DataFrame], pl.DataFrame] | None] = None
+
     rows: Any = None
     columns: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_words_of_the_contract(cls, body: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+        if not cls.translate or not isinstance(body, dict):
+            return body
+        try:
+            if body.get("rows"):
+                found = cls.translate(pl.DataFrame(body["rows"], strict=False, infer_schema_length=None))
+                return body | {"rows": found.to_dicts()}
+            found = cls.translate(pl.DataFrame(body["columns"], strict=False))
+            return body | {"columns": found.to_dict(as_series=False)}
+        except (PolarsError, AttributeError, KeyError, TypeError, ValueError):  # validation names what is wrong
+            return body
 
     @model_validator(mode="after")
     def _one_layout(self) -> Self:
@@ -136,8 +153,16 @@ class ParsedRequest(BaseModel):
         return [getattr(row, name) for row in self.rows]
 
 
-def request_model(row: type[BaseModel], *, max_rows: int) -> type[ParsedRequest]:
-    """The model of the request body; validation stops at the first invalid value of a list."""
+def request_model(
+    row: type[BaseModel], *, max_rows: int, translate: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+) -> type[ParsedRequest]:
+    """The model of the request body; validation stops at the first invalid value of a list.
+
+    Args:
+        row: The model of a row.
+        max_rows: The maximum number of rows.
+        translate: Translates rows into those of the contract before they are validated.
+    """
 
     def list_of(kind: Any) -> Any:  # noqa: ANN401 - types
         return Annotated[list[kind], FailFast(), Field(min_length=1, max_length=max_rows)]
@@ -148,7 +173,9 @@ def request_model(row: type[BaseModel], *, max_rows: int) -> type[ParsedRequest]
     }
     columns = create_model(f"{row.__name__}Columns", __base__=Columns, __doc__=row.__doc__, **lists)
     layouts: dict[str, Any] = {"rows": (list_of(row), None), "columns": (columns, None)}
-    return create_model(f"{row.__name__}Body", __base__=ParsedRequest, **layouts)
+    body = create_model(f"{row.__name__}Body", __base__=ParsedRequest, **layouts)
+    body.translate = staticmethod(translate) if translate else None
+    return body
 
 
 def _type_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type

@@ -1,0 +1,246 @@
+"""The files of a problem, as a person would write them."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from {{cookiecutter.__package_name}}.core import NAME, PACKAGE
+from {{cookiecutter.__package_name}}.core.contracts.data_dictionary import HEAD, data_dictionary
+from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task
+from {{cookiecutter.__package_name}}.core.contracts.translation import Translation
+from {{cookiecutter.__package_name}}.research.init.profile import Profile, identifier
+
+TEMPLATES = tomllib.loads(Path(__file__).with_name("templates.toml").read_text(encoding="utf-8"))
+PARTS = {
+    "year": "nw.col({name!r}).dt.year()",
+    "month": "nw.col({name!r}).dt.month()",
+    "weekday": "nw.col({name!r}).dt.weekday() % 7",
+    "day": "nw.col({name!r}).dt.ordinal_day()",
+    "hour": "nw.col({name!r}).dt.hour()",
+}  # features of a time
+MAX_SLICES = 10  # of a column
+MANY_GAPS = 0.05  # a share of missing values that the model card names
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of the problem: of the source, the table, its class, and its first file in the project."""
+
+    source: str
+    table: str
+    cls: str
+    file: str
+
+
+def names_of(source: str, files: Sequence[Path]) -> Names:
+    """The names of the problem of a file or folder with these files in `data/source`."""
+    table = identifier(source.partition(".")[0], {"data"}) if source else "rows"
+    cls = "".join(part.capitalize() for part in table.split("_")) or "Row"
+    cls = f"{cls}Row" if cls in {"Table", "Field", "Category", "Key", "Target", "Nulls", "Translation", "Path"} else cls
+    return Names(source, table, cls, (Path("data", "source") / files[0]).as_posix())
+
+
+def contract(columns: Sequence[Profile], names: Names) -> str:
+    """The module of the contract."""
+    fields = "\n".join(_field(column) for column in columns)
+    roles = ("AvailableAt", "Category", "EventTime", "Excluded", "Key", "Nulls", "Personal", "Target")
+    target = next(column.name for column in columns if column.role == "target")
+    text = _filled(
+        TEMPLATES["contract"],
+        source=names.source,
+        target=target,
+        table=repr(names.table),
+        cls=names.cls,
+        fields=fields,
+        roles=", ".join([*(role for role in roles if f"{role}(" in fields), "Table"]),
+    )
+    return text if "dt." in fields else text.replace("import datetime as dt\n", "")
+
+
+ROLES = {"key": "", "time": "EventTime()", "available": "AvailableAt()", "target": "Target()", "personal": "Personal()"}
+
+
+def _field(column: Profile) -> str:
+    kind = {"date": "dt.date", "datetime": "dt.datetime"}.get(column.kind.__name__, column.kind.__name__)
+    optional = column.null_share > 0
+    settings = [
+        f"{name}={value:g}" if value < 10**6 else f"{name}={value:_}" for name, value in column.limits().items()
+    ]
+    if column.source != column.name:
+        settings.append(f"description={_plain(column.source)!r}")
+    if column.kind is str and not column.levels:
+        examples = column.values.drop_nulls().unique(maintain_order=True).head(3).to_list()
+        settings += [f"examples={examples!r}"] if column.is_many else []
+    parts = [f"{kind} | None" if optional else kind]
+    parts += [f"Field({', '.join(settings)})"] if settings else []
+    parts += ["Key()"] if column.is_key else []
+    if column.role == "excluded":
+        parts.append(f"Excluded({column.reason!r})")
+    elif column.role:
+        parts += filter(None, [ROLES[column.role]])
+    if column.levels:
+        parts.append(f"Category({column.levels!r}{'' if column.role == 'target' else ', open=True'})")
+    if optional and not column.role:
+        parts.append(f"Nulls(at_most={min(1.0, round(column.null_share + 0.15, 1)):g})")
+    return f"    {column.name}: " + (f"Annotated[{', '.join(parts)}]" if len(parts) > 1 else parts[0])
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
+
+
+def features(columns: Sequence[Profile]) -> str:
+    """The module of the features."""
+    chosen: list[str] = []
+    derived: dict[str, str] = {}
+    names = {column.name for column in columns}
+    for column in columns:
+        if column.role in {"", "time"} and column.kind.__name__ in {"date", "datetime"}:
+            for part in _parts(column):
+                name = identifier(f"{column.name}_{part}", {*names, *derived})
+                derived[name] = PARTS[part].format(name=column.name)
+        elif not column.role or (column.role == "key" and column.levels) or column.is_many:
+            chosen.append(column.name)
+    text = _filled(
+        TEMPLATES["features"],
+        features=repr((*chosen, *derived)),
+        derived=f".with_columns({', '.join(f'{name}={value}' for name, value in derived.items())})" if derived else "",
+    )
+    return text if derived else text.replace("import narwhals as nw\n\n", "")
+
+
+def _parts(column: Profile) -> Iterable[str]:
+    """The parts of a time that vary."""
+    for part in PARTS:
+        if part == "hour" and column.kind.__name__ == "date":
+            continue
+        method = {"day": "ordinal_day"}.get(part, part)
+        if getattr(column.values.dt, method)().n_unique() > 1:
+            yield part
+
+
+def model(columns: Sequence[Profile], task: Task) -> str:
+    """The module of the model."""
+    many = tuple(column.name for column in columns if column.is_many)
+    regression, by_mean = task is Task.REGRESSION, bool(many) and task is not Task.MULTICLASS
+    folds = "KFold" if regression else "StratifiedKFold"
+    encoders = Template(TEMPLATES["one_hot_or_mean"] if by_mean else TEMPLATES["one_hot"]).substitute(
+        Folds=folds, target_type=', target_type="continuous"' if regression else ""
+    )
+    text = _filled(
+        TEMPLATES["model"],
+        kind="Regressor" if regression else "Classifier",
+        Linear="Ridge" if regression else "LogisticRegression",
+        linear="Ridge(alpha=1 / parameters.linear_strength)"
+        if regression
+        else "LogisticRegression(C=parameters.linear_strength, max_iter=1000)",
+        folds_import=f"from sklearn.model_selection import {folds}" if by_mean else "",
+        encoder_import=", TargetEncoder" if by_mean else "",
+        many=f"MANY = {many!r}  # categories of many values, encoded by the mean of the target\n" if by_mean else "",
+        encoders=encoders.rstrip(),
+        options="" if regression else ', voting="soft", flatten_transform=False',
+    )
+    return text.replace("\n\nfrom sklearn.pipeline", "\nfrom sklearn.pipeline")
+
+
+def collect(translation: Translation, names: Names) -> str:
+    """The module of the source."""
+    told = {name: value for name, value in vars(translation).items() if name != "table"}
+    told = {name: value for name, value in told.items() if value and (name, value) != ("decimal", ".")}
+    settings = ", ".join([f"table={names.cls}", *(f"{name}={value!r}" for name, value in told.items())])
+    return _filled(TEMPLATES["collect"], cls=names.cls, translation=settings)
+
+
+def tests(example: dict[str, list[Any]], names: Names) -> str:
+    """The module of the tests."""
+    return _filled(TEMPLATES["tests"], cls=names.cls, example=repr(example))
+
+
+def parameters(chosen: dict[str, Any]) -> str:
+    """The file of the parameters."""
+    lines = [
+        f"{name} = {value:g}" if isinstance(value, int) else f"{name} = {float(value)!r}"
+        for name, value in chosen.items()
+    ]
+    return "\n".join(["# Yours: the parameters of the model, read by shared/model.py.", *lines, "seed = 0", ""])
+
+
+def pages(root: Path, table: type[Table], columns: Sequence[Profile], task: Task, names: Names) -> dict[Path, str]:
+    """The pages of the problem: dictionary, model card and data sheet, and those where the example stands."""
+    target = next(column for column in columns if column.role == "target")
+    facts = {
+        "target": target.source,
+        "task": str(task),
+        "source": names.source,
+        "rows": f"{len(target.values):,}",
+        "columns": str(len(columns)),
+        "limitations": _limitations(columns),
+        "file": names.file,
+    }
+    found = {
+        Path(name): (root / name).read_text(encoding="utf-8")
+        for name in ("README.md", "AGENTS.md")
+        if (root / name).is_file()
+    }
+    for edit in TEMPLATES["edits"]:
+        if (path := Path(edit["file"])) in found:
+            pieces = re.split(edit["from"], found[path], flags=re.DOTALL)
+            found[path] = _filled(edit["to"], **facts).join(pieces)
+    docs = Path("docs")
+    return found | {
+        docs / "model-card.md": _filled(TEMPLATES["model_card"], **facts),
+        docs / "data-sheet.md": _filled(TEMPLATES["data_sheet"], **facts),
+        docs / "data-dictionary.md": f"{HEAD}{data_dictionary((table,))}",
+    }
+
+
+def _limitations(columns: Sequence[Profile]) -> str:
+    out = [f"- `{column.name}` is no feature: it {column.reason}." for column in columns if column.role == "excluded"]
+    out += [f"- `{column.name}` looks personal and is no feature." for column in columns if column.role == "personal"]
+    gaps = [column for column in columns if not column.role and column.null_share > MANY_GAPS]
+    out += [f"- `{column.name}` is missing in {column.null_share:.0%} of rows." for column in gaps]
+    return "\n".join(out or ["- Say here where the model is known to be wrong."])
+
+
+def acceptance(columns: Sequence[Profile], task: Task, loss: float, dummy: float) -> str:
+    """The file of the acceptance criteria.
+
+    Args:
+        columns: The columns.
+        task: The task.
+        loss: The loss of the model on folds.
+        dummy: The loss of a constant prediction there.
+    """
+    time = next((column.values.drop_nulls().sort() for column in columns if column.role == "time"), None)
+    labelled = next(column for column in columns if column.role == "target").values.count()
+    window = "share = 0.2 # of the rows, as they have no time"
+    if time is not None:
+        window = f"days = {(time[-1] - time[len(time) * 4 // 5]).days + 1} # the newest fifth of the rows"
+    limit = (loss + dummy) / 2 if loss < dummy else 1.02 * dummy
+    slices = next((column.name for column in columns if not column.role and 1 < len(column.levels) <= MAX_SLICES), "")
+    return _filled(
+        TEMPLATES["acceptance"],
+        window=window,
+        min_rows=str(min(50, max(10, labelled // 20))),
+        metric="rmse" if task is Task.REGRESSION else "log_loss",
+        limit=f"{limit**0.5 if task is Task.REGRESSION else limit:.3g}",
+        slices=f'\n[slices]\ncolumns = ["{slices}"]\nmin_rows = {max(20, labelled // 100)}\n' if slices else "",
+    )
+
+
+def settings(columns: Sequence[Profile]) -> str:
+    """The file of the settings."""
+    return _filled(TEMPLATES["settings"], clock="data" if any(column.role == "time" for column in columns) else "wall")
+
+
+def problem() -> str:
+    """The module that assembles the problem."""
+    return _filled(TEMPLATES["init"])
+
+
+def _filled(template: str, **values: str) -> str:
+    return Template(template).substitute(package=PACKAGE, name=NAME, **values)
