@@ -35,7 +35,7 @@ PARCELS = "parcels.parquet"
 FOLDER = Path(__file__).parent  # of the module console
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = dict(cli.walk())
-WRITING = {"run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
+WRITING = {"init", "run", "ingest", "data erase", "labels import", "train", "promote", "rollback"}
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_help_shows_the_commands_by_group_in_the_order_of_their_use() -> None:
         names = (line if line in groups else re.split(r"\s{2,}", line.strip())[0] for line in lines)
         assert [name for name in names if name in groups or name in COMMANDS] == [
             *("Daily:", "run", "status", "monitor"),
-            *("Data:", "check", "ingest", "data dictionary", "data erase", "labels export", "labels import"),
+            *("Data:", "check", "ingest", "data dictionary", "data erase", "init", "labels export", "labels import"),
             *("Model:", "train", "gate", "promote", "rollback", "simulate"),
             *("Predictions:", "predict", "explain", "serve"),
             *("Research:", "runs", "reproduce", "tune", "report"),
@@ -329,7 +329,7 @@ def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
         (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),
-        (("check", "README"), "README ends in '': batches are .parquet, .csv"),
+        (("check", "README"), "README ends in '': batches are .parquet, .csv, .tsv, .arrow, .feather, .jsonl, .ndjson"),
         (
             ("check", PARCELS, "--table", "trains"),
             "there is no table 'trains': tables are parcels, traffic, arrivals",
@@ -499,6 +499,7 @@ def test_while_a_command_writes_only_those_that_read_work(
     """That holds for another process too: the lock is the operating system's."""
     monkeypatch.setattr(COMMANDS[name], "callback", lambda *_, **__: "done")
     needed = {"check": "x.csv", "predict": "x.csv", "explain": "1", "data erase": "1 --yes", "labels import": "x.json"}
+    needed["init"] = "x.csv --target y"
     words = needed[name].split() if name in needed else []
     with empty.exclusive_lock():
         result = asked(*name.split(), *words)

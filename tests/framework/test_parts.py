@@ -38,6 +38,7 @@ PARTS = {
     "production/service": ("app.py",),
     "production/erasure": (),
     "production/simulation": (),
+    "research/init": (),
     "research/views": ("research/reports",),
     "research/tuning": (),
     "research/labels": (),

@@ -219,14 +219,15 @@ def test_a_breach_far_down_names_its_place_and_leaves_nothing(
         (lambda text: b"\xef\xbb\xbf" + text, None),
         (lambda text: text.replace(b"\n", b"\r\n"), None),
         (lambda text: text.rstrip(), None),
-        (lambda text: text.replace(b",", b";"), "violates the contract of asks: column id is missing; "),
-        (lambda text: text.decode().encode("utf-16"), "violates the contract of asks: column id is missing; "),
-        (lambda text: text.replace(b"Ann", b"J\xfcrg"), "can't be read as csv: invalid utf-8 sequence; write it again"),
+        (lambda text: text.replace(b",", b";"), None),
+        (lambda text: text.replace(b",", b"\t"), None),
+        (lambda text: text.decode().encode("utf-16"), None),
+        (lambda text: text.replace(b"Ann", b"J\xfcrg"), None),
         (lambda text: text + b",,,,,,,\n", "can't be read as csv: found more fields than defined in 'Schema'; write"),
         (lambda _: b"", "can't be read as csv: empty CSV; write it again"),
         (lambda text: text.splitlines()[0], "violates the contract of asks: it has no rows"),
     ],
-    ids=["mark", "crlf", "no end", "semicolons", "utf-16", "latin", "ragged", "empty", "head"],
+    ids=["mark", "crlf", "no end", "semicolons", "tabs", "utf-16", "latin", "ragged", "empty", "head"],
 )
 @pytest.mark.usefixtures("by_three")
 def test_other_ways_to_write_csv_are_read_or_refused_in_one_line(
