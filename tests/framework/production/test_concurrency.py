@@ -217,6 +217,16 @@ def roll_back(workspace: Workspace) -> bool:
     return True
 
 
+def erase_one(workspace: Workspace) -> bool:
+    """Erase an order; whether a table had it."""
+    try:
+        erase(workspace, (str(ERASED_AT),))
+    except InputError as error:
+        assert str(error) == f"no table has the key {ERASED_AT}: nothing is erased"
+        return False
+    return True
+
+
 def log_requests(workspace: Workspace) -> None:
     """Log requests about some orders, as the service does."""
     rows, champion = orders(40, 50), workspace.releases.champion()
@@ -241,7 +251,7 @@ OPERATIONS: dict[str, Callable[[Workspace], object]] = {
     "a batch that overlaps and differs": ingest_orders(50, 100, 2.0),
     "labels": ingest_deliveries(1, 60),
     "labels that overlap": ingest_deliveries(30, 90),
-    "an erasure": lambda workspace: erase(workspace, (str(ERASED_AT),)),
+    "an erasure": erase_one,
     "a decision": decide,
     "predictions": lambda workspace: predict_upcoming(workspace, now=NOON),
     "requests": log_requests,
@@ -303,6 +313,8 @@ def rejected(result: object) -> bool:
 
 def check(workspace: Workspace, done: list[tuple[str, object]]) -> None:
     """Nothing is lost, nothing is doubled, and what was erased is gone."""
+    check_releases(workspace, done)
+    done = [(name, result) for name, result in done if result is not False]
     lake, names = workspace.lake, [name for name, result in done if not rejected(result)]
     gone = {ERASED_AT} if "an erasure" in names else set()
 
@@ -317,7 +329,6 @@ def check(workspace: Workspace, done: list[tuple[str, object]]) -> None:
     made = decisions.read(lake)["decision"].to_list()
     assert len(made) == len(set(made)) == names.count("a decision")
     assert len(names) == len(done) or "a batch that overlaps and differs" in dict(done), "a batch was rejected"
-    check_releases(workspace, done)
     check_predictions(workspace, gone)
     examples = [row["id"] for one in workspace.releases.newest(9) for row in one.golden.requests]
     holdouts = [one.holdout["id"].to_list() for one in workspace.candidates.all()]
@@ -497,7 +508,9 @@ def test_processes_that_write_at_the_same_time_lose_and_double_nothing(tmp_path:
         done = [(name, found == 0) for name, found in zip(names, status, strict=True)]
         assert {name for name, ok in done if not ok} <= {"a promotion"}
         workspace = machine(root, "reader", tracking=tracking)
-        repair(workspace)
+        champion = workspace.releases.champion()
+        assert champion
+        tracking.champion = champion.version  # each process had aliases of its own
         check(workspace, done)
 
 
