@@ -156,8 +156,10 @@ def sync_registry(workspace: Workspace, release: Release, candidate: Candidate |
 
 def repair_registry(workspace: Workspace) -> None:
     """Synchronize MLflow with the newest release after an interrupted promotion or rollback."""
-    champion = workspace.releases.champion()
-    if champion and workspace.registry.version_by_alias(CHAMPION) != Version(champion.version, champion.run_id):
+    champion, registry = workspace.releases.champion(), workspace.registry
+    if champion is None or registry.version_by_alias(CHAMPION) == Version(champion.version, champion.run_id):
+        return
+    if registry.has_run(champion.run_id):  # else MLflow is not that of the lake
         sync_registry(workspace, champion)
 
 
