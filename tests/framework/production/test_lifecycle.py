@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from my_ml_project.core.problem import ModelSpec, Problem
 from my_ml_project.core.store.candidates import Candidates
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.registry import CHALLENGER, CHAMPION
-from my_ml_project.core.store.releases import Release, contributions
+from my_ml_project.core.store.releases import Release, Releases, contributions
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import explain as explain_module
 from my_ml_project.production import lifecycle
@@ -681,6 +682,59 @@ def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> 
     assert lines[1] == f"champion   version 1, trained on labels until 2024-04-01: {figures}"
     assert lines[2] == f"labels     until {labels:%Y-%m-%d %H:%M} UTC"
     assert lines[3] == "batches    parcels 1, traffic 1, arrivals 1"
+
+
+@pytest.mark.parametrize(
+    ("lake", "tracking", "told"),
+    [
+        ("s3://team/lake", "mlruns", "the lake s3://team/lake is shared, but MLflow in {root}/mlruns is not: set"),
+        ("data/lake", "http://me:pass@mlflow:5000", "MLflow at http://me:***@mlflow:5000 is shared, but the lake {root}"),
+        ("s3://team/lake", "http://mlflow:5000", ""),
+        ("data/lake", "mlruns", ""),
+        ("data/lake", "sqlite:///{root}/mlruns/mlflow.db", ""),
+    ],
+)
+def test_a_shared_lake_with_an_mlflow_of_this_machine_is_named(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, lake: str, tracking: str, told: str
+) -> None:
+    monkeypatch.setattr(Candidates, "newest", lambda _: None)  # the shared lake is not there
+    monkeypatch.setattr(Releases, "champion", lambda _: None)
+    places = {"lake": lake, "tracking": tracking.format(root=trained.root.as_posix())}
+    own = dataclasses.replace(trained, settings=trained.settings.model_copy(update=places))
+    found = own.mismatch().replace("\\", "/")
+    assert found.startswith(told.format(root=trained.root.as_posix())) if told else found == ""
+
+
+def test_an_mlflow_that_is_not_that_of_the_lake_is_named_by_status_and_run(
+    trained: Workspace, no_runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(trained.root / "mlruns")
+    run = champion(trained).run_id
+    told = (
+        f"MLflow at {trained.root / 'mlruns'} has no run {run}, which is in the lake {trained.root / 'data' / 'lake'}: "
+        "set ML_TRACKING or ML_LAKE to the one that belongs to the other"
+    )
+    assert f"mismatch   {told}" in str(status(trained)).splitlines()
+    assert not (trained.root / "mlruns").exists()
+    shutil.copytree(no_runs, trained.root / "mlruns")
+    assert status(trained).mismatch == told
+    caplog.clear()
+    assert lifecycle.run(trained, now=START).champion == 1
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"run       {told}"
+    ]
+
+
+def test_a_challenger_of_another_machines_mlflow_is_not_resumed(trained: Workspace, no_runs: Path) -> None:
+    newest = trained.candidates.newest()
+    assert newest
+    left = trained.candidates.read(newest.run_id).model_copy(
+        update={"run_id": "of another machine", "trained": datetime.now(UTC)}
+    )
+    trained.candidates.append(left)
+    done = lifecycle.run(trained, now=START)
+    assert (done.trained, done.promoted, done.champion) == (None, None, 1)
+    assert "has no run of another machine, which is in the lake" in status(trained).mismatch
 
 
 # workspace

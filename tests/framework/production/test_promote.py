@@ -1,6 +1,9 @@
 """The only door to the champion: what is released, what moves nothing, what a kill leaves, and the way back."""
 
+import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -269,19 +272,45 @@ def empty_registry(trained: Workspace, no_runs: Path) -> Workspace:
     return Workspace(trained.root, elsewhere, trained.problem)
 
 
-def test_of_two_promotions_at_once_one_wins(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["evaluate", "_refit", "record"])
+def test_of_two_promotions_at_once_one_wins(trained: Workspace, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     challenge(trained)
-    refit = promote_module._refit
+    do = getattr(promote_module, step)
 
-    def overtaken(*given: Any, **named: Any) -> Release:
-        release = refit(*given, **named)
-        assert trained.releases.append(release.model_copy(update={"version": 9}))
-        return release
+    def overtaken(*given: Any, **named: Any) -> object:
+        result, champion = do(*given, **named), serving(trained)
+        assert trained.releases.append(champion.model_copy(update={"number": champion.number + 1, "version": 9}))
+        return result
 
-    monkeypatch.setattr(promote_module, "_refit", overtaken)
+    monkeypatch.setattr(promote_module, step, overtaken)
     with pytest.raises(Rejected, match="version 2 is not released because of a concurrent release; try again"):
         promote(trained, now=NOW)
     assert (serving(trained).version, alias(trained)) == (9, 1)
+
+
+@pytest.mark.slow
+def test_of_two_processes_that_release_at_once_one_is_told(trained: Workspace) -> None:
+    challenge(trained)
+    other = shutil.copytree(trained.root, trained.root.parent / "other")
+    shared = {"ML_LAKE": str(trained.root / "data" / "lake"), "ML_TRACKING": str(trained.root / "mlruns")}
+    environment = os.environ | shared | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def at_once(*commands: tuple[str, ...]) -> list[int]:
+        lines = [[sys.executable, "-m", "console", *command] for command in commands]
+        places = zip(lines, (trained.root, other), strict=True)
+        running = [subprocess.Popen(line, cwd=folder, env=environment) for line, folder in places]
+        status = [process.wait() for process in running]
+        assert alias(trained) == serving(trained).version
+        return sorted(status)
+
+    promotion, rollback = ("promote", "--dirty"), ("rollback",)
+    assert at_once(promotion, promotion) == [0, 1]
+    assert (serving(trained).number, serving(trained).version) == (2, 2)
+    assert at_once(rollback, rollback) == [0, 1]
+    assert (serving(trained).number, serving(trained).version) == (3, 1)
+    challenge(trained)
+    status = at_once(promotion, rollback)
+    assert (serving(trained).number, serving(trained).version, status) == (4, 3, [0, 1])
 
 
 def test_what_serves_needs_no_mlflow_that_answers(trained: Workspace, caplog: pytest.LogCaptureFixture) -> None:

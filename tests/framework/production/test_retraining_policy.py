@@ -168,8 +168,8 @@ def test_a_registry_that_was_lost_is_said_and_nothing_is_trained(
     done = lifecycle.run(dataclasses.replace(trained), now=DUE)
     assert (done.ok, done.champion, asked) == (False, 1, [])
     assert done.decision.reason == (
-        f"due, 28 days after the last training, but version 1 serves, and MLflow at {trained.registry.address} has no "
-        "version: restore it, or train and promote to start over"
+        f"due, 28 days after the last training, but {trained.mismatch()}; if its runs are lost, train and promote to "
+        "start over"
     )
 
 

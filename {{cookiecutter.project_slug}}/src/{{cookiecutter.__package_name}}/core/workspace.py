@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.acceptance import Acceptance
-from {{cookiecutter.__package_name}}.core.errors import InputError
+from {{cookiecutter.__package_name}}.core.errors import InputError, redact_passwords
 from {{cookiecutter.__package_name}}.core.parts import Part, installed
 from {{cookiecutter.__package_name}}.core.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.core.settings import (
@@ -82,6 +82,24 @@ class Workspace:
     def parameters(self) -> Any:  # noqa: ANN401 - the problem's own class
         """The parameters of the model."""
         return load_config(self.root / "config" / "params.toml", self.problem.model_spec().parameters)
+
+    def mismatch(self) -> str:
+        """Why lake and MLflow don't belong together, in one line; empty if they do.
+
+        Raises:
+            InputError: MLflow is not available.
+        """
+        lake, tracking = self.lake.url, redact_passwords(self.registry.address)
+        shared, tracked = ("://" in url and not url.startswith(("file:", "sqlite:")) for url in (lake, tracking))
+        if shared and not tracked:
+            return f"the lake {lake} is shared, but MLflow in {tracking} is not: set ML_TRACKING to the team's server"
+        if tracked and not shared:
+            return f"MLflow at {tracking} is shared, but the lake {lake} is not: set ML_LAKE to the team's lake"
+        for made in (self.candidates.newest(), self.releases.champion()):
+            if made and not self.registry.has_run(made.run_id):
+                missing = f"MLflow at {tracking} has no run {made.run_id}, which is in the lake {lake}"
+                return f"{missing}: set ML_TRACKING or ML_LAKE to the one that belongs to the other"
+        return ""
 
     @property
     def parts(self) -> tuple[Part, ...]:

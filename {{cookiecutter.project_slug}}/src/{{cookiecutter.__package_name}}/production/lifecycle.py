@@ -129,6 +129,8 @@ def run_due(
     if datasets.newest_label(workspace.problem, workspace.lake) is None:
         log.info("train     not due: no labels are available")
         return RunReport(None, ingested, RetrainingDecision(due=False, reason="not due, no labels are available"))
+    if mismatch := workspace.mismatch():
+        log.warning("run       %s", mismatch)
     repair_registry(workspace)
     health = monitor(workspace, now=moment, full=False)
     decision = decide(workspace, health, dirty=dirty)

@@ -93,6 +93,8 @@ def promote_candidate(
         Rejected: It was trained from uncommitted files, the code has changed, the refitted model fails its checks, or
             another release was appended concurrently.
     """
+    champion = workspace.releases.champion()  # before it is compared with: a later release takes the number
+    number = champion.number + 1 if champion else 1
     verdict = evaluate(workspace, candidate, version.number)
     if not verdict.ok:
         record(workspace, version, verdict)
@@ -106,7 +108,7 @@ def promote_candidate(
         as_of, tables = candidate.as_of, candidate.tables
         training_set = datasets.training_set(workspace.problem, workspace.lake, as_of=as_of, versions=tables)
     rows = datasets.last_days(training_set, candidate.training_window_days)
-    release = _refit(workspace, candidate, version, rows, now=now)
+    release = _refit(workspace, candidate, version, rows, number=number, now=now)
     release.check()
     checks = _release_checks(workspace, release) if release_checks else ()
     verdict = replace(verdict, checks=verdict.checks + checks)
@@ -154,8 +156,10 @@ def sync_registry(workspace: Workspace, release: Release, candidate: Candidate |
 
 def repair_registry(workspace: Workspace) -> None:
     """Synchronize MLflow with the newest release after an interrupted promotion or rollback."""
-    champion = workspace.releases.champion()
-    if champion and workspace.registry.version_by_alias(CHAMPION) != Version(champion.version, champion.run_id):
+    champion, registry = workspace.releases.champion(), workspace.registry
+    if champion is None or registry.version_by_alias(CHAMPION) == Version(champion.version, champion.run_id):
+        return
+    if registry.has_run(champion.run_id):  # else MLflow is not that of the lake
         sync_registry(workspace, champion)
 
 
@@ -191,7 +195,7 @@ def rollback(workspace: Workspace, *, now: datetime | None = None) -> RollbackRe
 
 
 def _refit(
-    workspace: Workspace, candidate: Candidate, version: Version, rows: pl.DataFrame, *, now: datetime
+    workspace: Workspace, candidate: Candidate, version: Version, rows: pl.DataFrame, *, number: int, now: datetime
 ) -> Release:
     problem = workspace.problem
     parameters = problem.model_spec().parameters.model_validate(candidate.parameters)
@@ -199,9 +203,8 @@ def _refit(
     fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
     golden = rows.tail(GOLDEN)
     inputs = model_inputs(golden, fitted.predictor.features)
-    champion = workspace.releases.champion()
     return Release(
-        number=champion.number + 1 if champion else 1,
+        number=number,
         version=version.number,
         run_id=version.run_id,
         released=now,

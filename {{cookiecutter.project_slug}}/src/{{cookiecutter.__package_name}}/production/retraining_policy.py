@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from {{cookiecutter.__package_name}}.core import datasets
-from {{cookiecutter.__package_name}}.core.errors import redact_passwords
 from {{cookiecutter.__package_name}}.core.store.candidates import CandidateRecord
 from {{cookiecutter.__package_name}}.core.store.provenance import changed_files, code_hash
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
@@ -44,20 +43,18 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Retr
         reason = f"the challenger of run {newest.run_id[:8]} was trained but not evaluated: resuming with it"
         return RetrainingDecision(due=False, reason=reason, last_trained=last, unfinished_run=newest.run_id)
     reason, due = _due(workspace, health, newest)
-    if blocker := _blocker(workspace, dirty=dirty) if due else None:
+    if blocker := _blocker(workspace, newest, dirty=dirty) if due else None:
         return RetrainingDecision(
             due=False, reason=f"due, {reason}, but {blocker}", last_trained=last, needs_attention=True
         )
     return RetrainingDecision(due=due, reason=f"{'due' if due else 'not due'}, {reason}", last_trained=last)
 
 
-def _blocker(workspace: Workspace, *, dirty: bool) -> str | None:
+def _blocker(workspace: Workspace, newest: CandidateRecord | None, *, dirty: bool) -> str | None:
     """What blocks the training until a person acts, or None."""
     champion, changed = workspace.releases.champion(), [] if dirty else changed_files(workspace.root)
-    if champion and not workspace.registry.versions():
-        address = redact_passwords(workspace.registry.address)
-        lost = f"version {champion.version} serves, and MLflow at {address} has no version"
-        return f"{lost}: restore it, or train and promote to start over"
+    if champion and not workspace.registry.has_run((newest or champion).run_id):
+        return f"{workspace.mismatch()}; if its runs are lost, train and promote to start over"
     some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
     return f"{some} differ from the last commit: commit them, or call run --dirty" if changed else None
 
@@ -83,6 +80,8 @@ def _due(workspace: Workspace, health: Health, newest: CandidateRecord | None) -
 def _is_unfinished(workspace: Workspace, newest: CandidateRecord, *, dirty: bool) -> bool:
     """Whether the newest challenger is of the current code, but was not evaluated or not released."""
     if newest.run_id in workspace.releases.run_ids() or newest.code != code_hash(workspace.root):
+        return False
+    if not workspace.registry.has_run(newest.run_id):  # of another machine with an MLflow of its own
         return False
     last = workspace.candidates.last_verdict(newest.run_id)
     return (last is None or last.passed) and (dirty or not newest.dirty)

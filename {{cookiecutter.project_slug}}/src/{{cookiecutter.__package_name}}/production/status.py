@@ -7,7 +7,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH
-from {{cookiecutter.__package_name}}.core.errors import redact_passwords
+from {{cookiecutter.__package_name}}.core.errors import InputError, redact_passwords
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 METRICS = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
@@ -27,6 +27,7 @@ class Status:
         metrics: The metrics of the champion on the holdout, before the refit.
         lake: The URL of the lake.
         tracking: The URL of the MLflow server or its folder.
+        mismatch: Why lake and MLflow don't belong together; empty if they do.
         next: The next step.
     """
 
@@ -39,6 +40,7 @@ class Status:
     metrics: dict[str, float]
     lake: str
     tracking: str
+    mismatch: str
     next: str
 
     def __str__(self) -> str:
@@ -55,9 +57,10 @@ class Status:
             "batches": ", ".join(f"{name} {count}" for name, count in self.batches.items()),
             "tables in": self.lake,
             "runs in": self.tracking,
+            "mismatch": self.mismatch,
             "next": self.next,
         }
-        return "\n".join(f"{name:<10} {line}" for name, line in lines.items())
+        return "\n".join(f"{name:<10} {line}" for name, line in lines.items() if line)
 
 
 def status(workspace: Workspace) -> Status:
@@ -76,5 +79,15 @@ def status(workspace: Workspace) -> Status:
         metrics={name: figures[name] for name in METRICS if name in figures},
         lake=workspace.settings.lake,
         tracking=redact_passwords(workspace.settings.tracking),
+        mismatch=_mismatch(workspace),
         next=f"run when new batches have arrived; {asks}" if champion else "run",
     )
+
+
+def _mismatch(workspace: Workspace) -> str:
+    try:
+        return workspace.mismatch()
+    except InputError as error:
+        return str(error)
+    except ModuleNotFoundError:  # serving has no MLflow
+        return ""

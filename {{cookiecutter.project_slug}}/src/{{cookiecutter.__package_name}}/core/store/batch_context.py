@@ -33,13 +33,13 @@ def read_context(lake: Lake, problem: Problem, schema: Schema, rows: pl.DataFram
         at = pl.col(entity.event_time) - entity.lead if entity.event_time else pl.lit(None, DTYPES[datetime])
         in_range = lake.scan(entity).filter(_in_key_range(entity, rows)).select(*entity.key, at.alias(PREDICTED_AT))
         of_entities = in_range.join(rows.lazy(), on=entity.key, how="semi")
-    found, entities, erased = pl.collect_all([of_table, of_entities, erased_keys(lake, entity)])
+    found, entities = pl.collect_all([of_table, of_entities])
     return Context(
         stored=found.filter(near),
         days=[found.filter(day) for day in days],
         entities=entities if is_labels else None,
         entity_table=entity.name,
-        erased=erased,
+        erased=erased_keys(lake),
     )
 
 

@@ -13,11 +13,13 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
+from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows
 from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.models import evaluation
 from {{cookiecutter.__package_name}}.core.models.evaluation import Predictions
 from {{cookiecutter.__package_name}}.core.models.predictor import Predictor
 from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.store.erasures import erased_keys
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
 CANDIDATES, VERDICTS = "candidates", "verdicts"
@@ -96,6 +98,10 @@ class Candidate(CandidateRecord):
             problem, self.holdout, self.holdout[f"_{model}"].to_numpy(), self.classes
         )
 
+    def without(self, keys: pl.DataFrame) -> "Candidate":
+        """The challenger without the rows of the holdout that have these keys."""
+        return self.model_copy(update={"holdout": drop_rows(self.holdout, keys)})
+
 
 @dataclass(frozen=True)
 class LastVerdict:
@@ -117,8 +123,13 @@ class Candidates:
         self._lake = lake
 
     def append(self, candidate: Candidate) -> None:
-        """Append a challenger exactly once."""
-        self._lake.append(CANDIDATES, rows_of([candidate]), batch=candidate.run_id)
+        """Append a challenger exactly once, without rows that were erased during its training."""
+
+        def attempt(version: int) -> None:
+            rows = rows_of([candidate.without(erased_keys(self._lake))])
+            self._lake.append(CANDIDATES, rows, batch=candidate.run_id, expected=version)
+
+        self._lake.retry(CANDIDATES, attempt)
 
     def newest(self) -> CandidateRecord | None:
         """The record of the newest challenger, or None."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 
 import polars as pl
 
@@ -24,8 +25,8 @@ COLUMNS: dict[str, pl.DataType] = {
 
 def append(lake: Lake, row: Mapping[str, object]) -> None:
     """Append the decision of a run exactly once."""
-    batch_id = "-".join(str(row[name]) for name in ("at", "batches", "trained", "champion", "predicted"))
-    lake.append(DECISIONS, pl.DataFrame([row], schema=COLUMNS), batch=batch_id)
+    rows = pl.DataFrame([row], schema=COLUMNS)
+    lake.append(DECISIONS, rows, batch=sha256(rows.write_json().encode()).hexdigest())
 
 
 def read(lake: Lake) -> pl.DataFrame:

@@ -21,15 +21,14 @@ ERASURES = "erasures"
 ERASED_AT = "_erased_at"
 
 
-def erased_keys(lake: Lake, schema: Schema) -> pl.LazyFrame:
-    """The keys of erased rows of the entity; empty if it has no key."""
-    key = {name: schema.dtypes[name] for name in schema.key}
-    return lake.read(ERASURES, key).select(schema.key)
+def erased_keys(lake: Lake) -> pl.DataFrame:
+    """The keys of erased rows of the entity; without columns if there are none."""
+    return lake.read(ERASURES, {}).drop(ERASED_AT, strict=False).collect()
 
 
-def drop_erased(lake: Lake, schema: Schema, rows: pl.DataFrame) -> pl.DataFrame:
+def drop_erased(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that were not erased; all rows if they lack the key of the entity."""
-    return drop_rows(rows, erased_keys(lake, schema).collect())
+    return drop_rows(rows, erased_keys(lake))
 
 
 def since(lake: Lake, moment: datetime) -> int:
@@ -40,8 +39,7 @@ def since(lake: Lake, moment: datetime) -> int:
 
 def remove_erased(lake: Lake, schema: Schema, path: Path) -> None:
     """Remove erased rows from a file."""
-    gone = erased_keys(lake, schema).collect()
-    if len(gone):
+    if len(gone := erased_keys(lake)):
         purge(path, schema, gone)
 
 

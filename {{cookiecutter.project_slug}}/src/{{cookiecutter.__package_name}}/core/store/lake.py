@@ -173,17 +173,12 @@ class Lake:
         )
 
     def scan(self, schema: Schema, *, version: int | None = None) -> pl.LazyFrame:
-        """A contract's table as of a version, with each row's ingestion time, batch and contract version.
-
-        A column that was added to the contract later is null in older rows.
-        """
+        """A contract's table as of a version, with each row's ingestion time, batch and contract version."""
         stored = schema.dtypes | {INGESTED_AT: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
-        rows = self.read(schema.name, stored, version=version)
-        gained = stored.keys() - set(rows.collect_schema().names())
-        return rows.with_columns(pl.lit(None, dtype=stored[name]).alias(name) for name in sorted(gained))
+        return self.read(schema.name, stored, version=version)
 
     def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: int | None = None) -> pl.LazyFrame:
-        """Any table of the lake; an empty frame with these columns if the table doesn't exist.
+        """Any table of the lake; columns that it does not have yet are null, and it is empty if it doesn't exist.
 
         Raises:
             InputError: The table can't be read, or has no such version.
@@ -192,7 +187,9 @@ class Lake:
             opened = self.open(table)
             if opened is None or version == -1:  # before the first append
                 return pl.LazyFrame(schema=dtypes)
-            return _rows(opened if version is None else deltalake.DeltaTable(self.address(table), version=version))
+            rows = _rows(opened if version is None else deltalake.DeltaTable(self.address(table), version=version))
+            gained = dtypes.keys() - set(rows.collect_schema().names())
+            return rows.with_columns(pl.lit(None, dtype=dtypes[name]).alias(name) for name in sorted(gained))
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-ARTIFACTS = "artifacts"
+ARTIFACTS, DATABASE = "artifacts", "mlflow.db"
 MAX_RUNS = 50_000  # MLflow's maximum per search; its default is 1,000
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -172,6 +172,13 @@ class Registry:
                 for run in self._search(client)
             ]
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether a run is tracked here; a folder without a database stays as it is."""
+        if self._artifacts and not Path(self.address, DATABASE).exists():
+            return False
+        with self._client() as client:
+            return bool(self._search(client, f"attributes.run_id = '{run_id}'"))
+
     def versions(self) -> list[Version]:
         """All registered versions."""
         with self._client() as client:
@@ -232,7 +239,7 @@ class Registry:
             Path(self.address).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"MLflow at {self.address}: its folder can't be created: {error.strerror}") from error
-        file = Path(self.address, "mlflow.db")
+        file = Path(self.address, DATABASE)
         if not file.exists():
             self._create_database(file)
         elif not file.stat().st_size:

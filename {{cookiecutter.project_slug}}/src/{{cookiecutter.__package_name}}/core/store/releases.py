@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from {{cookiecutter.__package_name}}.core.models.predictor import (
     difference,
     model_inputs,
 )
+from {{cookiecutter.__package_name}}.core.store.erasures import erased_keys
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
 RELEASES = "releases"
@@ -111,6 +113,13 @@ class Release(BaseModel):
         each = {f"probability_{name}": predictions[:, i] for i, name in enumerate(self.classes)}
         return pl.DataFrame({"prediction": names[predictions.argmax(axis=1)]} | each)
 
+    def without(self, keys: pl.DataFrame) -> "Release":
+        """The release without the golden requests that have these keys."""
+        gone = json.loads(keys.write_json())
+        remaining = [{name: row.get(name) for name in keys.columns} not in gone for row in self.golden.requests]
+        columns = {name: list(compress(values, remaining)) for name, values in self.golden.model_dump().items()}
+        return self.model_copy(update={"golden": GoldenRequests.model_validate(columns)})
+
     def check(self) -> None:
         """Check that the model reproduces the predictions of the golden requests.
 
@@ -168,12 +177,13 @@ class Releases:
         return set(records.collect().to_series())
 
     def append(self, release: Release) -> bool:
-        """Append a release, unless its number is taken; whether it was appended."""
+        """Append a release without erased rows, unless its number is taken; whether it was appended."""
 
         def attempt(version: int) -> bool:
+            rows = rows_of([release.without(erased_keys(self._lake))])
             taken = self._lake.read(RELEASES, COLUMNS).filter(pl.col("number") == release.number).collect()
             batch = f"release-{release.number}-{version}"  # unique even after the row was deleted
-            return taken.is_empty() and self._lake.append(RELEASES, rows_of([release]), batch=batch, expected=version)
+            return taken.is_empty() and self._lake.append(RELEASES, rows, batch=batch, expected=version)
 
         return self._lake.retry(RELEASES, attempt)
 

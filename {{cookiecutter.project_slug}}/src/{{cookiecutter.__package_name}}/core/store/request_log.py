@@ -32,12 +32,12 @@ def logged_schema(problem: Problem) -> Schema:
     return problem.schema.request.loggable
 
 
+def columns(problem: Problem) -> dict[str, pl.DataType]:
+    """The columns of the table."""
+    return COLUMNS | logged_schema(problem).dtypes
+
+
 def logged_requests(problem: Problem, lake: Lake, *, now: datetime, back: timedelta) -> pl.DataFrame:
     """The logged rows of raw requests within `back`, with their predictions."""
-    columns = COLUMNS | logged_schema(problem).dtypes
-    rows = lake.read(REQUESTS, columns)
-    gained = columns.keys() - set(rows.collect_schema().names())
-    rows = rows.with_columns(pl.lit(None, dtype=columns[name]).alias(name) for name in sorted(gained))
-    return rows.filter(
-        pl.col(SERVED_AT) > now - back, pl.col(SERVED_AT) <= now, pl.col(PREDICTED_AT).is_not_null()
-    ).collect()
+    recent = pl.col(SERVED_AT) > now - back, pl.col(SERVED_AT) <= now, pl.col(PREDICTED_AT).is_not_null()
+    return lake.read(REQUESTS, columns(problem)).filter(recent).collect()

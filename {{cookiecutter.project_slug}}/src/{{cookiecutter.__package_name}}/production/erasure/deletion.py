@@ -1,6 +1,6 @@
 """Deletion of rows from the tables of the lake, from their past too; other processes may write to them meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TypeVar
@@ -9,40 +9,35 @@ import deltalake
 import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, Schema
-from {{cookiecutter.__package_name}}.core.store.erasures import ERASED_AT, ERASURES, erased_keys
+from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES
+from {{cookiecutter.__package_name}}.core.store.erasures import ERASED_AT, ERASURES, drop_erased
 from {{cookiecutter.__package_name}}.core.store.lake import HISTORY_PROPERTY, Conflict, Lake, days
 
 T = TypeVar("T")
 
 
-def record(lake: Lake, schema: Schema, keys: pl.DataFrame) -> None:
-    """Record keys as erased, unless they are recorded already.
-
-    Args:
-        lake: The lake.
-        schema: The schema of the entity.
-        keys: A frame of the key's columns.
-    """
+def record(lake: Lake, keys: pl.DataFrame) -> None:
+    """Record keys, a frame of the key's columns, as erased, unless they are recorded already."""
 
     def attempt(version: int) -> None:
-        new = keys.unique(maintain_order=True).join(erased_keys(lake, schema).collect(), on=schema.key, how="anti")
+        new = drop_erased(lake, keys.unique(maintain_order=True))
         if len(new):
             stamped = new.with_columns(pl.lit(datetime.now(UTC), dtype=DTYPES[datetime]).alias(ERASED_AT))
-            lake.append(ERASURES, stamped, batch=sha256(new.write_json().encode()).hexdigest(), expected=version)
+            lake.append(ERASURES, stamped, batch=_id(new), expected=version)
 
     lake.retry(ERASURES, attempt)
 
 
-def create(lake: Lake, schema: Schema) -> None:
-    """Create a table that is not there, without rows: what another process is about to create it with conflicts then.
+def invalidate(lake: Lake, table: str, columns: Mapping[str, pl.DataType], keys: pl.DataFrame) -> None:
+    """Commit no rows to a table, once: appends of writers that began before the keys were recorded conflict then.
 
     Args:
         lake: The lake.
-        schema: Of the table.
+        table: The table; it is created with the columns if it doesn't exist.
+        columns: Columns of the table.
+        keys: The recorded keys.
     """
-    if schema.key and lake.version(schema.name) < 0:
-        lake.append(schema.name, pl.DataFrame(schema={name: schema.dtypes[name] for name in schema.key}), batch="")
+    lake.append(table, pl.DataFrame(schema=columns), batch=f"erasure-{_id(keys)}")
 
 
 def delete(lake: Lake, table: str, keys: pl.DataFrame) -> int:
@@ -114,6 +109,10 @@ def _change(lake: Lake, table: str, change: Callable[[deltalake.DeltaTable], T])
         return changed
 
     return lake.retry(table, attempt)
+
+
+def _id(keys: pl.DataFrame) -> str:
+    return sha256(keys.write_json().encode()).hexdigest()
 
 
 def _keep_no_past(table: deltalake.DeltaTable) -> None:

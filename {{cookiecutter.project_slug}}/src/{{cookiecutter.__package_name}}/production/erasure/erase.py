@@ -5,23 +5,22 @@ reports; in golden requests and holdouts; and all simulations, which can be repe
 the rows, and copies elsewhere.
 """
 
-import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import compress
 
 import click
 import polars as pl
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
-from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows, parse_keys
+from {{cookiecutter.__package_name}}.core.contracts.validation import parse_keys
 from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
 from {{cookiecutter.__package_name}}.core.problem import RESERVED, Problem
-from {{cookiecutter.__package_name}}.core.store import candidates, erasures
+from {{cookiecutter.__package_name}}.core.store import candidates, erasures, releases, request_log
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
-from {{cookiecutter.__package_name}}.core.store.releases import RELEASES, GoldenRequests, Release, rows_of
+from {{cookiecutter.__package_name}}.core.store.predictions import PREDICTIONS
+from {{cookiecutter.__package_name}}.core.store.releases import RELEASES
 from {{cookiecutter.__package_name}}.core.workspace import SIMULATIONS, Workspace
 from {{cookiecutter.__package_name}}.production.erasure import deletion
 
@@ -87,9 +86,9 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
     schema, lake = workspace.problem.schema, workspace.lake
     gone = parse_keys(schema, keys)
     _require_known(lake, workspace.problem, gone)
-    deletion.record(lake, schema, gone)
-    for one in workspace.problem.schemas.values():
-        deletion.create(lake, one)
+    deletion.record(lake, gone)
+    for name, columns in _tables(workspace.problem).items():
+        deletion.invalidate(lake, name, columns, gone)
     names = (*workspace.problem.schemas, *sorted(RESERVED - {erasures.ERASURES}))
     tables = {name: deletion.delete(lake, name, gone) for name in names}
     champion = workspace.releases.champion()
@@ -106,32 +105,31 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
 
 def _require_known(lake: Lake, problem: Problem, keys: pl.DataFrame) -> None:
     """Check that each key is in a table, or was erased before."""
-    unknown, dtypes = keys, {name: problem.schema.dtypes[name] for name in keys.columns}
+    unknown, dtypes = keys.lazy(), {name: problem.schema.dtypes[name] for name in keys.columns}
     for table in (*problem.schemas, *sorted(RESERVED)):
-        rows = lake.read(table, dtypes)
-        if set(keys.columns) <= set(rows.collect_schema().names()):
-            unknown = unknown.join(rows.select(keys.columns).collect(), on=keys.columns, how="anti")
-    if len(unknown):
-        key = "/".join(map(str, unknown.row(0)))
-        raise InputError(f"no table has the key {key}: nothing is erased")
+        rows = lake.read(table, dtypes).select(keys.columns)
+        unknown = unknown.join(rows, on=keys.columns, how="anti")
+    if first := unknown.collect().rows()[:1]:
+        raise InputError(f"no table has the key {'/'.join(map(str, first[0]))}: nothing is erased")
+
+
+def _tables(problem: Problem) -> Mapping[str, Mapping[str, pl.DataType]]:
+    """The tables with rows of the entity, and columns to create them with."""
+    key = {name: problem.schema.dtypes[name] for name in problem.schema.key}
+    own = {name: schema.dtypes for name, schema in problem.schemas.items()}
+    logged = {request_log.REQUESTS: request_log.columns(problem), PREDICTIONS: key, "annotations": key}
+    return own | logged | {RELEASES: releases.COLUMNS, candidates.CANDIDATES: candidates.COLUMNS}
 
 
 def _forget_examples(workspace: Workspace, gone: pl.DataFrame) -> None:
     """Remove the rows from the golden requests of releases."""
 
     def rows() -> pl.DataFrame | None:
-        releases = workspace.releases.newest(ALL)
-        shorter = [_without_examples(release, gone) for release in releases]
-        return rows_of(shorter) if shorter != releases else None
+        before = workspace.releases.newest(ALL)
+        after = [release.without(gone) for release in before]
+        return releases.rows_of(after) if after != before else None
 
     deletion.replace(workspace.lake, RELEASES, rows)
-
-
-def _without_examples(release: Release, gone: pl.DataFrame) -> Release:
-    keys, golden = json.loads(gone.write_json()), release.golden
-    remaining = [{name: row.get(name) for name in gone.columns} not in keys for row in golden.requests]
-    columns = {name: list(compress(values, remaining)) for name, values in golden.model_dump().items()}
-    return release.model_copy(update={"golden": GoldenRequests.model_validate(columns)})
 
 
 def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
@@ -141,7 +139,7 @@ def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
     def rows() -> pl.DataFrame | None:
         nonlocal changed
         before = workspace.candidates.all()
-        after = [one.model_copy(update={"holdout": drop_rows(one.holdout, gone)}) for one in before]
+        after = [one.without(gone) for one in before]
         changed = sum(len(new.holdout) < len(old.holdout) for new, old in zip(after, before, strict=True))
         return candidates.rows_of(after) if changed else None
 

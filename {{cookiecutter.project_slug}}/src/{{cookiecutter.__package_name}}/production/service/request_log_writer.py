@@ -56,8 +56,8 @@ class RequestLogWriter:
 
     def __init__(self, workspace: Workspace, *, max_rows: int) -> None:
         self._seconds, self._flushed = workspace.settings.serve_log_flush_seconds, monotonic()
-        self._lake, self._schema, self._max_rows = workspace.lake, workspace.problem.schema, max_rows
-        self._dtypes = table.COLUMNS | table.logged_schema(workspace.problem).dtypes
+        self._lake, self._max_rows = workspace.lake, max_rows
+        self._dtypes = table.columns(workspace.problem)
         self._lock = Lock()
         self._new: list[LoggedBatch] = []
         self._unwritten: dict[str, pl.DataFrame] = {}  # by batch id, for exactly-once appends
@@ -97,7 +97,7 @@ class RequestLogWriter:
         return written
 
     def _append(self, batch: str, rows: pl.DataFrame, version: int) -> None:
-        remaining = erasures.drop_erased(self._lake, self._schema, rows)
+        remaining = erasures.drop_erased(self._lake, rows)
         self._lake.append(table.REQUESTS, remaining, batch=batch, expected=version)
 
     def _drop_oldest(self) -> None:

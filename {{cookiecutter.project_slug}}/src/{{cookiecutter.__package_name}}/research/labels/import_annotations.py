@@ -69,7 +69,7 @@ def import_annotations(workspace: Workspace, file: Path) -> ImportResult:
     exported = labelstudio.read(file)
     answered = [one for one in exported if one.answer is not None and not one.cancelled]
     typed = _typed(workspace, file, answered)
-    annotations = erasures.drop_erased(workspace.lake, problem.schema, typed)
+    annotations = erasures.drop_erased(workspace.lake, typed)
     entities = _entities(workspace, file, annotations)
     counted = aggregate(annotations, labels.key, target)
     decided = counted.unique(labels.key).select(*labels.key, pl.col("_label").alias(target), AVAILABLE_AT)
@@ -219,7 +219,7 @@ def _store(workspace: Workspace, counted: pl.DataFrame) -> int:
 
     def attempt(version: int) -> int:
         stored = workspace.lake.read(ANNOTATIONS, dict(rows.schema)).collect()
-        left = erasures.drop_erased(workspace.lake, workspace.problem.schema, rows)
+        left = erasures.drop_erased(workspace.lake, rows)
         new = left.join(stored, on=[*key, "label", "annotator", "created"], how="anti")
         if len(new):
             workspace.lake.append(ANNOTATIONS, new, batch=_hash(new), expected=version)
