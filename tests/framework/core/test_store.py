@@ -715,7 +715,7 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
     assert load_config(root / "config" / "none.toml", Parameters) == Parameters()
     assert load_config(root / "config" / "none.toml", Acceptance).model_dump() == {
         "decision": {"cost_false_positive": 1.0, "cost_false_negative": 1.0},
-        "window": {"days": 14, "share": 0.2, "min_rows": 50},
+        "window": {"days": 14, "share": 0.2, "min_rows": 20},
         "at_least": {},
         "at_most": {},
         "confidence": 0.95,

@@ -30,7 +30,7 @@ from my_ml_project.core.settings import Settings
 from my_ml_project.core.store import decisions
 from my_ml_project.core.store.candidates import Candidate
 from my_ml_project.core.store.lake import Lake
-from my_ml_project.core.store.registry import Run, Version
+from my_ml_project.core.store.registry import Run
 from my_ml_project.core.store.releases import GoldenRequests, Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production.erasure.erase import erase

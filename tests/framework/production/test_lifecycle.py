@@ -688,7 +688,11 @@ def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> 
     ("lake", "tracking", "told"),
     [
         ("s3://team/lake", "mlruns", "the lake s3://team/lake is shared, but MLflow in {root}/mlruns is not: set"),
-        ("data/lake", "http://me:pass@mlflow:5000", "MLflow at http://me:***@mlflow:5000 is shared, but the lake {root}"),
+        (
+            "data/lake",
+            "http://me:pass@mlflow:5000",
+            "MLflow at http://me:***@mlflow:5000 is shared, but the lake {root}",
+        ),
         ("s3://team/lake", "http://mlflow:5000", ""),
         ("data/lake", "mlruns", ""),
         ("data/lake", "sqlite:///{root}/mlruns/mlflow.db", ""),
