@@ -17,7 +17,7 @@ from tools import vscode_settings
 FOLDERS = {"vscode": {".vscode", ".devcontainer"}, "pycharm": {".idea", ".run"}}
 ENTRIES = {"run", "serve", "report"}
 # They change what serves, or what can't be brought back: nobody should start them by a slip.
-TERMINAL_ONLY = {"promote", "rollback", "data erase"}
+TERMINAL_ONLY = {"promote", "rollback", "data erase", "init"}
 
 
 def sessions(root: Path) -> set[str]:

@@ -221,8 +221,7 @@ def erase_one(workspace: Workspace) -> bool:
     """Erase an order; whether a table had it."""
     try:
         erase(workspace, (str(ERASED_AT),))
-    except InputError as error:
-        assert str(error) == f"no table has the key {ERASED_AT}: nothing is erased"
+    except InputError:  # no table has the key yet
         return False
     return True
 
@@ -419,7 +418,7 @@ server.serve_forever()
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """The URL of a bucket of a server of S3, in a process of its own since deltalake waits with the interpreter's lock."""
+    """The URL of a bucket of a server of S3: a process, since deltalake waits with the interpreter's lock."""
     with (
         subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server,
         pytest.MonkeyPatch.context() as patched,
@@ -433,7 +432,7 @@ def bucket() -> Iterator[str]:
             patched.setenv(name, value)
         for name in ("NO_PROXY", "no_proxy"):
             patched.setenv(name, "127.0.0.1")
-        urlopen(Request(f"{address}/lakes", method="PUT")).close()
+        urlopen(Request(f"{address}/lakes", method="PUT")).close()  # noqa: S310 - of this machine
         yield "s3://lakes"
         server.terminate()
 

@@ -729,7 +729,7 @@ def test_an_mlflow_that_is_not_that_of_the_lake_is_named_by_status_and_run(
     ]
 
 
-def test_a_challenger_of_another_machines_mlflow_is_not_resumed(trained: Workspace, no_runs: Path) -> None:
+def test_a_challenger_of_another_machines_mlflow_is_not_resumed(trained: Workspace) -> None:
     newest = trained.candidates.newest()
     assert newest
     left = trained.candidates.read(newest.run_id).model_copy(

@@ -25,7 +25,12 @@ from {{cookiecutter.__package_name}}.core.command_line import discard
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT
 from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, write_file
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
-from {{cookiecutter.__package_name}}.core.models.evaluation import Floats, PairedComparison, Predictions, compare_losses
+from {{cookiecutter.__package_name}}.core.models.evaluation import (
+    Floats,
+    PairedComparison,
+    Predictions,
+    compare_losses,
+)
 from {{cookiecutter.__package_name}}.core.problem import Problem
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace, open_project

@@ -20,7 +20,13 @@ import polars as pl
 from {{cookiecutter.__package_name}}.core import plots
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.datasets import training_set
-from {{cookiecutter.__package_name}}.core.errors import InputError, NothingYet, Rejected, atomic_write, write_file
+from {{cookiecutter.__package_name}}.core.errors import (
+    InputError,
+    NothingYet,
+    Rejected,
+    atomic_write,
+    write_file,
+)
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.core.models.evaluation import (
     PairedComparison,

@@ -18,7 +18,12 @@ from threadpoolctl import threadpool_limits
 from {{cookiecutter.__package_name}}.core import NAME, PACKAGE
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
 from {{cookiecutter.__package_name}}.core.contracts.schema import Task, schema_of
-from {{cookiecutter.__package_name}}.core.contracts.validation import VIOLATIONS, ContractViolation, conform, with_violations
+from {{cookiecutter.__package_name}}.core.contracts.validation import (
+    VIOLATIONS,
+    ContractViolation,
+    conform,
+    with_violations,
+)
 from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs
 from {{cookiecutter.__package_name}}.core.workspace import Workspace

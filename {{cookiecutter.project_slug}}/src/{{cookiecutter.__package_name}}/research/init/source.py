@@ -140,7 +140,7 @@ def _kind_of_text(source: Source, name: str, levels: pl.Series) -> type | None:
 def _are_numbers(levels: pl.Series, decimal: str, thousands: str) -> bool:
     """Whether all values are numbers with these marks, in groups of three digits if there are any."""
     point, group = re.escape(decimal), re.escape(thousands)
-    whole = rf"\d{{1,3}}({group}\d{{3}})+|\d+" if thousands else r"\d+"
+    whole = r"\d{1,3}(" + group + r"\d{3})+|\d+" if thousands else r"\d+"
     pattern = rf"^[$€£¥]?\s?[-+]?(({whole})({point}\d*)?|{point}\d+)([eE][-+]?\d+)?\s?[%€]?$"
     return len(levels) > 0 and bool(levels.str.contains(pattern).all())
 
