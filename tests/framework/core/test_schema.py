@@ -427,4 +427,4 @@ def test_a_column_whose_name_is_taken_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(
         InputError, match=rf"^a column of Planted can't be called {name}, a name that pydantic or Table"
     ):
-        type(Table)("Planted", (Table,), columns)
+        type(Table)("Planted", (Table,), columns)  # type: ignore[misc]

@@ -504,7 +504,7 @@ def test_processes_that_write_at_the_same_time_lose_and_double_nothing(tmp_path:
         line = [sys.executable, __file__, str(root)]
         running = [subprocess.Popen([*line, str(n), name]) for n, name in enumerate(names)]
         status = [process.wait() for process in running]
-        done = [(name, found == 0) for name, found in zip(names, status, strict=True)]
+        done: list[tuple[str, object]] = [(name, found == 0) for name, found in zip(names, status, strict=True)]
         assert {name for name, ok in done if not ok} <= {"a promotion"}
         workspace = machine(root, "reader", tracking=tracking)
         champion = workspace.releases.champion()
