@@ -185,7 +185,12 @@ def test_in_a_folder_of_a_repository_every_hook_runs_on_the_project_alone(enviro
     (repository / "others.py").write_text("import   os\n", encoding="utf-8")
     project = make(TEMPLATE, folder, {})
     run("git", "add", "--all", cwd=repository)
-    here = {"PRE_COMMIT_HOME": str(tmp_path / "pre-commit"), "UV_PROJECT_ENVIRONMENT": str(environment.parent)}
+    here = {
+        "PRE_COMMIT_HOME": str(tmp_path / "pre-commit"),
+        "UV_PROJECT_ENVIRONMENT": str(environment.parent),
+        "UV_NO_SYNC": "1",  # the shared environment holds no project
+        "PYTHONPATH": str(project.root / "src"),
+    }
     command = (environment / "pre-commit", "run", "--all-files")
     said = run(*command, cwd=project.root, env=here).stdout
     assert "Skipped" not in said
