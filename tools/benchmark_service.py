@@ -152,7 +152,7 @@ def prepare(package: str, folder: Path) -> tuple[Server, Server]:
     known = datasets.training_set(problem, workspace.lake, as_of=release.trained_until, versions=release.tables)
     parameters = problem.model_spec().parameters.model_validate(release.parameters)
     import_module("mlflow.sklearn").save_model(
-        training.fit(problem, parameters, known, check=known.tail(ROWS)).pipeline,
+        training.fit(problem, parameters, known, parity_rows=known.tail(ROWS)).pipeline,
         folder / "model",
         serialization_format="cloudpickle",
         pyfunc_predict_fn="predict_proba",

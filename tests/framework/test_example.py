@@ -238,7 +238,7 @@ def given(sample: pl.DataFrame, year: Tables, tmp_path_factory: pytest.TempPathF
     workspace = Workspace(tmp_path_factory.mktemp("year"), Settings(lake="lake"), PROBLEM)
     fill(workspace.lake, year, arrived=MONTHS[-1])
     few = built(year["flights"].gather_every(20), year).join(year["outcomes"].rename({"late": "_target"}), on="leg")
-    fitted = training.fit(PROBLEM, model.Parameters(max_iter=50), few, check=few)
+    fitted = training.fit(PROBLEM, model.Parameters(max_iter=50), few, parity_rows=few)
     served: Row = {"task": PROBLEM.task, "features": fitted.predictor.features, "threshold": 0.2, "onnx": fitted.onnx}
     return Given(sample, year, workspace, Release.model_construct(**served))
 
@@ -382,18 +382,18 @@ def test_an_unknown_parameter_is_refused() -> None:
 def test_the_model_learns_a_few_flights_by_heart(rows: pl.DataFrame) -> None:
     few = rows.gather_every(30)
     eager = model.Parameters(learning_rate=0.5, max_iter=100, min_samples_leaf=1, l2_regularization=0)
-    fitted = training.fit(PROBLEM, eager, few, check=few)
+    fitted = training.fit(PROBLEM, eager, few, parity_rows=few)
     assert roc_auc_score(few["_target"], fitted.predictor.predict(few)) > 0.99
 
 
 def test_the_model_tells_flights_of_the_next_days_apart(rows: pl.DataFrame) -> None:
     past, coming = rows.filter(pl.col("_available_at") <= at(1, 24)), rows.filter(pl.col("_predicted_at") > at(1, 24))
-    fitted = training.fit(PROBLEM, model.Parameters(max_iter=50), past, check=coming)
+    fitted = training.fit(PROBLEM, model.Parameters(max_iter=50), past, parity_rows=coming)
     assert roc_auc_score(coming["_target"], fitted.predictor.predict(coming)) > 0.6
 
 
 def test_the_exported_model_has_an_input_a_feature_in_their_order(rows: pl.DataFrame) -> None:
-    fitted = training.fit(PROBLEM, model.Parameters(max_iter=2), rows.head(500), check=rows.head(500))
+    fitted = training.fit(PROBLEM, model.Parameters(max_iter=2), rows.head(500), parity_rows=rows.head(500))
     inputs = onnx.load_from_string(fitted.onnx).graph.input
     text = {each.name for each in inputs if each.type.tensor_type.elem_type == onnx.TensorProto.STRING}
     assert [each.name for each in inputs] == list(features.FEATURES)
@@ -406,7 +406,7 @@ import polars as pl
 from {package}.core.models import training
 from {package}.shared import PROBLEM, model
 rows = pl.read_parquet(sys.argv[1])
-fitted = training.fit(PROBLEM, model.Parameters(max_iter=20), rows, check=rows.head(200))
+fitted = training.fit(PROBLEM, model.Parameters(max_iter=20), rows, parity_rows=rows.head(200))
 print(hashlib.sha256(fitted.onnx).hexdigest())
 """
 
@@ -432,7 +432,7 @@ def test_without_augmentation_a_model_is_byte_for_byte_what_it_was_and_with_it_a
     few = built(year["flights"].head(300), year).join(year["outcomes"].rename({"late": "_target"}), on="leg")
     without = replace(PROBLEM, model_spec=lambda: replace(PROBLEM.model_spec(), augment=None))
     plain, off, on = (
-        training.fit(problem, model.Parameters(max_iter=5, augment_missing_share=share), few, check=few).onnx
+        training.fit(problem, model.Parameters(max_iter=5, augment_missing_share=share), few, parity_rows=few).onnx
         for problem, share in ((without, 0), (PROBLEM, 0), (PROBLEM, 0.5))
     )
     assert plain == off

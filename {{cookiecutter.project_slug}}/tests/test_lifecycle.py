@@ -192,7 +192,7 @@ from {package}.core.models import training
 from {package}.shared import PROBLEM
 from {package}.core.workspace import open_workspace
 rows = pl.read_parquet(sys.argv[1])
-fitted = training.fit(PROBLEM, open_workspace(PROBLEM).parameters, rows, check=rows)
+fitted = training.fit(PROBLEM, open_workspace(PROBLEM).parameters, rows, parity_rows=rows)
 print(hashlib.sha256(fitted.onnx).hexdigest())
 """
 
@@ -206,7 +206,7 @@ def test_another_process_makes_the_same_model_byte_for_byte(
     monkeypatch.setenv("POLARS_MAX_THREADS", "2")
     line = [sys.executable, "-c", FIT_AND_HASH.format(package=PACKAGE), str(tmp_path / "rows.parquet")]
     other = subprocess.run(line, cwd=champion.root, capture_output=True, text=True, check=True).stdout.strip()
-    fitted = training.fit(PROBLEM, champion.parameters, rows, check=rows)
+    fitted = training.fit(PROBLEM, champion.parameters, rows, parity_rows=rows)
     assert hashlib.sha256(fitted.onnx).hexdigest() == other
     release = champion.releases.champion()
     assert release

@@ -148,7 +148,7 @@ def guests(problem: Problem, n: int = 600, seed: int = 0) -> pl.DataFrame:
 
 
 def fit(problem: Problem) -> training.FittedModel:
-    return training.fit(problem, Parameters(), guests(problem), check=guests(problem, 200, seed=1))
+    return training.fit(problem, Parameters(), guests(problem), parity_rows=guests(problem, 200, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_a_model_is_fitted_on_what_its_export_is_given_64_bit_features_included(
         problem = made(table, lambda *_: Recorder())
         rows = guests(problem, 50).with_columns(pl.col("spent").cast(pl.Float64) + 0.1)
         with pytest.raises(Seen) as caught:
-            training.fit(problem, Parameters(), rows, check=rows)
+            training.fit(problem, Parameters(), rows, parity_rows=rows)
         X, y = caught.value.args
         assert X.equals(model_inputs(rows, {"age": False, "shop": True, "spent": False}))
         assert X.schema["spent"] == pl.Float32
@@ -358,7 +358,7 @@ def test_whatever_a_model_raises_is_one_line(error: Exception, reason: str) -> N
 def test_a_feature_that_no_row_has_is_named() -> None:
     rows = guests(BINARY).with_columns(age=pl.lit(None, pl.Float64))
     with pytest.raises(Rejected, match=r"^the model can't be fitted on these rows: [^\n]+; no row has age: drop it "):
-        training.fit(BINARY, Parameters(), rows, check=rows)
+        training.fit(BINARY, Parameters(), rows, parity_rows=rows)
 
 
 def test_a_step_that_cannot_be_exported_is_named() -> None:

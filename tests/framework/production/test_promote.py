@@ -111,7 +111,7 @@ def test_a_challenger_that_passes_is_refitted_on_everything_and_serves(tracked, 
     assert str(done).splitlines()[-1] == f"version 2 is champion, refitted on {len(whole)} rows"
 
     parameters = trained.parameters.model_copy(update=OTHER)
-    again = training.fit(trained.problem, parameters, whole, check=whole.head(100))
+    again = training.fit(trained.problem, parameters, whole, parity_rows=whole.head(100))
     assert release.onnx == again.onnx
     assert kept_beside(tracked, trained, version, MODEL_FILE) == release.onnx
 

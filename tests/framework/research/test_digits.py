@@ -174,7 +174,9 @@ def test_150_labels_by_margin_teach_what_240_by_chance_do() -> None:
 def test_moved_images_are_read_by_support_vectors_that_were_shown_some() -> None:
     rows, digits = images(0), problem(support_vectors)
     few, test = rows[:100], rows[100:500]
-    plain, shown = (training.fit(digits, Parameters(moved=moved), few, check=test).predictor for moved in (False, True))
+    plain, shown = (
+        training.fit(digits, Parameters(moved=moved), few, parity_rows=test).predictor for moved in (False, True)
+    )
     strange = all_moved(test)
     assert accuracy(plain.predict(strange), strange) < 0.6
     assert accuracy(shown.predict(strange), strange) > 0.85

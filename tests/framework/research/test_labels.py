@@ -186,7 +186,7 @@ def ready(opened: Callable[..., Workspace]) -> Ready:
 
 def release(workspace: Workspace) -> None:
     rows = datasets.training_set(workspace.problem, workspace.lake, as_of=NOW)
-    fitted = training.fit(workspace.problem, Parameters(), rows, check=rows.with_columns(weight=pl.lit(2.0)))
+    fitted = training.fit(workspace.problem, Parameters(), rows, parity_rows=rows.with_columns(weight=pl.lit(2.0)))
     workspace.releases.append(
         Release(
             number=1,

@@ -178,13 +178,13 @@ def split(
     return rows.filter(~holdout), rows.filter(holdout)
 
 
-def too_few_rows(problem: Problem, train: pl.DataFrame, holdout: pl.DataFrame, need: int) -> Rejected:
+def too_few_rows(problem: Problem, train: pl.DataFrame, holdout: pl.DataFrame, min_rows: int) -> Rejected:
     """The error for a split with too few rows; the newest label may be much older than the current time."""
     few = f"{len(train)} labelled rows before the newest window and {len(holdout)} in it are too few"
     way, newest = "wait for more rows, or change [window] in config/acceptance.toml", train[AVAILABLE_AT].max()
     if problem.schema.event_time and holdout.is_empty() and isinstance(newest, datetime):
         way = f'the newest label is of {newest:%Y-%m-%d %H:%M}: set clock = "data" in config/settings.toml, or --now'
-    return Rejected(f"{few} (at least {need} each): {way}")
+    return Rejected(f"{few} (at least {min_rows} each): {way}")
 
 
 def last_days(rows: pl.DataFrame, days: int) -> pl.DataFrame:

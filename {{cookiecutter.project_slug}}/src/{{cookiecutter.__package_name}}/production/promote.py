@@ -200,7 +200,7 @@ def _refit(
     problem = workspace.problem
     parameters = problem.model_spec().parameters.model_validate(candidate.parameters)
     log.info("promote   refit on %d rows", len(rows))
-    fitted = training.fit(problem, parameters, rows, check=rows.tail(20_000))
+    fitted = training.fit(problem, parameters, rows, parity_rows=rows.tail(20_000))
     golden = rows.tail(GOLDEN)
     inputs = model_inputs(golden, fitted.predictor.features)
     return Release(

@@ -40,7 +40,7 @@ def sample(table: type[Table], n: int, *, seed: int = 0) -> pl.DataFrame:
 
 
 def sample_tables(
-    subject: type[Table], tables: Sequence[type[Table]], n: int, *, seed: int = 0
+    entity: type[Table], tables: Sequence[type[Table]], n: int, *, seed: int = 0
 ) -> dict[str, pl.DataFrame]:
     """Synthetic rows of related tables, by table name: at most n of each, over five days.
 
@@ -49,16 +49,16 @@ def sample_tables(
     ten optional values is missing.
 
     Args:
-        subject: The table whose rows are predicted.
+        entity: The table whose rows are predicted.
         tables: All tables, the entity included.
         n: Number of rows to draw; rows that violate a rule are dropped.
         seed: Random seed.
     """
-    asked, rng = schema_of(subject), np.random.default_rng(seed)
-    rows = _valid(_with_gaps(_draw(asked, n, SPREAD / n, rng), asked), asked)
-    others = [schema_of(table) for table in tables if table is not subject]
-    beside = {schema.name: _beside(rows, asked, schema, rng) for schema in others}
-    return {asked.name: rows} | beside
+    schema, rng = schema_of(entity), np.random.default_rng(seed)
+    rows = _valid(_with_gaps(_draw(schema, n, SPREAD / n, rng), schema), schema)
+    others = [schema_of(table) for table in tables if table is not entity]
+    related = {other.name: _related(rows, schema, other, rng) for other in others}
+    return {schema.name: rows} | related
 
 
 def _draw(schema: Schema, n: int, step: timedelta, rng: np.random.Generator) -> pl.DataFrame:
@@ -73,15 +73,15 @@ def _valid(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     return rows.filter(pl.col(time) >= pl.col(time).max() - span) if span and time else rows
 
 
-def _beside(rows: pl.DataFrame, asked: Schema, schema: Schema, rng: np.random.Generator) -> pl.DataFrame:
+def _related(rows: pl.DataFrame, entity: Schema, schema: Schema, rng: np.random.Generator) -> pl.DataFrame:
     """Rows of another table that belong to the entity's rows."""
     drawn = _with_gaps(_draw(schema, len(rows), SPREAD / max(1, len(rows)), rng), schema)
-    shared = [name for name, dtype in schema.dtypes.items() if asked.dtypes.get(name) == dtype]
+    shared = [name for name, dtype in schema.dtypes.items() if entity.dtypes.get(name) == dtype]
     drawn = drawn.with_columns(rows.select(shared))
-    if asked.event_time and schema.time:
-        before = pl.int_range(pl.len()) % 6 * pl.lit(HOUR / 2) + asked.lead
-        known = rows.select(pl.col(asked.event_time) - (timedelta(0) if schema.target else before)).to_series()
-        drawn = drawn.with_columns(known.alias(schema.time))
+    if entity.event_time and schema.time:
+        earlier = pl.int_range(pl.len()) % 6 * pl.lit(HOUR / 2) + entity.lead
+        times = rows.select(pl.col(entity.event_time) - (timedelta(0) if schema.target else earlier)).to_series()
+        drawn = drawn.with_columns(times.alias(schema.time))
     return _valid(drawn, schema)
 
 
@@ -92,16 +92,16 @@ def _with_gaps(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def _may_have_gaps(column: Column) -> bool:
-    nulls, given = column.role(Nulls), any(column.role(role) for role in (Key, EventTime, AvailableAt, Target))
-    return not given and (nulls is None or nulls.at_most * GAP >= 1)
+    nulls, required = column.role(Nulls), any(column.role(role) for role in (Key, EventTime, AvailableAt, Target))
+    return not required and (nulls is None or nulls.at_most * GAP >= 1)
 
 
 def _values(column: Column, n: int, step: timedelta, rng: np.random.Generator) -> list[Any]:
     category = column.role(Category)
-    if given := column.field.examples or (category.values if category else None):
-        return [given[i % len(given)] for i in range(n)]
+    if examples := column.field.examples or (category.values if category else None):
+        return [examples[i % len(examples)] for i in range(n)]
     low, high = _range(column)
-    made: dict[type, Callable[[int], Any]] = {
+    generators: dict[type, Callable[[int], Any]] = {
         bool: lambda _: bool(rng.integers(0, 2)),
         int: lambda i: int(low) + 1 + i % max(1, int(high - low) - 1),
         float: lambda _: float(rng.uniform(low, high)),
@@ -109,7 +109,7 @@ def _values(column: Column, n: int, step: timedelta, rng: np.random.Generator) -
         date: lambda i: EPOCH.date() + timedelta(days=i),
         datetime: lambda i: EPOCH + i * step,
     }
-    return [made[column.kind](i) for i in range(n)]
+    return [generators[column.kind](i) for i in range(n)]
 
 
 def _range(column: Column) -> tuple[float, float]:

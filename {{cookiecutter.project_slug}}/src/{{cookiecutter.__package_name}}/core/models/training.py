@@ -36,14 +36,14 @@ class FittedModel:
     parity: float
 
 
-def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: pl.DataFrame) -> FittedModel:
+def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, parity_rows: pl.DataFrame) -> FittedModel:
     """Fit the problem's model on rows with their features, and export it.
 
     Args:
         problem: The problem.
         parameters: The parameters of the model's estimator.
         rows: A training set; only these rows are augmented.
-        check: Rows on which the exported model is compared with the pipeline.
+        parity_rows: Rows on which the exported model is compared with the pipeline.
 
     Raises:
         Rejected: The model can't be fitted or exported, or the export predicts differently.
@@ -60,7 +60,7 @@ def fit(problem: Problem, parameters: BaseModel, rows: pl.DataFrame, *, check: p
         raise Rejected(f"the model can't be fitted on these rows: {summarize(error)}; {way}") from error
     content = onnx.export(problem.model_spec(), pipeline, features)
     predictor = Predictor(content, features, problem.task)
-    parity = onnx.parity(problem, pipeline, predictor, check)
+    parity = onnx.parity(problem, pipeline, predictor, parity_rows)
     return FittedModel(pipeline, content, predictor, classes_of(problem, rows), parity)
 
 

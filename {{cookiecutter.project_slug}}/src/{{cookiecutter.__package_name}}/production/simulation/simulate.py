@@ -193,7 +193,7 @@ def _periodic(workspace: Workspace, rows: pl.DataFrame, start: datetime, end: da
     models, every = [], timedelta(days=workspace.acceptance.retrain.every_days)
     for n in range((end - start) // every + 1):
         known = rows.filter(pl.col(AVAILABLE_AT) <= start + n * every)
-        fitted = training.fit(workspace.problem, workspace.parameters, known, check=known.tail(1000))
+        fitted = training.fit(workspace.problem, workspace.parameters, known, parity_rows=known.tail(1000))
         models.append((start + n * every, fitted.predictor))
     return models
 
