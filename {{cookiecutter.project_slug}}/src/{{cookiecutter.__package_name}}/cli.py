@@ -137,7 +137,7 @@ def ingest(workspace: "Workspace", *, file: Path | None, table: str | None, now:
 
 @cli.group(no_args_is_help=False)
 def data() -> None:
-    """Document the contract."""
+    """Document and maintain the data."""
 
 
 @data.command(section="Data")

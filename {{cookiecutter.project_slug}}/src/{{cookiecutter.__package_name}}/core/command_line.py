@@ -124,7 +124,7 @@ TIME = UtcDateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d
 POSITIVE = click.IntRange(1)
 PORT = click.IntRange(0, 65535)
 FILE = click.argument("file", type=PATH)
-NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: by the setting ML_CLOCK.")
+NOW = click.option("--now", type=TIME, metavar="TIME", help="Current time, UTC. Default: as the setting ML_CLOCK says.")
 
 
 def command(

@@ -32,7 +32,7 @@ def init(
     dry_run: bool,
     **asked: Any,  # noqa: ANN401 - the options that are fields of a request
 ) -> object:
-    """Replace the example by the problem of TABLE, a file or a folder of files."""
+    """Replace the example with the problem of TABLE, a file or a folder of files."""
     from {{cookiecutter.__package_name}}.research.init import generate, profile
 
     return generate.init(workspace, table, profile.Request(**asked), missing=missing, dry_run=dry_run)

@@ -88,7 +88,7 @@ def init(
     missing: Sequence[str],
     dry_run: bool,
 ) -> InitReport:
-    """Replace the example by the problem of a table.
+    """Replace the example with the problem of a table.
 
     Raises:
         InputError: The table or the project is not fit for it; nothing is written.
