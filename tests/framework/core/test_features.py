@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from my_ml_project.core import datasets
 from my_ml_project.core.acceptance import Window
 from my_ml_project.core.contracts.schema import (
+    TARGET,
     AvailableAt,
     EventTime,
     Excluded,
@@ -471,6 +473,23 @@ def test_where_rows_have_no_time_the_window_is_a_share_that_stays_the_same_whate
     _, more = datasets.split(HOUSES, early, Window(share=0.9), as_of=NOON)
     assert set(held["size"]) < set(more["size"])
     assert len(more) > 80
+
+
+def test_equal_rows_without_a_key_are_split_like_others() -> None:
+    class Passenger(Table):
+        table: ClassVar = "passengers"
+
+        cabin: str
+        saved: Annotated[bool, Target()]
+
+    problem, share = without_labels_apart(Passenger, ("cabin",)), Window(share=0.5)
+    kinds = [(cabin, saved) for cabin in "abc" for saved in (True, False)]
+    rows = pl.DataFrame(kinds * 100, schema=["cabin", TARGET], orient="row")
+    fewer, more = (datasets.split(problem, part, share, as_of=NOON)[1] for part in (rows[:300], rows))
+    early, late = (Counter(holdout.rows()) for holdout in (fewer, more))
+    assert all(35 <= late[kind] <= 65 for kind in kinds)
+    assert all(15 <= early[kind] <= 35 for kind in kinds)
+    assert all(early[kind] + 15 <= late[kind] <= early[kind] + 35 for kind in kinds), "rows that arrive later move none"
 
 
 def test_the_share_of_a_row_with_a_key_follows_from_the_key_alone() -> None:

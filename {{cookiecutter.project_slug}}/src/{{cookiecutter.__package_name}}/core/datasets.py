@@ -104,7 +104,7 @@ def training_set(
         if newest_label(problem, lake) is None:
             raise NothingYet(f"label in table {problem.labels.name}")
         raise Rejected(f"no labelled rows as of {as_of:%Y-%m-%d %H:%M}: ingest batches of {problem.labels.name} first")
-    return rows.sort(PREDICTED_AT, *row_key(problem, rows))
+    return rows.sort(PREDICTED_AT, *row_key(problem, rows), TARGET)
 
 
 def labelled_since(problem: Problem, lake: Lake, release: Release, *, now: datetime, back: timedelta) -> pl.DataFrame:
@@ -171,10 +171,7 @@ def split(
     if problem.schema.event_time:
         holdout = rows[AVAILABLE_AT] > as_of - timedelta(days=window.days)
     else:
-        names = row_key(problem, rows)
-        holdout = pl.Series(
-            [hash_fraction(row) < window.share for row in rows.select(names).iter_rows()], dtype=pl.Boolean
-        )
+        holdout = hash_fractions(problem, rows) < window.share
     return rows.filter(~holdout), rows.filter(holdout)
 
 
@@ -197,8 +194,15 @@ def last_days(rows: pl.DataFrame, days: int) -> pl.DataFrame:
     )
 
 
-def hash_fraction(row: tuple[object, ...]) -> float:
-    """A hash of the row as a number in [0, 1)."""
+def hash_fractions(problem: Problem, rows: pl.DataFrame, salt: str = "") -> pl.Series:
+    """A hash of each row as a number in [0, 1); equal rows without a key are told apart by their order."""
+    columns = problem.schema.key or [*problem.schema.names, TARGET]
+    names = [name for name in columns if name in rows.columns]
+    numbered = rows.select(*names, pl.int_range(pl.len()).over(names).alias("_occurrence"))
+    return pl.Series([_hash_fraction((salt, *row)) for row in numbered.iter_rows()], dtype=pl.Float64)
+
+
+def _hash_fraction(row: tuple[object, ...]) -> float:
     digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
     return float(int.from_bytes(digest) / 2**64)
 

@@ -35,7 +35,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT
-from {{cookiecutter.__package_name}}.core.datasets import hash_fraction, row_key
+from {{cookiecutter.__package_name}}.core.datasets import hash_fractions
 from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected, summarize
 from {{cookiecutter.__package_name}}.core.models import training
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Search, space_of
@@ -81,8 +81,7 @@ def folds(problem: Problem, rows: pl.DataFrame, number: int = FOLDS) -> Iterator
     the folds are assigned by a hash of the row, which is stable when rows arrive later.
     """
     if not problem.schema.event_time:
-        shares = (hash_fraction(("fold", *row)) for row in rows.select(row_key(problem, rows)).iter_rows())
-        block = pl.Series([int(number * share) for share in shares], dtype=pl.Int64)
+        block = (hash_fractions(problem, rows, salt="fold") * number).cast(pl.Int64)
         yield from ((rows.filter(block != n), rows.filter(block == n)) for n in range(number))
         return
     times = rows[PREDICTED_AT].sort()
