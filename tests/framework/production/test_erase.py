@@ -1,8 +1,13 @@
 """Erasing rows: gone from tables, their past, files, examples and evidence, and they don't come back."""
 
+import contextlib
 import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -11,7 +16,8 @@ from click.testing import CliRunner
 from my_ml_project import shared
 from my_ml_project.cli import cli
 from my_ml_project.core import datasets
-from my_ml_project.core.errors import InputError, Rejected
+from my_ml_project.core.errors import InputError, Rejected, atomic_write
+from my_ml_project.core.store.files import READABLE, read_file
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.releases import Release
 from my_ml_project.core.workspace import Workspace, open_workspace
@@ -155,11 +161,16 @@ def test_no_byte_of_it_is_left_below_the_lake_and_others_go_on(tmp_path: Path) -
 def test_replays_and_drafts_are_gone_too(trained: Workspace, examples: pl.DataFrame) -> None:
     replay = trained.path("data/simulations/2024-03-01T0000-abc/archive/traffic")
     replay.mkdir(parents=True)
-    draft = trained.path(trained.settings.reports) / "predicted.part"
-    examples.write_parquet(draft)
-    assert "reports/predicted.part" in erasing.erase(trained, written(examples)).files
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        patch.object(Path, "unlink"),  # as a killed process leaves it
+        atomic_write(trained.path(trained.settings.reports) / "predicted.csv") as draft,
+    ):
+        examples.write_csv(draft)
+        raise KeyboardInterrupt
+    assert f"reports/{draft.name}" in erasing.erase(trained, written(examples)).files
     assert not trained.path("data/simulations").exists()
-    assert pl.read_parquet(draft).is_empty()
+    assert not draft.exists()
 
 
 def test_erasing_twice_is_erasing_once(trained: Workspace, examples: pl.DataFrame) -> None:
@@ -231,7 +242,7 @@ def test_a_run_from_before_says_why_it_cannot_be_equal(trained: Workspace, examp
 
 
 def test_files_are_written_anew_and_one_that_cannot_be_read_is_named(
-    trained: Workspace, examples: pl.DataFrame, caplog: pytest.LogCaptureFixture
+    trained: Workspace, examples: pl.DataFrame
 ) -> None:
     key = trained.problem.schema.key
     inbox, reports = trained.path(trained.settings.inbox), trained.path(trained.settings.reports)
@@ -247,8 +258,76 @@ def test_files_are_written_anew_and_one_that_cannot_be_read_is_named(
     assert "reports/predicted.csv" in done.files
     assert pl.read_parquet(inbox / "foreign.parquet").height == 1
     assert (inbox / "broken.parquet").read_bytes() == b"PAR1"
-    assert "broken.parquet can't be read, check it manually" in caplog.text
+    (line,) = done.unchecked
+    assert "broken.parquet can't be read as parquet: " in line
+    assert not done.ok
     assert not list(trained.root.rglob("*.part"))
+
+
+WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
+    ".parquet": pl.DataFrame.write_parquet,
+    ".csv": lambda rows, path: rows.write_csv(path, separator=";"),
+    ".tsv": lambda rows, path: rows.write_csv(path, separator="\t"),
+    ".arrow": pl.DataFrame.write_ipc,
+    ".feather": pl.DataFrame.write_ipc,
+    ".jsonl": pl.DataFrame.write_ndjson,
+    ".ndjson": pl.DataFrame.write_ndjson,
+}
+
+
+@pytest.mark.parametrize("suffix", READABLE)
+def test_a_file_of_every_format_loses_the_rows_in_the_words_of_its_source(
+    trained: Workspace, examples: pl.DataFrame, suffix: str
+) -> None:
+    def read(_: str, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.rename({"Nr.": "parcel"}, strict=False).with_columns(
+            pl.col("parcel").cast(pl.String).str.strip_prefix("#")
+        )
+
+    rows = pl.DataFrame({"Nr.": [f"#{number}" for number in (*examples["parcel"], 1_000_000)], "name": [*"abc"]})
+    folders = ("inbox/parcels", "archive/parcels", "quarantine/parcels/x", "source")
+    paths = [trained.root / "data" / folder / f"file{suffix}" for folder in folders]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[suffix](rows, path)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    done = erasing.erase(replace(trained, problem=replace(trained.problem, read=read)), written(examples))
+    assert done.ok, str(done)
+    assert set(done.files) >= {path.relative_to(trained.root).as_posix() for path in paths}
+    assert all(read_file(path)[1].equals(rows.tail(1)) for path in paths)
+    assert {path.stat().st_mtime for path in paths} == {1_000_000_000}, "they are not collected again"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("data/inbox/parcels.xlsx", "PK", "can't be searched for erased rows: delete it"),
+        ("data/inbox/parcels.csv.part", "parcel", "can't be searched for erased rows: delete it"),
+        (
+            "data/quarantine/parcels/x/parcels.csv",
+            "number\n1\n",
+            "can't be checked for erased rows: it lacks parcel; delete it",
+        ),
+        ("data/archive/parcels/parcels.parquet", "PAR1", "can't be read as parquet: "),
+        ("reports/tasks.json", '[{"parcel": KEY}]', "contains KEY: delete it"),
+        ("data/before-init-20260101T000000/x", "", "has the data from before init: delete it"),
+    ],
+)
+def test_a_file_that_may_still_have_the_rows_is_named(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, content: str, reason: str
+) -> None:
+    monkeypatch.setattr(shared, "PROBLEM", PROBLEM)
+    (trained.root / name).parent.mkdir(parents=True, exist_ok=True)
+    (trained.root / name).write_text(content.replace("KEY", "1000"), encoding="utf-8")
+    done = CliRunner().invoke(cli, ["data", "erase", "--yes", "1000"])
+    assert done.exit_code == 1
+    assert reason.replace("KEY", "1000") in done.stderr.splitlines()[-1]
+    for other in ("reports/1.json", "reports/plot.png", "data/inbox/.hidden", "data/quarantine/parcels/x/reasons.json"):
+        (trained.root / other).parent.mkdir(parents=True, exist_ok=True)
+        (trained.root / other).write_text("{10001, 1, 21000}", encoding="utf-8")
+    (trained.root / name).unlink()
+    shutil.rmtree(trained.root / "data/before-init-20260101T000000", ignore_errors=True)
+    assert CliRunner().invoke(cli, ["data", "erase", "--yes", "1000"]).exit_code == 0
 
 
 @pytest.mark.parametrize("key", ["no number", "1/2", "/"])

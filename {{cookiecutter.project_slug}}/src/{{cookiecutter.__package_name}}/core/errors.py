@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+DRAFT = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the names of drafts, which a killed process leaves
 COLOR, NESTED = re.compile(r"\x1b\[\d*m"), "↳"  # in the messages of deltalake
 
 

@@ -28,6 +28,7 @@ from {{cookiecutter.__package_name}}.core.store.registry import Registry
 from {{cookiecutter.__package_name}}.core.store.releases import Releases
 
 MODEL_NAME = __name__.partition(".")[0]  # in MLflow
+SOURCE = Path("data", "source")  # the files that init was given
 SIMULATIONS = Path("data", "simulations")  # one folder per simulation, with its own lake
 
 

@@ -164,7 +164,7 @@ def _ingest(
     if batch.rejected:
         copy = _quarantined_file(workspace, batch)
         write_file(copy, content)
-        erasures.remove_erased(workspace.lake, workspace.problem.schema, copy)
+        erasures.remove_erased(workspace.lake, workspace.problem, copy)
     elif batch.accepted:
         try:
             _append(workspace, schema, batch, report.valid, now=now, version=version)
@@ -228,7 +228,7 @@ def _ingest_and_move(workspace: Workspace, inbox: Path, path: Path, *, now: date
         unreadable = Batch(folder, path.name, _id_of(path), rejected=(str(error),))
         batch = _quarantine(workspace, unreadable, BatchReport().invalid, now=now)
     else:
-        erasures.remove_erased(workspace.lake, workspace.problem.schema, path)
+        erasures.remove_erased(workspace.lake, workspace.problem, path)
     archived = workspace.path(workspace.settings.archive) / batch.table / f"{path.stem}-{batch.id[:8]}{path.suffix}"
     target = _quarantined_file(workspace, batch) if batch.rejected else archived
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import DTYPES, Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import drop_rows, from_text
-from {{cookiecutter.__package_name}}.core.errors import atomic_write, summarize
+from {{cookiecutter.__package_name}}.core.errors import InputError
+from {{cookiecutter.__package_name}}.core.problem import Problem
+from {{cookiecutter.__package_name}}.core.store.files import overwrite, read_file
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -37,36 +38,40 @@ def since(lake: Lake, moment: datetime) -> int:
     return int(erased.select(pl.len()).collect().item())
 
 
-def remove_erased(lake: Lake, schema: Schema, path: Path) -> None:
-    """Remove erased rows from a file."""
+def remove_erased(lake: Lake, problem: Problem, path: Path) -> None:
+    """Remove erased rows from a file; one that can't be checked is logged."""
     if len(gone := erased_keys(lake)):
-        purge(path, schema, gone)
+        try:
+            purge(path, problem, gone)
+        except InputError as error:
+            log.warning("erase     %s", error)
 
 
-def purge(path: Path, schema: Schema, gone: pl.DataFrame) -> bool:
-    """Remove rows from a file atomically; return whether there were any. An unreadable file is logged."""
-    text = path.suffix.lower() == ".csv"
-    try:
-        rows = pl.read_csv(path, infer_schema=False) if text else pl.read_parquet(path, hive_partitioning=False)
-        if not set(schema.key) <= set(rows.columns):
-            return False
-        named = rows.with_row_index("_nth")
-        keys = _typed(named.select("_nth", *schema.key), schema)
-        left = named.join(keys.join(gone, on=schema.key, how="semi"), on="_nth", how="anti", maintain_order="left")
-    except (PolarsError, OSError) as error:
-        log.warning("erase     %s can't be read, check it manually: %s", path, summarize(error))
-        return False
-    if len(left) == len(rows):
-        return False
-    left = left.drop("_nth")
-    with atomic_write(path) as draft:
-        left.write_csv(draft) if text else left.write_parquet(draft)
-    return True
+def purge(path: Path, problem: Problem, gone: pl.DataFrame) -> bool:
+    """Remove rows of the entity from a file of any table, atomically; return whether there were any.
+
+    Raises:
+        InputError: The file can't be checked: it can't be read, or its rows have no key.
+    """
+    key, (_, rows) = problem.schema.key, read_file(path)
+    keyed = {name: schema for name, schema in problem.schemas.items() if set(key) <= set(schema.names)}
+    named = [name for name in problem.schemas if name in path.parts[-3:-1]]  # by its folder
+    left = pl.Series([True]).new_from_index(0, len(rows))
+    for table in keyed.keys() & named if named else keyed:
+        translated = problem.translated(table, rows)
+        if set(key) <= set(translated.columns) and len(translated) == len(rows):
+            left &= ~_has_key(translated.select(key), problem.schema, gone)
+        elif named:
+            raise InputError(f"{path} can't be checked for erased rows: it lacks {', '.join(key)}; delete it")
+    if not left.all():
+        overwrite(path, rows.filter(left))
+    return not left.all()
 
 
-def _typed(keys: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Keys with the types of the contract; null if a value can't be converted."""
+def _has_key(keys: pl.DataFrame, schema: Schema, gone: pl.DataFrame) -> pl.Series:
+    """Which of the keys, in the types of the contract or as text, are among others."""
     for name in schema.key:
         column, is_text = schema.column(name), keys.schema[name] == pl.String
         keys = keys.with_columns(from_text(column) if is_text else pl.col(name).cast(column.dtype, strict=False))
-    return keys
+    numbers = keys.with_row_index("_nth")
+    return numbers["_nth"].is_in(numbers.join(gone, on=schema.key, how="semi")["_nth"].to_list())

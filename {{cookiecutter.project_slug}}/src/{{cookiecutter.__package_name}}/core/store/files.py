@@ -7,6 +7,7 @@ import atexit
 import codecs
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -149,6 +150,22 @@ def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) ->
         if failed:
             raise
         raise InputError(f"{path.as_posix()} can't be written: {_reason(error)}") from error
+
+
+def overwrite(path: Path, rows: pl.DataFrame) -> None:
+    """Replace the rows of a file atomically; its kind, its delimiter and its time of modification stay."""
+    times = path.stat()
+    with atomic_write(path) as draft:
+        match path.suffix.lower():
+            case ".parquet":
+                rows.write_parquet(draft)
+            case ".arrow" | ".feather":
+                rows.write_ipc(draft)
+            case ".jsonl" | ".ndjson":
+                rows.write_ndjson(draft)
+            case _:
+                rows.write_csv(draft, separator=_in_utf8(path)[1])
+        os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:

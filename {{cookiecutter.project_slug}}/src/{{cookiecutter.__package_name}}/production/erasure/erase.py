@@ -1,32 +1,36 @@
 """Erase rows of the entity: record their keys, then delete the rows.
 
-Deleted are rows with the key in every table and its old versions; in files of the inbox, the archive, quarantine and
-reports; in golden requests and holdouts; and all simulations, which can be repeated. Not covered are models trained on
-the rows, and copies elsewhere.
+Deleted are rows with the key in every table and its old versions; in files of the inbox, the archive, quarantine,
+reports and `data/source`; in golden requests and holdouts; and all simulations, which can be repeated. Files that can't
+be checked are named. Not covered are models trained on the rows, and copies elsewhere.
 """
 
 import logging
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import parse_keys
-from {{cookiecutter.__package_name}}.core.errors import InputError, Rejected
+from {{cookiecutter.__package_name}}.core.errors import DRAFT, InputError, Rejected
 from {{cookiecutter.__package_name}}.core.problem import RESERVED, Problem
 from {{cookiecutter.__package_name}}.core.store import candidates, erasures, releases, request_log
+from {{cookiecutter.__package_name}}.core.store.files import READABLE
 from {{cookiecutter.__package_name}}.core.store.lake import Lake
 from {{cookiecutter.__package_name}}.core.store.predictions import PREDICTIONS
 from {{cookiecutter.__package_name}}.core.store.releases import RELEASES
-from {{cookiecutter.__package_name}}.core.workspace import SIMULATIONS, Workspace
+from {{cookiecutter.__package_name}}.core.workspace import SIMULATIONS, SOURCE, Workspace
 from {{cookiecutter.__package_name}}.production.erasure import deletion
+from {{cookiecutter.__package_name}}.production.ingest import REASONS, SKIPPED
 
 log = logging.getLogger(__name__)
 
 ALL = 1_000_000  # releases
+PAGES, PICTURES = (".html", ".json", ".md"), (".png", ".svg")  # the kinds of other files that the framework writes
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class ErasureReport:
         keys: The number of keys.
         tables: The number of deleted rows by table.
         files: The files from which rows were removed.
+        unchecked: The files that may still have the rows, and why.
         candidates: The number of challengers from whose holdout rows were removed.
         champion: The version of the champion, which may have been trained on the rows.
     """
@@ -44,8 +49,14 @@ class ErasureReport:
     keys: int
     tables: dict[str, int]
     files: tuple[str, ...]
+    unchecked: tuple[str, ...]
     candidates: int
     champion: int | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all files were checked."""
+        return not self.unchecked
 
     def __str__(self) -> str:
         """The result and the next step, as text."""
@@ -56,7 +67,7 @@ class ErasureReport:
         ]
         if self.champion is not None and self.tables:
             lines.append(f"version {self.champion} may have been trained on them: train and promote another version")
-        return "\n".join(lines)
+        return "\n".join((*lines, *self.unchecked))
 
 
 def confirm(keys: tuple[str, ...]) -> None:
@@ -94,10 +105,12 @@ def erase(workspace: Workspace, keys: tuple[str, ...]) -> ErasureReport:
     champion = workspace.releases.champion()
     _forget_examples(workspace, gone)
     shutil.rmtree(workspace.path(SIMULATIONS), ignore_errors=True)
+    changed, unchecked = _rewrite_files(workspace, gone)
     return ErasureReport(
         keys=len(gone),
         tables={name: rows for name, rows in tables.items() if rows},
-        files=tuple(_rewritten(workspace, schema, gone)),
+        files=tuple(changed),
+        unchecked=tuple(unchecked),
         candidates=_forget_holdout(workspace, gone),
         champion=champion.version if champion else None,
     )
@@ -147,11 +160,38 @@ def _forget_holdout(workspace: Workspace, gone: pl.DataFrame) -> int:
     return changed
 
 
-def _rewritten(workspace: Workspace, schema: Schema, gone: pl.DataFrame) -> Iterator[str]:
-    """Remove the rows from files; yield the changed files."""
-    settings = workspace.settings
-    for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports):
-        for path in sorted(workspace.path(folder).rglob("*")):
-            if path.suffix.lower() in {".parquet", ".csv", ".part"} and erasures.purge(path, schema, gone):
-                inside = path.is_relative_to(workspace.root)
-                yield (path.relative_to(workspace.root) if inside else path).as_posix()
+def _rewrite_files(workspace: Workspace, gone: pl.DataFrame) -> tuple[list[str], list[str]]:
+    """Remove the rows from files; return the changed files, and why others may still have the rows."""
+    settings, changed, unchecked = workspace.settings, [], []
+    for folder in (settings.inbox, settings.archive, settings.quarantine, settings.reports, SOURCE):
+        for path in sorted(file for file in workspace.path(folder).rglob("*") if file.is_file()):
+            try:
+                if _purge(path, workspace.problem, gone):
+                    inside = path.is_relative_to(workspace.root)
+                    changed.append((path.relative_to(workspace.root) if inside else path).as_posix())
+            except InputError as error:
+                unchecked.append(str(error))
+    moved = sorted(workspace.path(SOURCE).parent.glob("before-init-*"))
+    return changed, unchecked + [f"{path} has the data from before init: delete it" for path in moved]
+
+
+def _purge(path: Path, problem: Problem, gone: pl.DataFrame) -> bool:
+    """Remove the rows from a file, or delete the draft of a killed process; return whether the file changed.
+
+    Raises:
+        InputError: The file may have the rows, but is none of a batch.
+    """
+    suffix = path.suffix.lower()
+    if DRAFT.fullmatch(path.name):
+        path.unlink()
+        return True
+    if suffix in READABLE:
+        return erasures.purge(path, problem, gone)
+    if suffix in PAGES and path.name != REASONS:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for key in gone.iter_rows():
+            if all(re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", text) for value in key):
+                raise InputError(f"{path} contains {'/'.join(map(str, key))}: delete it")
+    elif suffix not in {*PAGES, *PICTURES} and not path.name.startswith(SKIPPED):
+        raise InputError(f"{path} can't be searched for erased rows: delete it")
+    return False

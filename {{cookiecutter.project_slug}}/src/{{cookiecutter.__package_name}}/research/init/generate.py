@@ -26,13 +26,12 @@ from {{cookiecutter.__package_name}}.core.contracts.validation import (
 )
 from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs
-from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.core.workspace import SOURCE, Workspace
 from {{cookiecutter.__package_name}}.research.init import choose, write
 from {{cookiecutter.__package_name}}.research.init.profile import Profile, Request, profile, translation
 from {{cookiecutter.__package_name}}.research.init.source import Source, read_source
 
 SHARED, CONFIG = Path("src", PACKAGE, "shared"), Path("config")
-SOURCE = Path("data", "source")
 EXPERIMENTS = Path("src", PACKAGE, "research", "experiments")
 EXAMPLE = (
     Path("data", "example"),
