@@ -1290,6 +1290,33 @@ def test_a_module_that_git_is_told_to_hide_is_not_committed(
     assert provenance(repository, tables={}, as_of=NOON)["dirty"] == "true"
 
 
+@pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
+def test_a_changed_file_that_is_marked_as_unchanged_is_changed(package: Path, repository: Path, mark: str) -> None:
+    name = f"src/{PACKAGE}/shared/model.py"
+    subprocess.run(["git", "update-index", mark, name], cwd=repository, check=True)
+    assert changed_files(repository) == []
+    (package / "shared" / "model.py").write_text("x = 1\n", encoding="utf-8")
+    assert changed_files(repository) == [name]
+    marked = subprocess.run(["git", "ls-files", "-v", name], cwd=repository, capture_output=True, text=True, check=True)
+    assert marked.stdout[0] in "hS", "the user's own index stays as it was"
+
+
+def test_code_behind_a_link_is_not_committed(package: Path, repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "project").symlink_to(repository, target_is_directory=True)
+    (package / "shared" / "again.py").symlink_to("model.py")
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    commit = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "--quiet", "--message=link"]
+    subprocess.run(commit, cwd=repository, check=True)
+    assert changed_files(tmp_path / "project") == []
+    (repository.parent / "lent.py").write_text("x = 1\n", encoding="utf-8")
+    (package / "shared" / "lent.py").symlink_to(repository.parent / "lent.py")
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    subprocess.run(commit, cwd=repository, check=True)
+    assert changed_files(tmp_path / "project") == [f"src/{PACKAGE}/shared/lent.py"]
+    (package / "shared" / "lent.py").unlink()
+    assert changed_files(tmp_path / "project") == [f"src/{PACKAGE}/shared/lent.py"]
+
+
 def test_where_git_refuses_nothing_is_clean(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     (reason,) = changed_files(repository)
