@@ -218,6 +218,38 @@ def test_a_shallow_clone_is_updated_like_another(history: History, tmp_path: Pat
     update(copy(mine, tmp_path / "shallow", "--depth=1"), by_session, history, NOW, NEXT)
 
 
+def make_in_a_folder(history: History, repository: Path) -> Project:
+    """A small project in a folder of a repository that is there already."""
+    (repository / "README.md").write_text("# Ours\n", encoding="utf-8")
+    publish(repository, "Ours")
+    return make(history.address, repository / "models", {"profile": "minimal"}, checkout=NOW)
+
+
+@pytest.mark.parametrize("arguments", [("--to", NEXT), ("--profile", "standard")], ids=" ".join)
+def test_a_project_in_a_folder_of_a_repository_is_updated(
+    history: History, tmp_path: Path, arguments: tuple[str, str]
+) -> None:
+    project = make_in_a_folder(history, tmp_path)
+    machinery(project)
+    publish(tmp_path, "A model")
+    said = run(sys.executable, "tools/update.py", *arguments, cwd=project.root).stdout
+    assert said == "Merged. Look at `git diff HEAD`, then commit.\n"
+    changed = project.git("diff", "HEAD", "--name-only").splitlines()
+    assert {name.partition("/")[0] for name in changed} == {"models"}
+    assert project.git("ls-files", "--others", "--exclude-standard") == ""
+    assert "OURS = 1" in project.read("noxfile.py")
+
+
+def test_what_a_person_must_merge_in_a_folder_of_a_repository_is_listed(history: History, tmp_path: Path) -> None:
+    project = make_in_a_folder(history, tmp_path)
+    script, deleted = f"src/{project.package}/cli.py", "tests/test_architecture.py"
+    for name in (script, deleted):
+        (project.root / name).write_text("# ours\n" + project.read(name), encoding="utf-8")
+    publish(tmp_path, "A model")
+    names = [script, f"{script}.rej", deleted]
+    assert refusal(project, "--to", NEXT, status=1).splitlines()[1:] == [f"  {name}" for name in names]
+
+
 def test_a_second_update_merges_what_the_first_merged_also_in_a_fresh_clone(history: History, tmp_path: Path) -> None:
     mine = copy(history.at(NOW), tmp_path / "mine")
     machinery(mine)
@@ -319,6 +351,8 @@ def test_what_git_refuses_is_told_as_git_says_it(
     project = copy(history.at(NOW), tmp_path)
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     assert "dubious ownership" in refusal(project)
+    monkeypatch.setenv("PATH", "nowhere")
+    assert refusal(project) == "No update: git can't be started: No such file or directory.\n"
 
 
 def test_what_keeps_an_update_from_starting_is_one_clear_line(history: History, tmp_path: Path) -> None:

@@ -471,6 +471,19 @@ sys.addaudithook(note)
 """
 
 
+@pytest.mark.parametrize("name", ["a [b]^"] if os.name == "nt" else ["a [b]^", "a?b|"])
+def test_a_project_lives_in_any_folder(empty: Workspace, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = empty.root.rename(empty.root.with_name(name))
+    monkeypatch.chdir(root)
+    assert asked("run", "--now", f"{START:%Y-%m-%d}").exit_code == 0
+    status = json.loads(asked("status", "--json").stdout)
+    assert (status["champion"], status["mismatch"]) == (1, "")
+    arrived("parcels", START, START - AHEAD).write_parquet("rows.parquet")
+    assert asked("predict", "rows.parquet", "--out", "answers.csv", "--now", "2024-04-01").exit_code == 0
+    assert pl.read_csv("answers.csv", glob=False).height
+    assert [path.name for path in root.parent.iterdir()] == [name], "nothing is written beside it"
+
+
 def test_a_lake_that_is_a_file_is_one_line(empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("lake").write_text("a file")
     monkeypatch.setenv("ML_LAKE", "lake")

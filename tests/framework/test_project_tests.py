@@ -13,7 +13,7 @@ import my_ml_project
 PROJECT = Path(my_ml_project.__file__).parents[2]
 PACKAGE = my_ml_project.__name__
 
-ROLES = "Category, EventTime, Excluded, Key, Known, Nulls, Personal, Table, Target"
+ROLES = "AvailableAt, Category, EventTime, Excluded, Key, Nulls, Personal, Table, Target"
 CONTRACT = f"""
 from datetime import datetime, timedelta
 from typing import Annotated, ClassVar
@@ -82,8 +82,8 @@ VISITS = (
     """
 class Visit(Table):
     table: ClassVar = "visits"
-    span: ClassVar = timedelta(days=3)
-    volume: ClassVar = 0.9
+    max_span: ClassVar = timedelta(days=3)
+    min_volume: ClassVar = 0.9
     site: Annotated[str, Category(("a", "b", "c", "d")), Key()]
     at: Annotated[datetime, EventTime(), Key()]
     pages: Annotated[int | None, Field(ge=1, le=9), Nulls(at_most=0.05)]
@@ -170,6 +170,8 @@ def test_a_project_keeps_its_tests_whatever_its_contract(problem: tuple[str, str
         "-q",
         "-p",
         "no:cacheprovider",
+        "-m",
+        "slow or not slow",
         "tests/test_lifecycle.py",
         "tests/production",
     ]

@@ -37,9 +37,12 @@ def run(
     *command: str | Path, cwd: Path = ROOT, stdin: str | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a command and keep what it prints; Rejected with its last words if it fails."""
-    done = subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        raise Rejected(f"{command[0]} can't be started: {error.strerror}") from None
     if check and done.returncode:
         raise Rejected(f"{command[0]} said: {reason(done)}")
     return done
@@ -104,8 +107,10 @@ def choose(template: Path, record: dict[str, Any], wanted: str | None) -> str:
 
 def is_newer(template: Path, target: str, record: dict[str, Any]) -> bool:
     """Tell whether the target has anything that the project has not."""
-    question = ("git", "merge-base", "--is-ancestor", target, record["commit"])
-    return run(*question, cwd=template, check=False).returncode != 0
+    done = run("git", "merge-base", "--is-ancestor", target, record["commit"], cwd=template, check=False)
+    if done.returncode > 1:
+        raise Rejected(f"git said: {reason(done)}")
+    return done.returncode == 1
 
 
 def render(template: Path, record: dict[str, Any], folder: Path, **other: str) -> dict[str, Path]:
@@ -134,7 +139,9 @@ def merge(template: Path, target: str, *options: str) -> list[str]:
     """Let cruft merge; list the files that a person must look at, since cruft itself says that all is well."""
     checkout = () if target == "HEAD" else ("--checkout", target)
     said = run(*TOOLS, "cruft", "update", "--skip-apply-ask", "--template-path", template, *checkout, *options).stderr
-    refused = re.findall(r"^error: (?:patch failed: )?(.+?):", said, re.MULTILINE)
+    above = run("git", "rev-parse", "--show-prefix").stdout.strip()  # of a project in a folder of a repository
+    words = re.findall(r"^error: (?:patch failed: )?(?!while searching for:)(.+?):", said, re.MULTILINE)
+    refused = [name.removeprefix(above) for name in words]
     unmerged = run(*GIT, "diff", "--relative", "--name-only", "--diff-filter=U").stdout.splitlines()
     rejected = run(*GIT, "ls-files", "--others", "--", "*.rej", ":!.venv").stdout.splitlines()
     checked = run(*GIT, "diff", "--relative", "--check", "HEAD", check=False).stdout

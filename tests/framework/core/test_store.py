@@ -41,7 +41,7 @@ from my_ml_project.core.settings import load_config, load_settings, project_root
 from my_ml_project.core.store import durability
 from my_ml_project.core.store import lake as lake_module
 from my_ml_project.core.store import provenance as provenance_module
-from my_ml_project.core.store.lake import Lake
+from my_ml_project.core.store.lake import Conflict, Lake
 from my_ml_project.core.store.provenance import (
     ALL_FILES,
     MODEL_FILES,
@@ -145,30 +145,38 @@ def test_what_another_process_appends_is_seen(lake: Lake) -> None:
     assert other.append("numbers", numbers(2), batch="second") is False
 
 
-@pytest.mark.parametrize(
-    "folder", ["my project", "Übung", "50%", "a#b", "100% of a+b & c's", "{a} $b (c), d;e=f", "@ ~ `x` !", "\U0001f600"]
-)
+FOLDERS = ("my project", "Übung", "50%", "a#b", "100% of a+b & c's", "{a} $b (c), d;e=f", "@ ~ `x` !", "\U0001f600")
+FOLDERS += ("a [b]", "a[b]", "a^b") if os.name == "nt" else ("a [b]", "a[b]", "a^b", 'a|b [*?] "<c>":')
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_a_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
     lake = Lake(str(tmp_path / folder / "lake"))
     lake.append("numbers", numbers(1), batch="first")
-    assert (stored(lake), stored(Lake(lake.url), 0)) == ([1], [1])
+    assert (stored(lake), stored(Lake(lake.url))) == ([1], [1])
+    assert not lake.append("numbers", numbers(1), batch="first")
+    with pytest.raises(Conflict):
+        lake.append("numbers", numbers(1), batch="late", expected=-1)
+    lake.append("numbers", numbers(1).head(0), batch="empty")
+    assert Lake(lake.url).has("numbers", "empty")
     lake.append("numbers", numbers(2).with_columns(gained=pl.lit("x")), batch="second")
     both = lake.read("numbers", {}).sort("n").collect()
     assert both["gained"].to_list() == [None, "x"], "a column that came later is missing before"
-    deletion.delete(lake, "numbers", numbers(1, 2))
-    assert lake.read("numbers", {}).collect().schema == both.schema
+    deletion.delete(lake, "numbers", numbers(2))
+    assert stored(lake) == [1]
+    deletion.replace(lake, "numbers", lambda: both.head(0))
+    assert lake.read("numbers", {}).collect().equals(both.head(0))
+    lake.append("numbers", numbers(3), batch="third")
+    lake.maintain()
+    assert (stored(lake), lake.has("numbers", "second")) == ([3], True)
 
 
-@pytest.mark.parametrize("folder", ["a [b]", "a[b]", "a^b"])
-def test_a_lake_in_a_folder_where_delta_cannot_write_is_read(lake: Lake, tmp_path: Path, folder: str) -> None:
-    lake.append("numbers", numbers(1), batch="first")
-    shutil.copytree(lake.url, tmp_path / folder)
-    copy = Lake(str(tmp_path / folder))
-    assert (stored(copy), copy.version("numbers")) == ([1], 0)
-    with pytest.raises(
-        InputError, match=r"^the folder [^\n]+ has '.' in its name, where Delta Lake can't write tables: move"
-    ):
-        copy.append("numbers", numbers(2), batch="second")
+def test_a_link_to_a_folder_counts_as_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "a [b]").mkdir()
+    (tmp_path / "link").symlink_to("a [b]", target_is_directory=True)
+    lake = Lake(str(tmp_path / "link"))
+    assert lake.append("numbers", numbers(1), batch="first")
+    assert stored(Lake(str(tmp_path / "a [b]"))) == [1]
 
 
 def test_a_folder_where_delta_cannot_read_is_named(tmp_path: Path) -> None:
@@ -179,13 +187,15 @@ def test_a_folder_where_delta_cannot_read_is_named(tmp_path: Path) -> None:
 
 
 def test_the_database_of_runs_is_in_its_folder_whatever_that_is_called(tmp_path: Path, no_runs: Path) -> None:
-    for folder in ("a%20b", "a b"):
+    folders = ["a%20b", "a b", "a [b]^", *["a?b=c", 'a|<*>"'] * (os.name != "nt")]
+    for folder in folders:
         shutil.copytree(no_runs, tmp_path / folder)
         registry = Registry(str(tmp_path / folder), "m")
         with registry.run("train", {}, {}) as run:
             run.log_artifact("note.txt", b"hello")
         assert len(registry.runs()) == 1
         assert [path.read_bytes() for path in (tmp_path / folder).rglob("note.txt")] == [b"hello"]
+    assert {path.name for path in tmp_path.iterdir()} == set(folders)
 
 
 def test_an_append_is_on_the_disk_before_it_is_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -905,7 +915,7 @@ def test_a_database_that_was_being_made_when_its_process_was_killed_is_made_anew
         pass
 
     def half(client: MlflowClient, **_: int) -> None:
-        Path(client.tracking_uri.removeprefix("sqlite:///")).write_bytes(b"half of it")
+        Path(client.tracking_uri.partition(":///")[2]).write_bytes(b"half of it")
         raise Killed
 
     registry = Registry(str(tmp_path / "mlruns"), "m")
@@ -1279,6 +1289,33 @@ def test_a_module_that_git_is_told_to_hide_is_not_committed(
         (package / "shared" / ".gitignore").write_text("extra.py\n", encoding="utf-8")
     assert changed_files(repository) == [f"src/{PACKAGE}/shared/extra.py"]
     assert provenance(repository, tables={}, as_of=NOON)["dirty"] == "true"
+
+
+@pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
+def test_a_changed_file_that_is_marked_as_unchanged_is_changed(package: Path, repository: Path, mark: str) -> None:
+    name = f"src/{PACKAGE}/shared/model.py"
+    subprocess.run(["git", "update-index", mark, name], cwd=repository, check=True)
+    assert changed_files(repository) == []
+    (package / "shared" / "model.py").write_text("x = 1\n", encoding="utf-8")
+    assert changed_files(repository) == [name]
+    marked = subprocess.run(["git", "ls-files", "-v", name], cwd=repository, capture_output=True, text=True, check=True)
+    assert marked.stdout[0] in "hS", "the user's own index stays as it was"
+
+
+def test_code_behind_a_link_is_not_committed(package: Path, repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "project").symlink_to(repository, target_is_directory=True)
+    (package / "shared" / "again.py").symlink_to("model.py")
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    commit = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "--quiet", "--message=link"]
+    subprocess.run(commit, cwd=repository, check=True)
+    assert changed_files(tmp_path / "project") == []
+    (repository.parent / "lent.py").write_text("x = 1\n", encoding="utf-8")
+    (package / "shared" / "lent.py").symlink_to(repository.parent / "lent.py")
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    subprocess.run(commit, cwd=repository, check=True)
+    assert changed_files(tmp_path / "project") == [f"src/{PACKAGE}/shared/lent.py"]
+    (package / "shared" / "lent.py").unlink()
+    assert changed_files(tmp_path / "project") == [f"src/{PACKAGE}/shared/lent.py"]
 
 
 def test_where_git_refuses_nothing_is_clean(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ RESTORE = "delete it and any newer one, move the table's newest files from the a
 ATTEMPTS = 20  # to commit despite concurrent writers
 
 UNREADABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in names of folders
-UNWRITABLE = re.compile(r"[\[\]|^]")
+PANICS = re.compile(r"[\[\]|^]")  # in names of folders, where `write_deltalake` panics
 
 T = TypeVar("T")
 
@@ -61,13 +61,8 @@ class Lake:
         Raises:
             InputError: It has characters that Delta Lake takes for those of a URL.
         """
-        self._require(UNREADABLE, "read")
-
-    def _require(self, characters: re.Pattern[str], verb: str) -> None:
-        if self.is_local and (wrong := characters.search(Path(self.url).as_posix())):
-            what = (
-                f"the folder {self.url} of the lake has {wrong[0]!r} in its name, where Delta Lake can't {verb} tables"
-            )
+        if self.is_local and (wrong := UNREADABLE.search(self._place)):
+            what = f"the folder {self.url} of the lake has {wrong[0]!r} in its name, where Delta Lake can't read tables"
             raise InputError(f"{what}: move the project, or set ML_LAKE to another folder")
 
     def append(self, table: str, rows: pl.DataFrame, *, batch: str, expected: int | None = None) -> bool:
@@ -89,7 +84,6 @@ class Lake:
         if table in self.versions:
             pinned = f"table {table} is pinned to version {self.versions[table]}"
             raise InputError(f"{pinned} and read-only: unset ML_TABLES")
-        self._require(UNWRITABLE, "write")
         with self._appending.setdefault(table, Lock()):
             return self._append(table, rows, batch=batch, expected=expected)
 
@@ -103,23 +97,49 @@ class Lake:
                 raise Conflict(f"table {table} is in version {seen}, not {expected}")
             once = deltalake.CommitProperties(app_transactions=[deltalake.Transaction(batch, 1)], max_commit_retries=0)
             try:
-                deltalake.write_deltalake(
-                    opened or self.address(table),
-                    rows,
-                    mode="append" if opened else "error",  # if two writers create it, one fails
-                    schema_mode="merge" if opened else None,
-                    configuration=None if opened else {HISTORY_PROPERTY: days(self.history)},
-                    commit_properties=once,
-                )
+                self.write(table, rows, opened=opened, commit=once)
             except Exception as error:  # deltalake raises a bare Exception if a cast fails
                 opened = self.open(table)  # another writer may have committed
                 moved = seen != (opened.version() if opened else -1)
                 if not moved and not isinstance(error, CommitFailedError):
                     raise self.unreadable(table, error) from error
                 continue
-            self.flush(table, range(seen + 1, seen + 2))
+            self.flush(table, range(seen + 1, seen + 3))  # two, if `write` merged into a new table
             return True
         raise self._busy(table)
+
+    def write(
+        self,
+        table: str,
+        rows: pl.DataFrame,
+        *,
+        opened: deltalake.DeltaTable | None,
+        commit: deltalake.CommitProperties,
+        overwrite: bool = False,
+    ) -> None:
+        """Append rows to an opened table, which gains their columns, or replace its rows; without one, create it.
+
+        In a folder where `write_deltalake` panics, a merge does the same. If two writers create a table, one fails.
+        """
+        address, properties = self.address(table), {HISTORY_PROPERTY: days(self.history)}
+        if not PANICS.search(self._place):
+            deltalake.write_deltalake(
+                opened or address,
+                rows,
+                mode="overwrite" if overwrite else "append" if opened else "error",
+                schema_mode="merge" if opened and not overwrite else None,
+                configuration=None if opened else properties,
+                commit_properties=commit,
+            )
+            return
+        into = opened or deltalake.DeltaTable.create(address, rows.schema, configuration=properties)
+        if rows.is_empty() and not overwrite:  # a merge would not commit
+            into.create_write_transaction([], "append", into.schema(), commit_properties=commit)
+            return
+        merge = into.merge(
+            rows, "false", source_alias="new", target_alias="old", merge_schema=not overwrite, commit_properties=commit
+        ).when_not_matched_insert_all()
+        (merge.when_not_matched_by_source_delete() if overwrite else merge).execute()
 
     def flush(self, table: str, versions: range) -> None:
         """Flush commits of a table to the disk, else a power loss could empty them. Object storage is durable."""
@@ -212,7 +232,6 @@ class Lake:
         Raises:
             InputError: A table can't be read or written.
         """
-        self._require(UNWRITABLE, "write")
         for table in sorted({*others, *(table for _, table in list(self._opened))}):
             opened = self.open(table)
             if opened is None:
@@ -253,6 +272,11 @@ class Lake:
     def is_local(self) -> bool:
         """Whether the tables are in a folder."""
         return "://" not in self.url
+
+    @property
+    def _place(self) -> str:
+        """The URL without links and `..`, as Delta Lake sees it."""
+        return Path(self.url).resolve().as_posix() if self.is_local else self.url
 
     def address(self, table: str) -> str:
         """The URL of a table."""

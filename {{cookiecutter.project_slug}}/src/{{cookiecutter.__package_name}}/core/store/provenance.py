@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import tokenize
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,19 +69,31 @@ def provenance(
 def changed_files(root: Path, files: Sequence[str] = MODEL_FILES) -> list[str]:
     """The files that differ from the last commit, by default among those that affect the model.
 
-    Settings of Git that hide files are not followed. Where Git can't tell, its reason takes the place of the files;
-    without a repository there are none.
+    Settings and marks of Git that hide files are not followed: an index of its own has none. Where Git can't tell, its
+    reason takes the place of the files; a link out of the code is told, since Git looks no further. Without a
+    repository there are none.
     """
+    root = root.resolve()
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return []
-    found = set[str]()
-    for question in (("ls-files", "--others"), ("diff", "--name-only", "--relative", "HEAD")):
-        answer = git(root, "-c", "core.quotePath=false", *question, "--", *files)
-        if answer.returncode:
-            reason = re.search(r"^fatal: .*", answer.stderr, re.MULTILINE)
-            return [f"src and config (Git says: {reason[0] if reason else answer.stderr})"]
-        found |= set(answer.stdout.splitlines())
+    found = set(_links(root))
+    diff = ("diff", "--name-only", "--relative", "--ignore-submodules=none", "HEAD")
+    with tempfile.TemporaryDirectory() as folder:
+        for question in (("read-tree", "HEAD"), ("ls-files", "--others", "--", *files), (*diff, "--", *files)):
+            answer = git(root, "-c", "core.quotePath=false", *question, GIT_INDEX_FILE=str(Path(folder, "index")))
+            if answer.returncode:
+                reason = re.search(r"^fatal: .*", answer.stderr, re.MULTILINE)
+                return [f"src and config (Git says: {reason[0] if reason else answer.stderr})"]
+            found |= set(answer.stdout.splitlines())
     return sorted(name for name in found if not GENERATED.search(name))
+
+
+def _links(root: Path) -> Iterator[str]:
+    """The links in code and configuration that lead out of them."""
+    places = [root / name for name in ALL_FILES]
+    for path in (path for place in places for path in (place, *place.rglob("*")) if path.is_symlink()):
+        if not any(path.resolve().is_relative_to(place) for place in places):
+            yield path.relative_to(root).as_posix()
 
 
 def code_hash(root: Path) -> str:
@@ -137,9 +150,9 @@ def _script(root: Path) -> list[str]:
     return [script.relative_to(root.resolve()).as_posix(), *sys.argv[1:]] if inside else []
 
 
-def git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run Git in a project; a Git hook that called this process has no say in where."""
-    environment = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+def git(root: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run Git in a project, with more variables; a Git hook that called this process has no say in where."""
+    environment = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES} | variables
     command = ["git", *arguments]
     try:
         return subprocess.run(  # noqa: S603

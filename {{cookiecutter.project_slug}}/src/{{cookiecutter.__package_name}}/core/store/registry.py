@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -244,7 +245,7 @@ class Registry:
             self._create_database(file)
         elif not file.stat().st_size:
             raise InputError(f"{file} is empty, as after a power loss: restore it from a backup, or delete it")
-        return f"sqlite:///{file.as_posix().replace('%', '%25')}"
+        return _sqlite(file)
 
     def _create_database(self, file: Path) -> None:
         """Create the database in a temporary folder: a killed process never leaves a partial one."""
@@ -254,7 +255,7 @@ class Registry:
             if file.exists():
                 return
             draft = Path(folder, file.name)
-            mlflow.MlflowClient(f"sqlite:///{draft.as_posix()}").search_experiments(max_results=1)  # creates the tables
+            mlflow.MlflowClient(_sqlite(draft)).search_experiments(max_results=1)  # creates the tables
             with atomic_write(file) as part:  # copied, since the client has the file open
                 shutil.copyfile(draft, part)
 
@@ -283,6 +284,11 @@ class Registry:
         ids = [str(experiment.experiment_id) for experiment in self._experiments(client)]
         newest = ["attributes.start_time DESC"]
         return client.search_runs(ids, filter_string, max_results=MAX_RUNS, order_by=newest)
+
+
+def _sqlite(file: Path) -> str:
+    """The URL of a SQLite file; with the name of its driver, since of others MLflow creates the quoted folders."""
+    return f"sqlite+pysqlite:///{quote(file.as_posix(), safe='/: ')}"
 
 
 def _version(found: "ModelVersion") -> Version:

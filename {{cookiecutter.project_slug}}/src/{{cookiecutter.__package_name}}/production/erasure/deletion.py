@@ -85,7 +85,7 @@ def replace(lake: Lake, table: str, rows: Callable[[], pl.DataFrame | None]) -> 
     def overwrite(found: deltalake.DeltaTable) -> bool:
         new = rows()
         if new is not None:
-            deltalake.write_deltalake(found, new, mode="overwrite", commit_properties=once)
+            lake.write(table, new, opened=found, commit=once, overwrite=True)
         return new is not None
 
     if lake.open(table) and _change(lake, table, overwrite):
