@@ -49,7 +49,7 @@ def interface(tracking: Path) -> Iterator[str]:
             process.stdout.read()
 
 
-def ask(address: str, body: dict[str, Any]) -> Any:  # noqa: ANN401
+def ask(address: str, body: dict[str, Any]) -> Any:
     request = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
