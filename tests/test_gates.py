@@ -79,6 +79,10 @@ def test_the_lock_fits_every_name_without_a_network(bake: Bake, slug: str) -> No
     run("uv", "lock", "--check", "--offline", cwd=bake(project_slug=slug).root)
 
 
+def test_the_lock_has_at_most_190_packages(project: Project) -> None:
+    assert len(tomllib.loads(project.read("uv.lock"))["package"]) <= 190
+
+
 def test_the_lock_names_no_index_but_the_public_one(project: Project) -> None:
     packages = tomllib.loads(project.read("uv.lock"))["package"]
     sources = {str(package["source"]) for package in packages if package["name"] != project.slug}

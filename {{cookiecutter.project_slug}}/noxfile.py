@@ -7,6 +7,9 @@
 Every session works in the one environment, .venv, which `uv run` keeps equal to uv.lock.
 """
 
+from importlib.metadata import version
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2026.1"
@@ -41,6 +44,24 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on all cores."""
     uv(session, "pytest", "--numprocesses=auto")
+
+
+@nox.session(default=False)
+def mlflow(session: nox.Session) -> None:
+    """Show the tracked runs in MLflow's interface, in an environment of its own; `-- --port 5001` picks a port."""
+    package = nox.project.load_toml("pyproject.toml")["project"]["name"].replace("-", "_")
+    ask = f"from {package}.core.settings import load_settings as s, project_root as r; print(s(r()).tracking)"
+    tracking = str(session.run("uv", "run", "python", "-c", ask, silent=True)).splitlines()[-1]
+    if tracking.startswith("http"):
+        session.error(f"the setting ML_TRACKING is an MLflow server: open {tracking}")
+    database = Path(tracking, "mlflow.db")
+    if "://" not in tracking and not database.is_file():
+        session.error(f"there is no run in {tracking} yet: call run or an experiment")
+    store = tracking if "://" in tracking else f"sqlite:///{database.as_posix()}"
+    line = ["uv", "run", "--no-project", f"--with=mlflow=={version('mlflow-skinny')}", "mlflow", "server"]
+    line += ["--backend-store-uri", store, "--workers", "1"]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    session.run(*line, *session.posargs, env=quiet)
 
 
 @nox.session(default=False)

@@ -599,9 +599,9 @@ def test_progress_goes_to_stderr_and_the_answer_to_stdout(
     assert json.loads(done.stdout)["champion"] == 1
     assert done.stderr.splitlines() == [
         "collect   since 2024-04-01 00:00",
-        "ingest    0 batches, 0 rows",
-        "decide    not due, 0 days after the last training",
-        "predict   0 upcoming rows",
+        "ingest    the inbox",
+        "monitor   the champion and the data",
+        "predict   upcoming rows",
     ]
     assert trained.lake.version("releases") == 0
 

@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import logging
+import os
+import re
 import shutil
+import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,10 +37,11 @@ from my_ml_project.core.store.candidates import Candidates
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.registry import CHALLENGER, CHAMPION
 from my_ml_project.core.store.releases import Release, Releases, contributions
-from my_ml_project.core.workspace import Workspace
+from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.production import explain as explain_module
 from my_ml_project.production import lifecycle
 from my_ml_project.production.explain import explain
+from my_ml_project.production.gate import gate
 from my_ml_project.production.predict import (
     champion,
     features_for,
@@ -46,6 +50,7 @@ from my_ml_project.production.predict import (
     predict_upcoming,
 )
 from my_ml_project.production.status import status
+from my_ml_project.production.train import train
 from problems import AHEAD, AVAILABLE_AT, START, arrived, source
 
 DUE = START + timedelta(days=28)
@@ -682,6 +687,59 @@ def test_the_status_tells_champion_data_and_what_is_next(trained: Workspace) -> 
     assert lines[1] == f"champion   version 1, trained on labels until 2024-04-01: {figures}"
     assert lines[2] == f"labels     until {labels:%Y-%m-%d %H:%M} UTC"
     assert lines[3] == "batches    parcels 1, traffic 1, arrivals 1"
+
+
+def test_status_and_run_name_what_changed_since_the_champion_and_what_to_do(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    me = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "core.autocrlf=false"]
+    for line in (["init", "--quiet"], ["add", "config"], ["commit", "--quiet", "--message", "first"]):
+        subprocess.run([*me, *line], cwd=empty.root, check=True)
+    assert lifecycle.run(empty, now=START).champion == 1
+    assert (status(empty).changes, status(empty).challenger) == ("", "")
+    (empty.root / "config" / "params.toml").write_text("trees = 21 # more\n", encoding="utf-8")
+    again = open_workspace(empty.problem, root=empty.root)
+    told = "config/params.toml changed since version 1 was trained: commit, then call train and promote"
+    assert f"changes    {told}" in str(status(again)).splitlines()
+    assert str(lifecycle.run(again, now=START)).splitlines()[-1] == told
+    assert lifecycle.run(again, now=DUE).decision.needs_attention
+    assert str(lifecycle.run(again, now=DUE)).count("params.toml") == 1, "the decision says so already"
+    train(again, as_of=DUE)
+    assert status(again).changes == "", "it is in a challenger"
+
+
+def test_the_status_names_the_newest_challenger_and_why_it_is_rejected(trained: Workspace) -> None:
+    train(trained, as_of=START)
+    start = "version 2, trained on labels until 2024-04-01, "
+    assert status(trained).challenger == f"{start}is not evaluated: call gate"
+    gate(trained)
+    reason = "better than champion, version 1: 0 labels are newer than the champion: too few to compare"
+    assert f"challenger {start}is rejected: {reason}" in str(status(trained)).splitlines()
+    shutil.rmtree(trained.root / "mlruns")
+    newest = trained.candidates.newest()
+    assert newest
+    assert status(open_workspace(trained.problem, root=trained.root)).challenger.startswith(
+        f"run {newest.run_id[:8]}, trained"
+    )
+
+
+def test_a_challenger_that_passed_and_is_not_released_is_named(trained: Workspace) -> None:
+    made = train(trained)
+    trained.candidates.append_verdict(made.run_id, passed=True, reasons="pass  auc: 1", release_failure="")
+    assert status(trained).challenger.endswith("passed the gate and is not released: call promote")
+
+
+def test_progress_and_report_of_a_run_say_nothing_twice(empty: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    report = str(lifecycle.run(empty, now=START)).splitlines()
+    progress = [record.getMessage() for record in caplog.records]
+    assert [line.split()[0] for line in progress] == [
+        *("collect", "ingest", "monitor", "train", "train", "gate", "promote", "predict")
+    ]
+    numbers = [set(re.findall(r"\d{2,}", "\n".join(lines[1:]))) for lines in (progress, report)]
+    assert numbers[0] & numbers[1] == set()
+    assert len({*progress, *report}) == len(progress) + len(report)
 
 
 @pytest.mark.parametrize(

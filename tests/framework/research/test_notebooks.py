@@ -1,17 +1,25 @@
 """Notebooks are allowed, in notebooks/: each runs and stands on the package, and nothing stands on it."""
 
 import ast
+import re
+import runpy
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import nbformat
+import polars as pl
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import my_ml_project
-from my_ml_project import research
+from my_ml_project import research, shared
+from my_ml_project.core import datasets
+from my_ml_project.core.errors import InputError
 from my_ml_project.core.workspace import Workspace
 
 PROJECT = Path(my_ml_project.__file__).parents[2]
@@ -84,6 +92,55 @@ def test_the_first_notebook_shows_a_table_and_a_plot(flights: Workspace) -> None
     cells = run(PROJECT / "notebooks" / "start.ipynb", flights.root / "notebooks")["cells"]
     shown = [kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
     assert {"text/html", "image/png"} <= set(shown)
+
+
+def test_the_first_notebook_shows_the_same_in_marimo(flights: Workspace, tmp_path: Path) -> None:
+    program = tmp_path / "start.py"
+    line = [sys.executable, "-m", "marimo", "convert", PROJECT / "notebooks" / "start.ipynb", "-o", program]
+    subprocess.run(line, cwd=flights.root, check=True, capture_output=True)
+    outputs, _ = runpy.run_path(str(program))["app"].run()
+    assert {"DataFrame", "Axes"} <= {type(output).__name__ for output in outputs}
+
+
+def test_the_cells_of_an_experiment_show_its_picture(planted: Callable[..., Path], flights: Workspace) -> None:
+    (folder,) = research.__path__
+    script = Path(folder, "experiments", "first_look.py").read_text(encoding="utf-8")
+    cells = [cell for cell in re.split(r"^# %%.*\n", script, flags=re.MULTILINE) if cell]
+    last = run(planted(*cells), flights.root)["cells"][-1]
+    assert "image/png" in {kind for output in last["outputs"] for kind in output.get("data", {})}
+
+
+# --- what notebooks begin with
+
+
+def test_the_training_set_is_one_call_away_also_for_pandas(flights: Workspace) -> None:
+    training_set = my_ml_project.load_training_set()
+    assert training_set.equals(datasets.training_set(flights.problem, flights.lake, as_of=flights.now()))
+    assert list(training_set.to_pandas().columns) == training_set.columns
+    earlier = my_ml_project.load_training_set(as_of=flights.now() - timedelta(days=7))
+    assert 0 < len(earlier) < len(training_set)
+
+
+def test_each_table_is_one_call_away_without_personal_columns(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "PROBLEM", trained.problem)
+    stored = trained.lake.scan(trained.problem.schema).collect()
+    rows = my_ml_project.load_table("parcels")
+    assert set(stored.columns) - set(rows.columns) == {"sender", "refunded"}
+    assert len(rows.to_pandas()) == len(stored)
+    assert isinstance(my_ml_project.load_table("decisions"), pl.DataFrame)
+    with pytest.raises(InputError, match=r"no table parcel: choose one of parcels, .*predictions"):
+        my_ml_project.load_table("parcel")
+
+
+def test_the_package_itself_imports_no_library() -> None:
+    program = f"import sys; import {PACKAGE}; print(sorted(set(sys.modules) & {{'polars', 'pydantic', 'numpy'}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- what notebooks may import
 
 
 @each

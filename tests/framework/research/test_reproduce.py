@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_a_run_is_made_again_though_data_came_and_files_were_renamed(flights_rep
     assert found.ok, str(found)
     assert found.metrics == len(newest.metrics) > 20
     assert found.models == 1
-    assert str(found) == f"run {newest.id[:8]} again: {found.metrics} metrics and 1 models are equal"
+    assert str(found) == f"run {newest.id[:8]} is reproduced: {found.metrics} metrics and 1 models are equal"
     assert len(runs(flights_repository).runs) == 2, "what was made again is tracked elsewhere"
     assert list((flights_repository.root / ".git" / "worktrees").glob("*")) == []
 
@@ -93,11 +94,34 @@ def test_a_run_is_made_again_though_data_came_and_files_were_renamed(flights_rep
 def test_an_experiment_is_made_again_though_data_came(flights_repository: Workspace, script: Path) -> None:
     done_anew(flights_repository.root, script.as_posix(), "--fast")
     newest = runs(flights_repository).runs[0]
-    assert f"{newest.tags['kind']} fast  " in str(runs(flights_repository)).splitlines()[0]
+    assert f"{newest.tags['kind']} fast  " in str(runs(flights_repository)).splitlines()[1]
     lifecycle.collect_and_ingest(flights_repository, DAY + timedelta(days=2))
     found = reproduce(flights_repository, newest.id)
     assert found.ok, str(found)
     assert found.metrics == len(newest.metrics) > 0
+
+
+def test_runs_are_compared_by_metrics_and_by_the_parameters_that_differ(
+    trained: Workspace, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for depth, auc, cost in ((3, 0.6, 20.0), (5, 0.9999, 40.0)):
+        with trained.registry.run("try", {"depth": depth, "seed": 0}, {}) as run:
+            run.log({"auc": auc, "cost": cost})
+    with trained.registry.run("look", {"depth": 3, "seed": 0}, {}):
+        pass
+
+    def listed(*arguments: str) -> list[list[str]]:
+        return [line.split() for line in command("runs", *arguments).stderr.splitlines()]
+
+    header, *lines, equal = listed("--sort", "auc")
+    assert [name for name in header if name in {"auc", "cost", "depth", "seed"}] == ["auc", "cost", "depth"]
+    assert equal == ["parameters", "of", "all:", "seed", "0"]
+    assert lines[0][-3:] == ["0.9999", "40", "5"]
+    assert ["look" in line for line in lines] == [False, False, False, True], "without the metric, last"
+    assert [line[-1] for line in listed("--sort", "cost")[1:-1] if "try" in line] == ["3", "5"], "lower is better"
+    assert "look" in listed()[1], "newest first"
+    unknown = command("runs", "--sort", "acu")
+    assert (unknown.returncode, "no run has the metric acu: choose one of auc, " in unknown.stderr) == (2, True)
 
 
 def test_a_kernel_that_runs_cells_is_no_script_of_the_project(

@@ -189,11 +189,12 @@ def rollback(workspace: "Workspace", *, now: datetime | None) -> object:
 
 
 @cli.command(section="Research")
-def runs(workspace: "Workspace") -> object:
-    """List the tracked runs, newest first."""
+@click.option("--sort", metavar="METRIC", help="Metric by which the best runs are first. Default: newest first.")
+def runs(workspace: "Workspace", *, sort: str | None) -> object:
+    """Compare the parameters and metrics of the tracked runs."""
     from {{cookiecutter.__package_name}}.research import reproduce
 
-    return reproduce.runs(workspace)
+    return reproduce.runs(workspace, sort=sort)
 
 
 @cli.command(section="Research")

@@ -16,9 +16,16 @@ BARS = 12
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
 
 
+class CellFigure(Figure):
+    """A figure without a window, which cells of notebooks and experiments show."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without a window."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """An empty figure of this size in inches."""
+    return CellFigure(figsize=(width, height), layout="constrained")
 
 
 def png(drawn: Figure) -> bytes:

@@ -26,7 +26,7 @@ from {{cookiecutter.__package_name}}.production.promote import (
     promote_candidate,
     repair_registry,
 )
-from {{cookiecutter.__package_name}}.production.retraining_policy import RetrainingDecision, decide
+from {{cookiecutter.__package_name}}.production.retraining_policy import RetrainingDecision, decide, untried_changes
 from {{cookiecutter.__package_name}}.production.train import TrainingResult, register, train
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class RunReport:
         next_due: When the next challenger is due.
         health: The result of the monitor.
         past: Whether the data are of the past, so that time passes by `--now` alone.
+        changes: What changed since the champion was trained and is in no challenger yet, and what to do.
     """
 
     as_of: datetime | None
@@ -63,6 +64,7 @@ class RunReport:
     next_due: datetime | None = None
     health: Health | None = None
     past: bool = False
+    changes: str = ""
 
     @property
     def ok(self) -> bool:
@@ -90,7 +92,9 @@ class RunReport:
             due += ", or when changed features, parameters or model are committed"
         if self.past and self.next_due:  # the first midnight at which it is due
             due += f": let time pass with run --now {self.next_due + timedelta(days=1, microseconds=-1):%Y-%m-%d}"
-        return "\n".join([*lines, f"next challenger: {due}"])
+        lines += [f"next challenger: {due}"]
+        lines += [self.changes] if self.changes and not self.decision.needs_attention else []
+        return "\n".join(lines)
 
 
 def run(workspace: Workspace, *, now: datetime | None = None, dirty: bool = False) -> RunReport:
@@ -127,14 +131,13 @@ def run_due(
     ingested = collect_and_ingest(workspace, now)
     moment = workspace.now(now)
     if datasets.newest_label(workspace.problem, workspace.lake) is None:
-        log.info("train     not due: no labels are available")
         return RunReport(None, ingested, RetrainingDecision(due=False, reason="not due, no labels are available"))
     if mismatch := workspace.mismatch():
         log.warning("run       %s", mismatch)
     repair_registry(workspace)
+    log.info("monitor   the champion and the data")
     health = monitor(workspace, now=moment, full=False)
     decision = decide(workspace, health, dirty=dirty)
-    log.info("decide    %s", decision.reason)
     trained, promoted, plot_file = None, None, None
     try:
         trained, promoted, plot_file = _retrain(
@@ -147,12 +150,15 @@ def run_due(
     if promoted and promoted.ok:
         health = monitor(workspace, now=moment, full=False)
     champion = workspace.releases.champion()
+    log.info("predict   upcoming rows")
     predicted = predict_upcoming(workspace, now=moment) if champion and predict else 0
-    log.info("predict   %d upcoming rows", predicted)
     last, every = moment if trained else decision.last_trained, timedelta(days=workspace.acceptance.retrain.every_days)
     version, due = champion.version if champion else None, last + every if champion and last else None
     past = workspace.settings.start is not None
-    report = RunReport(moment, ingested, decision, trained, promoted, plot_file, predicted, version, due, health, past)
+    report = RunReport(
+        *(moment, ingested, decision, trained, promoted, plot_file, predicted, version, due, health, past),
+        changes=untried_changes(workspace),
+    )
     _record(workspace, report)
     workspace.lake.maintain(others=[REQUESTS])
     return report
@@ -177,10 +183,8 @@ def collect_and_ingest(workspace: Workspace, now: datetime | None) -> IngestRepo
                 flush(path)
                 flush(path.parent)
         lake.append(COLLECTIONS, pl.DataFrame({"until": [until]}, schema=columns), batch=until.isoformat())
-    ingested = ingest_inbox(workspace, now=until)
-    batches = ingested.batches
-    log.info("ingest    %d batches, %d rows", len(batches), sum(batch.accepted for batch in batches))
-    return ingested
+    log.info("ingest    the inbox")
+    return ingest_inbox(workspace, now=until)
 
 
 def _retrain(
@@ -201,10 +205,10 @@ def _retrain(
     version = register(workspace, candidate.run_id)
     plot_file = _draw(workspace, candidate, version) if plot else None
     rows = trained.training_set if trained else None
+    log.info("gate      version %d", version.number)
     promoted = promote_candidate(
         workspace, candidate, version, now=moment, training_set=rows, dirty=dirty, release_checks=release_checks
     )
-    log.info("gate      version %d %s", version.number, "passes" if promoted.verdict.ok else "is rejected")
     return trained, promoted, plot_file
 
 

@@ -199,7 +199,7 @@ def _refit(
 ) -> Release:
     problem = workspace.problem
     parameters = problem.model_spec().parameters.model_validate(candidate.parameters)
-    log.info("promote   refit on %d rows", len(rows))
+    log.info("promote   refit on all rows")
     fitted = training.fit(problem, parameters, rows, parity_rows=rows.tail(20_000))
     golden = rows.tail(GOLDEN)
     inputs = model_inputs(golden, fitted.predictor.features)

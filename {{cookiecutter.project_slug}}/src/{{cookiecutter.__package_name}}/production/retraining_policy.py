@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.store.candidates import CandidateRecord
-from {{cookiecutter.__package_name}}.core.store.provenance import changed_files, code_hash
+from {{cookiecutter.__package_name}}.core.store.provenance import HASHED_FILES, changed_files, code_hash
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.monitor import Health, limits_breached
 
@@ -50,13 +50,27 @@ def decide(workspace: Workspace, health: Health, *, dirty: bool = False) -> Retr
     return RetrainingDecision(due=due, reason=f"{'due' if due else 'not due'}, {reason}", last_trained=last)
 
 
+def untried_changes(workspace: Workspace) -> str:
+    """What has changed since the champion and the newest challenger were trained, and what to do; empty if nothing."""
+    champion, newest = workspace.releases.champion(), workspace.candidates.newest()
+    trained = workspace.candidates.newest(champion.run_id) if champion else None
+    if not (champion and trained and newest) or code_hash(workspace.root) in {trained.code, newest.code}:
+        return ""
+    files = changed_files(workspace.root, HASHED_FILES, since=trained.commit) if trained.commit else []
+    what = f"{_some(files) or 'code or parameters'} changed since version {champion.version} was trained"
+    return f"{what}: commit, then call train and promote"
+
+
+def _some(files: list[str]) -> str:
+    return ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")  # noqa: PLR2004
+
+
 def _blocker(workspace: Workspace, newest: CandidateRecord | None, *, dirty: bool) -> str | None:
     """What blocks the training until a person acts, or None."""
     champion, changed = workspace.releases.champion(), [] if dirty else changed_files(workspace.root)
     if champion and not workspace.registry.has_run((newest or champion).run_id):
         return f"{workspace.mismatch()}; if its runs are lost, train and promote to start over"
-    some = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004
-    return f"{some} differ from the last commit: commit them, or call run --dirty" if changed else None
+    return f"{_some(changed)} differ from the last commit: commit them, or call run --dirty" if changed else None
 
 
 def _due(workspace: Workspace, health: Health, newest: CandidateRecord | None) -> tuple[str, bool]:

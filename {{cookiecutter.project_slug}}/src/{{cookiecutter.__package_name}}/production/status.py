@@ -1,5 +1,6 @@
 """The status of the project: champion, data and next step."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH
 from {{cookiecutter.__package_name}}.core.errors import InputError, redact_passwords
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
+from {{cookiecutter.__package_name}}.production.retraining_policy import untried_changes
 
 METRICS = ("auc", "log_loss", "accuracy", "rmse", "mae", "cost")
 
@@ -25,6 +27,8 @@ class Status:
         champion: The version of the champion, or None.
         trained_until: Time as of which its training labels were available.
         metrics: The metrics of the champion on the holdout, before the refit.
+        challenger: The newest challenger that is not released and why; empty if there is none.
+        changes: What changed since the champion was trained and is in no challenger yet, and what to do.
         lake: The URL of the lake.
         tracking: The URL of the MLflow server or its folder.
         mismatch: Why lake and MLflow don't belong together; empty if they do.
@@ -38,6 +42,8 @@ class Status:
     champion: int | None
     trained_until: datetime | None
     metrics: dict[str, float]
+    challenger: str
+    changes: str
     lake: str
     tracking: str
     mismatch: str
@@ -53,6 +59,8 @@ class Status:
         lines = {
             "predicts": f"{self.predicts} ({self.task})",
             "champion": champion,
+            "challenger": self.challenger,
+            "changes": self.changes,
             "labels": f"until {until}",
             "batches": ", ".join(f"{name} {count}" for name, count in self.batches.items()),
             "tables in": self.lake,
@@ -77,11 +85,29 @@ def status(workspace: Workspace) -> Status:
         champion=champion.version if champion else None,
         trained_until=champion.trained_until if champion else None,
         metrics={name: figures[name] for name in METRICS if name in figures},
+        challenger=_challenger(workspace),
+        changes=untried_changes(workspace),
         lake=workspace.settings.lake,
         tracking=redact_passwords(workspace.settings.tracking),
         mismatch=_mismatch(workspace),
         next=f"run when new batches have arrived; {asks}" if champion else "run",
     )
+
+
+def _challenger(workspace: Workspace) -> str:
+    """The newest challenger and its verdict, unless it was released; its run instead of the version without MLflow."""
+    newest = workspace.candidates.newest()
+    if newest is None or newest.run_id in workspace.releases.run_ids():
+        return ""
+    name, last = f"run {newest.run_id[:8]}", workspace.candidates.last_verdict(newest.run_id)
+    with suppress(InputError, ModuleNotFoundError):
+        name = next((f"version {v.number}" for v in workspace.registry.versions() if v.run_id == newest.run_id), name)
+    if last is None or last.passed:
+        state = "passed the gate and is not released: call promote" if last else "is not evaluated: call gate"
+    else:
+        failed = [line.removeprefix("FAIL").strip() for line in last.reasons.splitlines() if line.startswith("FAIL")]
+        state = f"is rejected: {'; '.join(failed) or last.release_failure}"
+    return f"{name}, trained on labels until {newest.as_of:%Y-%m-%d}, {state}"
 
 
 def _mismatch(workspace: Workspace) -> str:

@@ -77,7 +77,7 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingRes
     _validate_no_leakage(workspace, rows, as_of, tables)
     days = _best_training_window(workspace, training_rows)
     training_rows = datasets.last_days(training_rows, days)
-    log.info("train     on %d rows; %d rows of the newest window are the holdout", len(training_rows), len(holdout))
+    log.info("train     a challenger")
     fitted = training.fit(problem, parameters, training_rows, parity_rows=holdout)
     predictions = {"model": fitted.predictor.predict(holdout)}
     log.info("train     baselines")

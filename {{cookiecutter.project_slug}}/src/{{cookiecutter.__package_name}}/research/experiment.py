@@ -3,6 +3,7 @@
 A script begins with `start(PROBLEM, "name")` and ends with `experiment.log(...)`.
 """
 
+import builtins
 import errno
 import sys
 from argparse import ArgumentParser
@@ -124,6 +125,8 @@ class Experiment:
     ) -> str:
         """Log the results as a tracked run with table and figure, write these to the reports folder, and print them.
 
+        Cells also show the figure.
+
         Args:
             finding: The result in a sentence.
             metrics: The metrics that `reproduce` compares, independent of the machine's speed.
@@ -147,6 +150,8 @@ class Experiment:
                 run.log_artifact(file, content)
                 write_file(folder / file, content)
         show(table)
+        if figure and (display := getattr(builtins, "display", None)):  # IPython's, in cells
+            display(figure)
         print(finding, *(folder / file for file in files), f"run {run.id}", sep="\n")
         return run.id
 

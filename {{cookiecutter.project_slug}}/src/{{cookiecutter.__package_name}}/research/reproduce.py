@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from {{cookiecutter.__package_name}}.core.store.registry import Registry, RunInf
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 
 METRICS = ("auc", "accuracy", "rmse", "log_loss", "loss", "cost", "loss_reduction")  # shown for a run
+HIGHER_IS_BETTER = {"auc", "accuracy", "r2", "loss_reduction"}
 ONNX = "onnx"  # tag with the hash of the ONNX model
 SHORT = 8  # displayed characters of an id
 TRACKING = "mlruns"
@@ -26,13 +28,28 @@ PYTHON = ("uv", "run", "--locked", "python")  # in the locked environment of the
 
 @dataclass(frozen=True)
 class Runs:
-    """The tracked runs, newest first."""
+    """The tracked runs, newest first or best first.
+
+    Attributes:
+        runs: The runs.
+        sorted_by: The metric that they are sorted by, if any.
+    """
 
     runs: tuple[RunInfo, ...]
+    sorted_by: str | None = None
 
     def __str__(self) -> str:
-        """One line per run."""
-        return "\n".join(map(_line, self.runs)) or "no runs yet: call run or an experiment"
+        """A table of the metrics and the parameters that differ, and a line of those that are equal."""
+        if not self.runs:
+            return "no runs yet: call run or an experiment"
+        parameters: dict[str, set[str | None]] = {name: set() for run in self.runs for name in run.parameters}
+        for name, values in parameters.items():
+            values.update(run.parameters.get(name) for run in self.runs)
+        differing = [name for name, values in parameters.items() if len(values) > 1]
+        equal = [f"{name} {self.runs[0].parameters[name]}" for name in parameters if name not in differing]
+        shown = [*dict.fromkeys([self.sorted_by or METRICS[0], *METRICS])]
+        lines = _aligned([_cells(run, shown, differing) for run in self.runs])
+        return "\n".join([*lines, *([f"parameters of all: {', '.join(equal)}"] if equal else [])])
 
 
 @dataclass(frozen=True)
@@ -63,17 +80,42 @@ class ReproductionResult:
         return "\n".join([f"run {self.run[:SHORT]} is not reproduced:", *(f"  {line}" for line in self.differs)])
 
 
-def runs(workspace: Workspace) -> Runs:
-    """All tracked runs."""
-    return Runs(tuple(workspace.registry.runs()))
+def runs(workspace: Workspace, *, sort: str | None = None) -> Runs:
+    """All tracked runs.
+
+    Args:
+        workspace: The workspace.
+        sort: The metric by which the best runs are first, and those without it last. Default: newest first.
+
+    Raises:
+        InputError: No run has this metric.
+    """
+    found = workspace.registry.runs()
+    if sort is None:
+        return Runs(tuple(found))
+    if not any(sort in run.metrics for run in found):
+        known = sorted({name for run in found for name in run.metrics})
+        raise InputError(f"no run has the metric {sort}: choose one of {', '.join(known) or 'none yet'}")
+    sign = -1 if sort in HIGHER_IS_BETTER | workspace.acceptance.at_least.keys() else 1
+    return Runs(tuple(sorted(found, key=lambda run: sign * run.metrics.get(sort, sign * math.inf))), sort)
 
 
-def _line(run: RunInfo) -> str:
-    figures = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in METRICS if name in run.metrics)
+def _cells(run: RunInfo, metrics: Iterable[str], parameters: Iterable[str]) -> dict[str, str]:
+    """What the table shows of a run, by column."""
     kind = run.tags.get("kind", "") + (" fast" if run.tags.get("fast") == "true" else "")
     state = "" if run.status == "FINISHED" else f" {run.status.lower()}"
     commit = run.tags.get("commit", "")[:SHORT] + ("+" if run.tags.get("dirty") == "true" else "")
-    return f"{run.id[:SHORT]}  {run.started:%Y-%m-%d %H:%M}  {kind}{state}  {commit}  {figures}"
+    cells = {"run": run.id[:SHORT], "started": f"{run.started:%Y-%m-%d %H:%M}", "kind": kind + state, "commit": commit}
+    cells |= {name: f"{run.metrics[name]:.4g}" if name in run.metrics else "" for name in metrics}
+    return cells | {name: run.parameters.get(name, "") for name in parameters}
+
+
+def _aligned(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """A header and a line per row, without empty columns."""
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    lines = [names, *([row[name] for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def reproduce(workspace: Workspace, run: str | None = None) -> ReproductionResult:

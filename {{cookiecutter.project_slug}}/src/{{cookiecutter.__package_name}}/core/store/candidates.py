@@ -109,10 +109,12 @@ class LastVerdict:
 
     Attributes:
         passed: Whether it passed.
+        reasons: The checks, a line each.
         release_failure: The release checks that failed; empty if all passed or none ran.
     """
 
     passed: bool
+    reasons: str
     release_failure: str
 
 
@@ -131,9 +133,11 @@ class Candidates:
 
         self._lake.retry(CANDIDATES, attempt)
 
-    def newest(self) -> CandidateRecord | None:
-        """The record of the newest challenger, or None."""
-        rows = self._lake.read(CANDIDATES, COLUMNS).select("trained", "record").sort("trained").tail(1).collect()
+    def newest(self, run_id: str | None = None) -> CandidateRecord | None:
+        """The record of the newest challenger, or of that of a run; None if there is none."""
+        found = self._lake.read(CANDIDATES, COLUMNS)
+        found = found if run_id is None else found.filter(pl.col("run_id") == run_id)
+        rows = found.select("trained", "record").sort("trained").tail(1).collect()
         return CandidateRecord.model_validate_json(rows["record"].item()) if len(rows) else None
 
     def read(self, run_id: str) -> Candidate:
@@ -155,8 +159,8 @@ class Candidates:
 
     def last_verdict(self, run_id: str) -> LastVerdict | None:
         """The last verdict on the challenger of a run, or None."""
-        verdicts = self._verdicts(run_id)
-        return LastVerdict(verdicts["passed"][-1], verdicts["release_failure"][-1]) if len(verdicts) else None
+        last = self._verdicts(run_id).tail(1).drop("run_id", "at").to_dicts()
+        return LastVerdict(**last[0]) if last else None
 
     def append_verdict(self, run_id: str, *, passed: bool, reasons: str, release_failure: str) -> None:
         """Append a verdict if it differs from the last one."""

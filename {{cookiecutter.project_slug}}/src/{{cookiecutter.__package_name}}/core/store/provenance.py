@@ -22,13 +22,12 @@ SOURCE = Path(__file__).parents[__name__.count(".") - 1]  # folder of the packag
 MODEL_CODE = ("shared", "core", "production/train.py", "production/promote.py")  # code that affects the model
 NOT_MODEL_CODE = ("shared/collect.py", "shared/extensions.py")
 PARAMETERS = "config/params.toml"
-MODEL_FILES = (  # Git pathspecs
+HASHED_FILES = (  # Git pathspecs of what `code_hash` covers
     *(f"src/{PACKAGE}/{name}" for name in MODEL_CODE),
     *(f":(exclude)src/{PACKAGE}/{name}" for name in NOT_MODEL_CODE),
-    "config",
-    "pyproject.toml",
-    "uv.lock",
+    PARAMETERS,
 )
+MODEL_FILES = (*HASHED_FILES, "config", "pyproject.toml", "uv.lock")
 GENERATED = re.compile(r"(^|/)([.~][^/]*|__pycache__/.*|[^/]*\.egg-info/.*)$|\.pyc$|~$")  # no source
 HOOK_VARIABLES = (  # by which Git tells a hook its repository
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"),
@@ -66,8 +65,8 @@ def provenance(
     }
 
 
-def changed_files(root: Path, files: Sequence[str] = MODEL_FILES) -> list[str]:
-    """The files that differ from the last commit, by default among those that affect the model.
+def changed_files(root: Path, files: Sequence[str] = MODEL_FILES, *, since: str = "HEAD") -> list[str]:
+    """The files that differ from a commit, by default the last one, among those that affect the model.
 
     Settings and marks of Git that hide files are not followed: an index of its own has none. Where Git can't tell, its
     reason takes the place of the files; a link out of the code is told, since Git looks no further. Without a
@@ -77,7 +76,7 @@ def changed_files(root: Path, files: Sequence[str] = MODEL_FILES) -> list[str]:
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return []
     found = set(_links(root))
-    diff = ("diff", "--name-only", "--relative", "--ignore-submodules=none", "HEAD")
+    diff = ("diff", "--name-only", "--relative", "--ignore-submodules=none", since)
     with tempfile.TemporaryDirectory() as folder:
         for question in (("read-tree", "HEAD"), ("ls-files", "--others", "--", *files), (*diff, "--", *files)):
             answer = git(root, "-c", "core.quotePath=false", *question, GIT_INDEX_FILE=str(Path(folder, "index")))

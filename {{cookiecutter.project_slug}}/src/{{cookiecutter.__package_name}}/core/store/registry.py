@@ -101,6 +101,7 @@ class RunInfo:
         started: Start time.
         status: MLflow's status.
         tags: Its provenance: kind, command, commit, tables.
+        parameters: Its parameters.
         metrics: Its metrics.
     """
 
@@ -108,6 +109,7 @@ class RunInfo:
     started: datetime
     status: str
     tags: dict[str, str]
+    parameters: dict[str, str]
     metrics: dict[str, float]
 
 
@@ -168,6 +170,7 @@ class Registry:
                     datetime.fromtimestamp(run.info.start_time / 1000, UTC),
                     run.info.status,
                     {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")},
+                    dict(run.data.params),
                     dict(run.data.metrics),
                 )
                 for run in self._search(client)
