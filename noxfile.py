@@ -131,6 +131,15 @@ def screenshots(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def record(session: nox.Session) -> None:
+    """Record the first hour of a new project, in docs/images/first-minute.svg and docs/reference/instance.md."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        project = bake(session, Path(folder), "standard")
+        session.run("uv", "sync", "--quiet", "--directory", str(project), env=OWN)
+        uv(session, "python", "-m", "tools.record", str(project))
+
+
+@nox.session(default=False)
 def mutate(session: nox.Session) -> None:
     """Flip signs and comparisons of the framework, and see whether its tests notice."""
     uv(session, "python", "tools/mutate.py", str(framework_project(session)), *session.posargs)

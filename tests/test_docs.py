@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from baking import QUESTIONS, TEMPLATE, Bake, Project, run
 
+from tools.record import tree
+
 PAGES = [TEMPLATE / "README.md", *sorted((TEMPLATE / "docs").rglob("*.md"))]
 # Commands in the pages that no test here runs, each with its reason; the others are started by the tests named.
 ELSEWHERE = {
@@ -17,6 +19,7 @@ ELSEWHERE = {
     "uvx cookiecutter gh:org/ml-template": "every test makes projects; the address is the reader's",
     "cd my-ml-project": "every test of a project works in its folder",
     "uv run my-ml-project run": "test_project.py",
+    "uv run my-ml-project init sales.csv --target returned": "framework/research/test_init.py, on tables of its own",
     "uv run my-ml-project run --now 2013-06-08": "framework/test_docs.py, as the README of a project has it",
     "uv run my-ml-project run --now 2013-06-29": "framework/test_docs.py, as the README of a project has it",
     "uv run my-ml-project run --now 2013-07-27": "framework/test_docs.py, as the README of a project has it",
@@ -85,6 +88,11 @@ def test_a_broken_link_is_an_error(sources: Path) -> None:
         page.write("\n[nothing](nowhere.md)\n")
     with pytest.raises(AssertionError, match="page does not exist"):
         build(sources)
+
+
+def test_the_page_of_an_instance_has_the_files_of_a_project(bake: Bake) -> None:
+    page = (TEMPLATE / "docs" / "reference" / "instance.md").read_text(encoding="utf-8")
+    assert f"```text\n{tree(bake(profile='standard').files)}\n```" in page, "uvx nox -s record"
 
 
 def test_links_of_the_readme_lead_to_files() -> None:

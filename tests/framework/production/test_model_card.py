@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from my_ml_project.core.contracts.schema import TARGET
 from my_ml_project.core.store.releases import Release
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import model_card, promote
@@ -83,7 +84,8 @@ def test_the_sheet_counts_what_the_tables_had(trained: Workspace) -> None:
         assert said["most missing"].endswith(f"{max(missing.values()):.1%}" if said["most missing"] else "")
     assert versions == {}
     shares = dict(table(page(trained, "data-sheet.md"), trained.problem.target.name)[1:])
-    assert float(shares["true"]) == pytest.approx(champion(trained).metrics["base_rate"], abs=5e-5)
+    candidate = trained.candidates.read(champion(trained).run_id)
+    assert float(shares["true"]) == pytest.approx(candidate.holdout[TARGET].mean(), abs=5e-5)
 
 
 def test_a_filled_page_is_kept_beside_its_run_and_a_rollback_fills_in_the_version_that_serves(

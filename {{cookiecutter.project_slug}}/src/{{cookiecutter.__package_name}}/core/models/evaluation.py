@@ -95,7 +95,6 @@ def _metrics_of_task(predictions: Predictions, decision: DecisionCosts) -> dict[
         "brier": float(np.square(prediction - target).mean()),
         "calibration_error": float(bins["error"].to_numpy() @ bins["share"].to_numpy()),
         "cost": cost(predictions, decision),
-        "base_rate": float(target.mean()),
     }
     return found | ({"auc": auc(target, prediction)} if 0 < target.mean() < 1 else {})
 
