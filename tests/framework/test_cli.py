@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import click
 import polars as pl
@@ -26,6 +29,7 @@ from my_ml_project.cli import cli
 from my_ml_project.core import NAME, PACKAGE, command_line
 from my_ml_project.core.contracts.data_dictionary import data_dictionary
 from my_ml_project.core.errors import InputError, Rejected
+from my_ml_project.core.models import training
 from my_ml_project.core.store.registry import CHALLENGER
 from my_ml_project.core.workspace import Workspace
 from my_ml_project.production import gate, ingest, lifecycle
@@ -535,10 +539,74 @@ def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypat
     for command in ("run", "gate", "promote"):
         options = [] if command == "gate" else ["--now", "2024-04-01"]
         told = complaint(asked(command, *options))
-        assert told.startswith(f"MLflow at {address} failed: ")
-        assert told.endswith("; see the setting ML_TRACKING")
+        assert told.startswith(f"MLflow at {address} failed: [")
+        assert told.endswith("refused; see the setting ML_TRACKING") or sys.platform == "win32"
     assert asked("explain", "1000").exit_code == 0
     assert trained.lake.version("releases") == before
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """Answers each request with an error."""
+
+    status = HTTPStatus.FORBIDDEN
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+class Overload(Refusal):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("scheme", "handler", "cause"),
+    [
+        ("http", Refusal, "failed with error code 403"),
+        ("http", Overload, "too many 503 error responses"),
+        ("https", Refusal, "SSL"),
+        ("http", None, "Name or service not known"),
+    ],
+    ids=["forbidden", "overload", "TLS", "DNS"],
+)
+@pytest.mark.usefixtures("trained")
+def test_training_says_why_tracking_fails_before_it_fits(
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    handler: type[Refusal] | None,
+    cause: str,
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    def fit(*_: object, **__: object) -> None:
+        pytest.fail("it fits first")
+
+    server = HTTPServer(("127.0.0.1", 0), handler or Refusal)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    if not handler:
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1" if handler is Overload else "0")
+    address = f"{scheme}://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("ML_TRACKING", address)
+    try:
+        told = complaint(asked("train", "--as-of", "2024-04-01"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert told.startswith(f"MLflow at {address} failed: ")
+    assert cause in told
+    assert "Max retries" not in told
+    assert told.endswith("; see the setting ML_TRACKING")
 
 
 def test_without_git_a_challenger_is_trained_and_its_commit_is_empty(

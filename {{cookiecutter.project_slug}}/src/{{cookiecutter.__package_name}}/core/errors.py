@@ -38,6 +38,14 @@ def summarize(error: BaseException) -> str:
     return f"{first}: {causes[-1]}" if causes else first
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """The innermost cause of an error of the system or the network; of another error, the error itself."""
+    chain = [error]
+    while cause := chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__):
+        chain.append(cause)
+    return chain[-1] if any(isinstance(one, OSError) for one in chain) else error
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A draft beside a file, with a name of its own; it takes the file's place once it is written, or is deleted."""

@@ -74,6 +74,7 @@ def train(workspace: Workspace, *, as_of: datetime | None = None) -> TrainingRes
     training_rows, holdout = datasets.split(problem, rows, workspace.acceptance.window, as_of=as_of)
     if min(len(training_rows), len(holdout)) < (need := workspace.acceptance.window.min_rows):
         raise datasets.too_few_rows(problem, training_rows, holdout, need)
+    workspace.registry.versions()  # raises now, not after the work, if MLflow can't be reached
     _validate_no_leakage(workspace, rows, as_of, tables)
     days = _best_training_window(workspace, training_rows)
     training_rows = datasets.last_days(training_rows, days)

@@ -26,6 +26,7 @@ from {{cookiecutter.__package_name}}.core.errors import (
     InputError,
     atomic_write,
     redact_passwords,
+    root_cause,
     validate_port,
 )
 
@@ -229,8 +230,9 @@ class Registry:
             sqlalchemy.exc.SQLAlchemyError,
             sqlite3.Error,
         ) as error:
-            lines = (line for line in str(error).splitlines() if line and not line.startswith("(raised as a result of"))
-            reason = shorten(next(lines, type(error).__name__), 200, placeholder=" ...")
+            cause = root_cause(error)
+            lines = (line for line in str(cause).splitlines() if line and not line.startswith("(raised as a result of"))
+            reason = shorten(next(lines, type(cause).__name__), 200, placeholder=" ...")
             what = redact_passwords(f"MLflow at {self.address} failed: {reason}")
             raise InputError(f"{what}; see the setting ML_TRACKING") from error
 
