@@ -1,5 +1,6 @@
 """A file of any size, chunk by chunk: answered as at once, written as a whole or not at all, in little memory."""
 
+import dataclasses
 import logging
 import os
 import signal
@@ -16,12 +17,15 @@ import narwhals as nw
 import onnx
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.exceptions import PolarsError
 from pydantic import BaseModel, Field
 
 import problems
+from my_ml_project import shared
+from my_ml_project.cli import cli
 from my_ml_project.core.contracts.schema import Excluded, Key, Personal, Table, Target, Task
 from my_ml_project.core.errors import InputError
 from my_ml_project.core.problem import ModelSpec, Problem
@@ -197,6 +201,42 @@ def test_a_file_is_read_by_its_name_whatever_it_is(project: Workspace, name: str
     assert predict(project, written(rows_of(4), file), out=target).rows == 4
     assert read(target)["id"].to_list() == [0, 1, 2, 3]
     assert "year" not in read(target).columns
+
+
+class One(Table):
+    """A table of which one column is asked for."""
+
+    table: ClassVar = "ones"
+
+    x: float | None
+    y: Annotated[float, Target()]
+
+
+BLANK_LINES = ["\n", "\r\n\r\n", "  \n", "\t\n", '""\n', '"  "\n', "\u00a0\n"]
+
+
+ASKED_ROWS = ["id,name,x,top\n", "1,a,1,9\n", "2,,2,\n"]
+ONES = dataclasses.replace(ASKING, entity=One, tables=(One,))
+
+
+@pytest.mark.parametrize(
+    ("problem", "lines", "blank"),
+    [
+        *((ASKING, ASKED_ROWS, blank) for blank in (*BLANK_LINES, ",,,\n", '"",""," ",\n')),
+        *((ONES, ["x\n", "1\n", "2\n"], blank) for blank in BLANK_LINES),
+    ],
+)
+def test_there_are_as_many_answers_as_rows(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, problem: Problem, lines: list[str], blank: str
+) -> None:
+    monkeypatch.setattr(shared, "PROBLEM", problem)
+    file = project.root / "asked.csv"
+    file.write_text(blank.join([*lines, "", ""]), encoding="utf-8", newline="")
+    (project.root / "config").mkdir()
+    (project.root / "config" / "params.toml").touch()
+    done = CliRunner().invoke(cli, ["predict", "asked.csv", "--out", "answers.csv"])
+    assert done.exit_code == 0, done.output
+    assert pl.read_csv("answers.csv")["prediction"].to_list() == [2, 4]
 
 
 def test_a_breach_far_down_names_its_place_and_leaves_nothing(

@@ -39,7 +39,7 @@ from my_ml_project.production.service.batching import (
 )
 from my_ml_project.production.service.request_model import request_model, row_model
 from my_ml_project.production.service.responses import PredictionRequest
-from my_ml_project.production.service.serving_model import PredictionBatch
+from my_ml_project.production.service.serving_model import PredictionBatch, ServingModel
 from problems import PROBLEM, START
 
 AHEAD = timedelta(hours=24)
@@ -187,6 +187,22 @@ def test_blank_text_is_a_missing_value(client: TestClient, row: Row, blank: str)
     answer = client.post("/predict", json={"rows": [row | {"courier": blank}]})
     (error,) = answer.json()["detail"]
     assert (answer.status_code, error["loc"][-1]) == (422, "courier")
+
+
+@pytest.mark.parametrize("body", [{"rows": [{"courier": "  "}, {"courier": "x"}]}, {"columns": {"courier": ["", "x"]}}])
+def test_blank_text_is_a_missing_value_in_features_too(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
+) -> None:
+    predicted: list[pl.Series] = []
+    predict_features = ServingModel.predict_features
+
+    def watched(model: ServingModel, rows: pl.DataFrame) -> PredictionBatch:
+        predicted.append(rows["courier"])
+        return predict_features(model, rows)
+
+    monkeypatch.setattr(ServingModel, "predict_features", watched)
+    assert client.post("/predict/features", json=body).status_code == 200
+    assert [values.to_list() for values in predicted] == [[None, "x"]]
 
 
 def test_a_value_that_is_unknown_to_a_growing_category_is_answered(client: TestClient, row: Row) -> None:

@@ -179,8 +179,7 @@ def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
         case suffix if suffix in TEXT:
             text, delimiter = _in_utf8(source)
             rows = pl.scan_csv(text, separator=delimiter, infer_schema=False, glob=False)
-            several = len(rows.collect_schema()) > 1  # in a single column a blank line is a missing value
-            return rows.filter(~pl.all_horizontal(pl.all().is_null())) if several else rows
+            return rows.filter(pl.any_horizontal(pl.all().str.contains(r"\S")))  # a blank line is no row
         case other:
             raise Unreadable(f"{path} ends in {other!r}: batches are {', '.join(READABLE)}")
 

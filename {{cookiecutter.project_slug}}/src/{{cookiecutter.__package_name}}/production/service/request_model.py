@@ -40,6 +40,7 @@ def _blank_as_missing(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
     return None if isinstance(value, str) and not value.strip() else value
 
 
+BLANK_AS_MISSING = BeforeValidator(_blank_as_missing)
 JSON_TYPES: dict[type, Any] = {  # strict mode accepts no text once a validator in Python has seen it
     kind: Annotated[json_type, BeforeValidator(_iso_text), Strict(strict=False)]
     for kind, json_type in ((date, date), (datetime, AwareDatetime))
@@ -57,7 +58,7 @@ def row_model(table: type[Table]) -> type[BaseModel]:
 
 def features_model(text_features: Mapping[str, bool]) -> type[BaseModel]:
     """The model of one row of features: text or numbers, all optional."""
-    kinds = {True: str | None, False: float | None}
+    kinds: dict[bool, Any] = {True: Annotated[str | None, BLANK_AS_MISSING], False: float | None}
     fields: dict[str, Any] = {name: (kinds[text], None) for name, text in text_features.items()}
     return create_model("Features", __config__=ROW, __doc__="A row of features.", **fields)
 
@@ -81,7 +82,7 @@ def _json_type(column: Column) -> Any:  # noqa: ANN401 - a type
     limited = Annotated[kind, *limits] if limits else kind
     if not column.optional:
         return limited
-    return Annotated[limited | None, BeforeValidator(_blank_as_missing)] if column.kind is str else limited | None
+    return Annotated[limited | None, BLANK_AS_MISSING] if column.kind is str else limited | None
 
 
 class Columns(BaseModel):
