@@ -240,7 +240,7 @@ def test_the_targets_type_says_what_the_task_is() -> None:
         number: int
         amount: float
 
-    tasks = [task_of(column.kind) for column in schema_of(Answer).columns]
+    tasks = [task_of(column) for column in schema_of(Answer).columns]
     assert list(Task) == ["binary", "multiclass", "regression"], "as releases keep them"
     assert tasks == [Task.BINARY, Task.MULTICLASS, Task.REGRESSION, Task.REGRESSION]
 

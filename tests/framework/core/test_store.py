@@ -741,7 +741,6 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
         },
         "monitor": {"max_model_age_days": None, "max_table_age_days": None, "max_psi": 0.25},
         "budget": {"microseconds": 20, "bytes": 16},
-        "leaks": {"allow": ()},
     }
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -417,21 +416,6 @@ def test_a_planted_leak_is_refused_before_anything_is_fitted(trained: Workspace)
     assert trained.registry.version(2) is None
     with pytest.raises(FittedModel):
         train(trained, as_of=START)
-
-
-@pytest.mark.usefixtures("no_fit")
-def test_a_feature_that_gives_the_target_away_is_refused_with_the_way_out(trained: Workspace) -> None:
-    def leaking(rows: Frame, history: Mapping[str, Frame]) -> Frame:
-        built = trained.problem.build(rows, history)
-        return built.with_columns(distance=nw.col("_target").cast(nw.Float64)) if "_target" in built.columns else built
-
-    problem = dataclasses.replace(trained.problem, build=leaking)
-    way = r'drop it from features.FEATURES, or set \[leaks\] allow = \["distance"\] in config/acceptance.toml'
-    with pytest.raises(Rejected, match=f"^feature leakage: distance alone predicts the target, .*: {way}$"):
-        train(dataclasses.replace(trained, problem=problem), as_of=START)
-    ask(trained, '[leaks]\nallow = ["distance"]\n')
-    with pytest.raises(FittedModel):
-        train(dataclasses.replace(trained, problem=problem), as_of=START)
 
 
 def test_a_challenger_of_shuffled_labels_is_refused(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

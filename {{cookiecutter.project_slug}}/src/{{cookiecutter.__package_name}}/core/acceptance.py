@@ -89,12 +89,6 @@ class Budget(StrictModel):
     bytes: float = Field(default=16, gt=0, description="maximum size in the training set")
 
 
-class Leaks(StrictModel):
-    """The check for features that give the target away."""
-
-    allow: tuple[str, ...] = Field(default=(), description="features that are no leaks although they look like some")
-
-
 class Acceptance(StrictModel):
     """The content of `config/acceptance.toml`."""
 
@@ -111,4 +105,3 @@ class Acceptance(StrictModel):
     retrain: Retrain = Retrain()
     monitor: Monitoring = Monitoring()
     budget: Budget = Budget()
-    leaks: Leaks = Leaks()

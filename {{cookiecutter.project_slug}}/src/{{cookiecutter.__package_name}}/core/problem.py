@@ -137,4 +137,4 @@ class Problem:
     @property
     def task(self) -> Task:
         """The task that follows from the type of the target."""
-        return task_of(self.target.kind)
+        return task_of(self.target)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-import numpy as np
 import polars as pl
 from pydantic import ConfigDict, Field
 
@@ -17,7 +16,6 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, 
 from {{cookiecutter.__package_name}}.core.errors import Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.core.models.evaluation import metrics
-from {{cookiecutter.__package_name}}.core.models.leaks import find_leaks
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.provenance import MODEL_FILES, provenance
 from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Version
@@ -154,14 +152,3 @@ def _validate_no_leakage(workspace: Workspace, rows: pl.DataFrame, as_of: dateti
     datasets.validate_no_leakage(
         problem, rows, datasets.history_as_of(problem, workspace.lake, as_of=as_of, versions=tables)
     )
-    classes = evaluation.classes_of(problem, rows)
-    leaks = find_leaks(
-        rows.select(problem.features),
-        evaluation.labelled_predictions(problem, rows, np.empty(0), classes).target,
-        problem.task,
-        in_order=bool(problem.schema.event_time),
-        allow=workspace.acceptance.leaks.allow,
-    )
-    for name, reason in leaks.items():
-        way = f'drop it from features.FEATURES, or set [leaks] allow = ["{name}"] in config/acceptance.toml'
-        raise Rejected(f"feature leakage: {name} {reason}: {way}")

@@ -318,6 +318,8 @@ def _column(name: str, field: FieldInfo) -> Column:
     return Column(name, kind, NoneType in kinds, field)
 
 
-def task_of(kind: type) -> Task:
-    """The task of a target of a type: binary for bool, multiclass for str, regression for numbers."""
-    return {bool: Task.BINARY, str: Task.MULTICLASS}.get(kind, Task.REGRESSION)
+def task_of(column: Column) -> Task:
+    """The task of a target: binary for bool, multiclass for str, regression for numbers."""
+    if column.kind is bool:
+        return Task.BINARY
+    return Task.MULTICLASS if column.kind is str else Task.REGRESSION

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from {{cookiecutter.__package_name}}.core import NAME, PACKAGE
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
-from {{cookiecutter.__package_name}}.core.contracts.schema import Task, schema_of, task_of
+from {{cookiecutter.__package_name}}.core.contracts.schema import Task, schema_of
 from {{cookiecutter.__package_name}}.core.contracts.validation import (
     VIOLATIONS,
     ContractViolation,
@@ -96,7 +96,7 @@ def init(
     _validate_project(workspace, table)
     source = read_source(table, missing=missing)
     columns = profile(source, request)
-    task = task_of(next(column.kind for column in columns if column.role == "target"))
+    task = _task(columns)
     inside = [file.relative_to(table) if table.is_dir() else Path(file.name) for file in source.files]
     names = write.names_of(table.resolve().name, inside)
     with TemporaryDirectory() as folder:
@@ -151,6 +151,11 @@ def _validate_project(workspace: Workspace, table: Path) -> None:
     own = table.resolve()
     if others := [path for path in changed if path != own and own not in path.parents]:
         raise InputError(f"the project has changes that are not committed, such as {others[0].name}: commit them first")
+
+
+def _task(columns: Sequence[Profile]) -> Task:
+    target = next(column for column in columns if column.role == "target")
+    return {bool: Task.BINARY, str: Task.MULTICLASS}.get(target.kind, Task.REGRESSION)
 
 
 def _write_modules(
@@ -277,8 +282,6 @@ def _questions(columns: Sequence[Profile]) -> Iterator[str]:
     if not any(column.is_key for column in columns):
         yield "what identifies a row? --key COLUMN; without it, explain finds no row"
     yield "which columns are known only after the prediction? --exclude COLUMN"
-    if leak := next((column.source for column in columns if column.is_leak), None):
-        yield f"is {leak!r} known before the prediction? --allow {leak!r} makes it a feature"
 
 
 def _replace(

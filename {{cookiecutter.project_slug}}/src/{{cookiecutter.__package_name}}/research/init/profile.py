@@ -6,16 +6,15 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, create_model
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task, task_of
+from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task
 from {{cookiecutter.__package_name}}.core.contracts.translation import Translation
 from {{cookiecutter.__package_name}}.core.errors import InputError
-from {{cookiecutter.__package_name}}.core.models.leaks import find_leaks
 from {{cookiecutter.__package_name}}.core.problem import PREDICTION_COLUMNS
 from {{cookiecutter.__package_name}}.research.init.source import Source, time_formats
 
@@ -64,8 +63,6 @@ class Profile:
         levels: The values of a category; empty if they are many.
         is_many: Whether it is a category of many values.
         is_key: Whether it is part of the key.
-        is_leak: Whether it is excluded as it was probably known only after the target.
-        is_allowed: Whether the user says that it is no leak.
     """
 
     source: str
@@ -77,8 +74,6 @@ class Profile:
     levels: tuple[str, ...] = ()
     is_many: bool = False
     is_key: bool = False
-    is_leak: bool = False
-    is_allowed: bool = False
 
     @property
     def null_share(self) -> float:
@@ -108,7 +103,6 @@ class Request:
     key: tuple[str, ...] = ()
     task: Task | None = None
     exclude: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
     available_at: str | None = None
 
 
@@ -132,11 +126,10 @@ def profile(source: Source, request: Request) -> list[Profile]:
     Raises:
         InputError: A column that was named doesn't exist, or can't be what it was named for.
     """
-    times = tuple(filter(None, (request.time, request.available_at)))
-    asked = (request.target, *times, *request.key, *request.exclude, *request.allow)
+    asked = (request.target, *filter(None, (request.time, request.available_at)), *request.key, *request.exclude)
     if unknown := [name for name in asked if name not in source.kinds]:
         raise InputError(f"there is no column {unknown[0]!r}: columns are {', '.join(map(repr, source.kinds))}")
-    for name in times:
+    for name in filter(None, (request.time, request.available_at)):
         _make_time(source, name)
     names: dict[str, str] = {}
     for position, name in enumerate(source.kinds):
@@ -145,7 +138,6 @@ def profile(source: Source, request: Request) -> list[Profile]:
     typed = translation(source, names, row_model(source, names))(source.rows)
     columns = [Profile(name, names[name], source.kinds[name], typed[names[name]]) for name in source.kinds]
     _assign_roles(columns, request)
-    _exclude_leaks(columns)
     return columns
 
 
@@ -224,8 +216,6 @@ def _assign_roles(columns: list[Profile], request: Request) -> None:
     by_source[request.target].role = "target"
     for name in request.exclude:
         by_source[name].exclude("by request")
-    for name in request.allow:
-        by_source[name].is_allowed = True
     for role, named in (("time", [request.time]), ("available", [request.available_at]), ("key", request.key)):
         for column in (by_source[name] for name in named if name):
             column.role = role
@@ -289,30 +279,3 @@ def _mostly(values: pl.Series, pattern: str) -> bool:
 def _counts(values: pl.Series) -> bool:
     """Whether numbers count on from row to row."""
     return bool((values.diff().drop_nulls() == 1).all())
-
-
-def _exclude_leaks(columns: list[Profile]) -> None:
-    """Exclude the columns that were probably known only after the target."""
-    time = next((column.values for column in columns if column.role == "time"), None)
-    candidates = {column.name: column for column in columns if not column.role and not column.is_allowed}
-    leaks = {}
-    if time is not None:
-        dates = {name: column.values for name, column in candidates.items() if column.kind in {date, datetime}}
-        late = {name for name, values in dates.items() if _is_later(values.cast(time.dtype) - time)}
-        leaks = dict.fromkeys(late, "is never before the time of its row, as if it was known only later")
-    target = next(column for column in columns if column.role == "target")
-    rows = pl.DataFrame([column.values for name, column in candidates.items() if name not in leaks])
-    order = time.arg_sort() if time is not None else pl.int_range(len(rows), eager=True)
-    labelled = order.filter(target.values[order].is_not_null())
-    values = target.values[labelled]
-    if target.kind is str:
-        values = values.rank("dense") - 1
-    numbers = values.cast(pl.Float64).to_numpy()
-    leaks |= find_leaks(rows[labelled], numbers, task_of(target.kind), in_order=time is not None)
-    for name, reason in leaks.items():
-        candidates[name].exclude(reason)
-        candidates[name].is_leak = True
-
-
-def _is_later(after: pl.Series) -> bool:
-    return bool((after >= timedelta(0)).all() and (after > timedelta(0)).any())

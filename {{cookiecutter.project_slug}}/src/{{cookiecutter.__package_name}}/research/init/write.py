@@ -222,10 +222,8 @@ def acceptance(columns: Sequence[Profile], task: Task, loss: float, dummy: float
         window = f"days = {(time[-1] - time[len(time) * 4 // 5]).days + 1} # the newest fifth of the rows"
     limit = (loss + dummy) / 2 if loss < dummy else 1.02 * dummy
     slices = next((column.name for column in columns if not column.role and 1 < len(column.levels) <= MAX_SLICES), "")
-    allowed = ", ".join(f'"{column.name}"' for column in columns if column.is_allowed)
     return _filled(
         TEMPLATES["acceptance"],
-        leaks=f"\n[leaks]\nallow = [{allowed}]\n" if allowed else "",
         window=window,
         min_rows=str(min(50, max(10, labelled // 20))),
         metric="rmse" if task is Task.REGRESSION else "log_loss",
