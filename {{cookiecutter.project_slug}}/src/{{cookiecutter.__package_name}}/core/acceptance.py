@@ -29,6 +29,12 @@ class Window(StrictModel):
     min_rows: int = Field(default=20, gt=1, description="minimum number of rows for a comparison")
 
 
+class Leaks(StrictModel):
+    """Columns that look like leaks."""
+
+    allow: tuple[str, ...] = Field(default=(), description="columns that are known before the prediction all the same")
+
+
 class Slices(StrictModel):
     """Slices of rows on which the limits must hold."""
 
@@ -94,6 +100,7 @@ class Acceptance(StrictModel):
 
     decision: DecisionCosts = DecisionCosts()
     window: Window = Window()
+    leaks: Leaks = Leaks()
     at_least: dict[str, float] = Field(default={}, description="minimum of a metric")
     at_most: dict[str, float] = Field(default={}, description="maximum of a metric")
     confidence: float = Field(

@@ -23,6 +23,7 @@ from {{cookiecutter.__package_name}}.core.store.releases import Release
 History = Mapping[str, Frame]
 Versions = Mapping[str, int]
 LEAK_SAMPLES = 5  # approximate number of prediction times at which features are recomputed
+PAST_SAMPLES = 200  # newest rows of which features are recomputed without earlier labels
 
 
 def history_as_of(problem: Problem, lake: Lake, *, as_of: datetime, versions: Versions | None = None) -> History:
@@ -221,18 +222,32 @@ def validate_no_leakage(problem: Problem, rows: pl.DataFrame, history: History) 
     if not problem.schema.event_time:
         return
     times = rows[PREDICTED_AT].unique().sort()
-    leaking: set[str] = set()
+    leaking = set[str]()
     for at in times.gather_every(max(1, len(times) // LEAK_SAMPLES)):
         past = {name: history[name].filter(schema.available_at <= at) for name, schema in problem.schemas.items()}
         full = rows.filter(pl.col(PREDICTED_AT) == at)
-        raw = full.select(name for name in (*problem.schema.names, PREDICTED_AT) if name in full.columns)
         if own := problem.schema.key:  # a request is not in the lake yet
             requested = nw.from_native(full.select(own).lazy())
             past[problem.schema.name] = past[problem.schema.name].join(requested, on=own, how="anti")
-        again = with_features(problem, nw.from_native(raw.lazy()), past)
-        order = problem.schema.key or raw.columns
-        again, full = again.sort(order), full.sort(order)
-        leaking |= {name for name in problem.features if not again[name].equals(full[name], null_equal=True)}
+        leaking |= _changed(problem, full, past)
     if leaking:
         what = f"{', '.join(sorted(leaking))} change when future rows and the row itself are removed from the history"
         raise Rejected(f"feature leakage: {what}")
+
+
+def from_earlier_labels(problem: Problem, rows: pl.DataFrame, history: History) -> set[str]:
+    """The features that use the table of the labels, such as lags; times guard them, see `validate_no_leakage`."""
+    if not problem.schema.event_time:
+        return set()
+    return _changed(
+        problem, rows.tail(PAST_SAMPLES), {**history, problem.labels.name: history[problem.labels.name].head(0)}
+    )
+
+
+def _changed(problem: Problem, rows: pl.DataFrame, history: History) -> set[str]:
+    """The features that differ when they are recomputed from another history."""
+    raw = rows.select(name for name in (*problem.schema.names, PREDICTED_AT) if name in rows.columns)
+    again = with_features(problem, nw.from_native(raw.lazy()), history)
+    order = problem.schema.key or raw.columns
+    again, rows = again.sort(order), rows.sort(order)
+    return {name for name in problem.features if not again[name].equals(rows[name], null_equal=True)}

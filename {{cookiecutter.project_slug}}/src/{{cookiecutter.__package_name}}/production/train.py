@@ -5,17 +5,18 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 import polars as pl
 from pydantic import ConfigDict, Field
 
 from {{cookiecutter.__package_name}}.core import PACKAGE, datasets
-from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT
+from {{cookiecutter.__package_name}}.core.contracts.schema import AVAILABLE_AT, PREDICTED_AT, TARGET, Role
 from {{cookiecutter.__package_name}}.core.errors import Rejected
 from {{cookiecutter.__package_name}}.core.models import evaluation, training
 from {{cookiecutter.__package_name}}.core.models.evaluation import metrics
+from {{cookiecutter.__package_name}}.core.models.leaks import find_leaks
 from {{cookiecutter.__package_name}}.core.store.candidates import Candidate
 from {{cookiecutter.__package_name}}.core.store.provenance import MODEL_FILES, provenance
 from {{cookiecutter.__package_name}}.core.store.registry import CHALLENGER, Version
@@ -149,6 +150,30 @@ def _validate_no_leakage(workspace: Workspace, rows: pl.DataFrame, as_of: dateti
             f"{len(early)} labels of {problem.labels.name} are available before their prediction, such as that of {one}"
         )
         raise Rejected(f"{what}: correct the rows, or the column with AvailableAt() in shared/contract.py")
-    datasets.validate_no_leakage(
-        problem, rows, datasets.history_as_of(problem, workspace.lake, as_of=as_of, versions=tables)
+    history = datasets.history_as_of(problem, workspace.lake, as_of=as_of, versions=tables)
+    datasets.validate_no_leakage(problem, rows, history)
+    _validate_no_leaks(workspace, rows, history)
+
+
+def _validate_no_leaks(workspace: Workspace, rows: pl.DataFrame, history: datasets.History) -> None:
+    problem, allowed = workspace.problem, workspace.acceptance.leaks.allow
+    times = [
+        column.name
+        for column in problem.schema.columns
+        if column.kind in {date, datetime} and not column.role(Role) and column.name in rows.columns
+    ]
+    columns = rows.select(sorted({*problem.features, *times}))
+    time = problem.schema.event_time
+    found = find_leaks(
+        columns,
+        rows[TARGET].alias(problem.target.name),
+        rows.get_column(time, default=rows[PREDICTED_AT]).alias(time) if time else None,
     )
+    if found.keys() - allowed:
+        allowed = (*allowed, *datasets.from_earlier_labels(problem, rows, history))
+    if found := {name: reason for name, reason in found.items() if name not in allowed}:
+        what = "; ".join(f"{name} {reason}" for name, reason in sorted(found.items()))
+        allow = ", ".join(f'"{name}"' for name in (*workspace.acceptance.leaks.allow, *sorted(found)))
+        way = "mark such columns with Excluded() in shared/contract.py and drop their features"
+        way += f", or if they are known before the prediction, set [leaks] allow = [{allow}] in config/acceptance.toml"
+        raise Rejected(f"likely leaks: {what}: {way}")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     "--task", type=click.Choice(["binary", "multiclass", "regression"]), help="Default: derived from the target."
 )
 @click.option("--exclude", metavar="COLUMN", multiple=True, help="Column that features must not use; may be repeated.")
+@click.option(
+    "--keep", metavar="COLUMN", multiple=True, help="Column to keep though it looks like a leak; may be repeated."
+)
 @click.option("--available-at", metavar="COLUMN", help="Column with the time at which the label became available.")
 @click.option("--missing", metavar="TEXT", multiple=True, help="Text that stands for a missing value; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")

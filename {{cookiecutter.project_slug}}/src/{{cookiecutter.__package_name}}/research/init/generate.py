@@ -281,6 +281,9 @@ def _questions(columns: Sequence[Profile]) -> Iterator[str]:
         yield "when is a label known? --available-at COLUMN; without it, at the time of its row"
     if not any(column.is_key for column in columns):
         yield "what identifies a row? --key COLUMN; without it, explain finds no row"
+    for column in columns:
+        if column.leak and column.role == "excluded":
+            yield f"is {column.source!r} known before the prediction? --keep {column.source!r}; it {column.leak}"
     yield "which columns are known only after the prediction? --exclude COLUMN"
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, create_model
 from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task
 from {{cookiecutter.__package_name}}.core.contracts.translation import Translation
 from {{cookiecutter.__package_name}}.core.errors import InputError
+from {{cookiecutter.__package_name}}.core.models.leaks import find_leaks
 from {{cookiecutter.__package_name}}.core.problem import PREDICTION_COLUMNS
 from {{cookiecutter.__package_name}}.research.init.source import Source, time_formats
 
@@ -63,6 +64,7 @@ class Profile:
         levels: The values of a category; empty if they are many.
         is_many: Whether it is a category of many values.
         is_key: Whether it is part of the key.
+        leak: What it does that looks like a leak.
     """
 
     source: str
@@ -74,6 +76,7 @@ class Profile:
     levels: tuple[str, ...] = ()
     is_many: bool = False
     is_key: bool = False
+    leak: str = ""
 
     @property
     def null_share(self) -> float:
@@ -103,6 +106,7 @@ class Request:
     key: tuple[str, ...] = ()
     task: Task | None = None
     exclude: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     available_at: str | None = None
 
 
@@ -126,7 +130,8 @@ def profile(source: Source, request: Request) -> list[Profile]:
     Raises:
         InputError: A column that was named doesn't exist, or can't be what it was named for.
     """
-    asked = (request.target, *filter(None, (request.time, request.available_at)), *request.key, *request.exclude)
+    asked = (request.target, *filter(None, (request.time, request.available_at)), *request.key)
+    asked += request.exclude + request.keep
     if unknown := [name for name in asked if name not in source.kinds]:
         raise InputError(f"there is no column {unknown[0]!r}: columns are {', '.join(map(repr, source.kinds))}")
     for name in filter(None, (request.time, request.available_at)):
@@ -138,6 +143,7 @@ def profile(source: Source, request: Request) -> list[Profile]:
     typed = translation(source, names, row_model(source, names))(source.rows)
     columns = [Profile(name, names[name], source.kinds[name], typed[names[name]]) for name in source.kinds]
     _assign_roles(columns, request)
+    _exclude_leaks(columns, request)
     return columns
 
 
@@ -270,6 +276,19 @@ def _assign_role(column: Profile) -> None:
     elif column.kind is str:
         column.is_many = different > MAX_LEVELS
         column.levels = () if column.is_many else tuple(values.unique().sort())
+
+
+def _exclude_leaks(columns: list[Profile], request: Request) -> None:
+    """Exclude the features that look like leaks, unless they are to be kept."""
+    target = next(column.values for column in columns if column.role == "target")
+    time = next((column.values for column in columns if column.role == "time"), None)
+    labelled = target.is_not_null()
+    features = pl.DataFrame([column.values for column in columns if not column.role]).filter(labelled)
+    found = find_leaks(features, target.filter(labelled), time.filter(labelled) if time is not None else None)
+    for column in columns:
+        column.leak = found.get(column.name, "")
+        if column.leak and column.source not in request.keep:
+            column.exclude(column.leak)
 
 
 def _mostly(values: pl.Series, pattern: str) -> bool:

@@ -103,7 +103,7 @@ def features(columns: Sequence[Profile]) -> str:
             for part in _parts(column):
                 name = identifier(f"{column.name}_{part}", {*names, *derived})
                 derived[name] = PARTS[part].format(name=column.name)
-        elif not column.role or (column.role == "key" and column.levels) or column.is_many:
+        elif not column.role or (column.role == "key" and (column.levels or column.is_many)):
             chosen.append(column.name)
     text = _filled(
         TEMPLATES["features"],
@@ -221,6 +221,7 @@ def acceptance(columns: Sequence[Profile], task: Task, loss: float, dummy: float
     if time is not None:
         window = f"days = {(time[-1] - time[len(time) * 4 // 5]).days + 1} # the newest fifth of the rows"
     limit = (loss + dummy) / 2 if loss < dummy else 1.02 * dummy
+    allow = ", ".join(f'"{column.name}"' for column in columns if column.leak and not column.role)
     slices = next((column.name for column in columns if not column.role and 1 < len(column.levels) <= MAX_SLICES), "")
     return _filled(
         TEMPLATES["acceptance"],
@@ -228,6 +229,7 @@ def acceptance(columns: Sequence[Profile], task: Task, loss: float, dummy: float
         min_rows=str(min(50, max(10, labelled // 20))),
         metric="rmse" if task is Task.REGRESSION else "log_loss",
         limit=f"{limit**0.5 if task is Task.REGRESSION else limit:.3g}",
+        leaks=f"\n[leaks]\nallow = [{allow}]\n" if allow else "",
         slices=f'\n[slices]\ncolumns = ["{slices}"]\nmin_rows = {max(20, labelled // 100)}\n' if slices else "",
     )
 
