@@ -25,6 +25,8 @@ def find_leaks(columns: pl.DataFrame, target: pl.Series, time: pl.Series | None 
         target: The labels without nulls: numbers in regression, else booleans or classes.
         time: The times of the rows' events, if rows have one; folds then go forward.
     """
+    if not columns.width:
+        return {}
     found = dict.fromkeys(_later(columns, time), f"is never before {time.name}") if time is not None else {}
     order = time.arg_sort().to_numpy() if time is not None else np.arange(len(target))
     if len(order) > MAX_ROWS:
@@ -35,8 +37,9 @@ def find_leaks(columns: pl.DataFrame, target: pl.Series, time: pl.Series | None 
     for values in columns:
         if (skill := _skill(values, labels, folds)) >= MAX_SKILL:
             found.setdefault(values.name, f"predicts {target.name} alone with a skill of {skill:.2f}")
-    terms = _terms(columns, target, folds) if target.dtype.is_numeric() else []
-    for name in terms:
+    summands = columns.with_columns(time[order]) if time is not None else columns
+    terms = _terms(summands, target, folds) if target.dtype.is_numeric() else []
+    for name in set(terms) & set(columns.columns):
         others = " and ".join(other for other in terms if other != name)
         found.setdefault(name, f"gives {target.name} in a weighted sum" + (f" with {others}" if others else ""))
     return found
@@ -98,7 +101,7 @@ def _losses(
 ) -> tuple[float, float]:
     """The losses of the groups' means, and of the mean of all, on the test rows."""
     regression, n = labels.shape[1] == 1, groups.max() + 1
-    weight = 1e-9 if regression else 1.0  # of the prior in each group, in rows
+    weight = 1e-9 if regression else 0.5  # of the prior in each group, in rows
     prior = labels[train].mean(axis=0)
     sums = np.column_stack([np.bincount(groups[train], each, n) for each in labels[train].T])
     means = (sums + weight * prior) / (np.bincount(groups[train], minlength=n)[:, None] + weight)

@@ -221,7 +221,7 @@ def _assign_roles(columns: list[Profile], request: Request) -> None:
     by_source = {column.source: column for column in columns}
     by_source[request.target].role = "target"
     for name in request.exclude:
-        by_source[name].exclude("by request")
+        by_source[name].exclude("is left out by request")
     for role, named in (("time", [request.time]), ("available", [request.available_at]), ("key", request.key)):
         for column in (by_source[name] for name in named if name):
             column.role = role
