@@ -236,6 +236,47 @@ def test_the_error_decides_on_the_exit_status(
         pass
 
 
+def test_the_status_neither_imports_mlflow_nor_asks_it(trained: Workspace) -> None:
+    assert trained.root == Path.cwd()
+    code = "import sys; sys.modules['mlflow'] = None; from console import main; main()"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for tracking, told in (("mlruns", False), (server, True)):
+            env = os.environ | {"PYTHONPATH": str(FOLDER), "ML_TRACKING": tracking}
+            line = [sys.executable, "-c", code, "status"]
+            done = subprocess.run(line, env=env, capture_output=True, encoding="utf-8", check=True, timeout=20)
+            assert "champion   version 1, " in done.stderr
+            assert (f"MLflow at {server} is shared, but the lake" in done.stderr) == told
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("LAKE", "in the lake s4://a/b can't be used: Unknown scheme: s4; see the setting ML_LAKE and the"),
+        ("TRACKING", "ML_TRACKING s4://a/b has the unknown scheme s4: a server has https://, a database "),
+    ],
+)
+def test_a_url_of_an_unknown_scheme_is_one_line(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch, setting: str, line: str
+) -> None:
+    assert trained.root == Path.cwd()
+    monkeypatch.setenv(f"ML_{setting}", "s4://a/b")
+    for command in ("status", "run"):
+        assert line in complaint(asked(command))
+
+
+def test_a_missing_driver_of_a_database_is_one_line_with_its_package(
+    trained: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trained.root == Path.cwd()
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setenv("ML_TRACKING", "postgresql+psycopg://me@127.0.0.1:1/runs")
+    line = 'psycopg is not installed, and this command needs it: uv add "psycopg[binary]"'
+    assert complaint(asked("runs")) == line
+
+
 def test_a_library_that_is_not_installed_is_one_line_and_a_module_of_ones_own_is_not(
     empty: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

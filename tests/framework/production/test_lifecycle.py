@@ -779,7 +779,7 @@ def test_an_mlflow_that_is_not_that_of_the_lake_is_named_by_status_and_run(
     assert f"mismatch   {told}" in str(status(trained)).splitlines()
     assert not (trained.root / "mlruns").exists()
     shutil.copytree(no_runs, trained.root / "mlruns")
-    assert status(trained).mismatch == told
+    assert trained.mismatch() == told
     caplog.clear()
     assert lifecycle.run(trained, now=START).champion == 1
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
@@ -796,7 +796,7 @@ def test_a_challenger_of_another_machines_mlflow_is_not_resumed(trained: Workspa
     trained.candidates.append(left)
     done = lifecycle.run(trained, now=START)
     assert (done.trained, done.promoted, done.champion) == (None, None, 1)
-    assert "has no run of another machine, which is in the lake" in status(trained).mismatch
+    assert "has no run of another machine, which is in the lake" in trained.mismatch()
 
 
 # workspace

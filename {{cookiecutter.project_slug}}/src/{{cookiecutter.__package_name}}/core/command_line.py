@@ -15,6 +15,14 @@ from {{cookiecutter.__package_name}}.core import NAME, PACKAGE
 OK, REJECTED, INPUT_ERROR = 0, 1, 2
 SECTIONS = ("Daily", "Data", "Model", "Predictions", "Research")  # of the help, in their order
 
+DRIVERS = {  # the packages of modules that MLflow's and Optuna's databases need
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+    "pymysql": "pymysql",
+    "pyodbc": "pyodbc",
+}
+
 
 class UtcDateTime(click.DateTime):
     """A time in UTC."""
@@ -79,7 +87,8 @@ class Command(click.Command):
         except ModuleNotFoundError as error:
             if (error.name or "").startswith(PACKAGE):
                 raise
-            fail(f"{error.name} is not installed, and this command needs it: uv sync", INPUT_ERROR, as_json=as_json)
+            install = f'uv add "{DRIVERS[error.name]}"' if error.name in DRIVERS else "uv sync"
+            fail(f"{error.name} is not installed, and this command needs it: {install}", INPUT_ERROR, as_json=as_json)
         except (PolarsError, PanicException, OSError) as error:  # a file of a table is gone or broken
             read = not isinstance(error, OSError)
             damaged = next(workspace.lake.damaged_files(read=read), None) if workspace else None

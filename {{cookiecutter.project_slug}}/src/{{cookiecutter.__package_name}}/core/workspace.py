@@ -84,11 +84,14 @@ class Workspace:
         """The parameters of the model."""
         return load_config(self.root / "config" / "params.toml", self.problem.model_spec().parameters)
 
-    def mismatch(self) -> str:
+    def mismatch(self, *, ask: bool = True) -> str:
         """Why lake and MLflow don't belong together, in one line; empty if they do.
 
+        Args:
+            ask: Whether to ask MLflow for the runs; it takes seconds to import and may not answer.
+
         Raises:
-            InputError: MLflow is not available.
+            InputError: MLflow is not available, or its URL has an unknown scheme.
         """
         lake, tracking = self.lake.url, redact_passwords(self.registry.address)
         shared, tracked = ("://" in url and not url.startswith(("file:", "sqlite:")) for url in (lake, tracking))
@@ -97,7 +100,7 @@ class Workspace:
         if tracked and not shared:
             return f"MLflow at {tracking} is shared, but the lake {lake} is not: set ML_LAKE to the team's lake"
         for made in (self.candidates.newest(), self.releases.champion()):
-            if made and not self.registry.has_run(made.run_id):
+            if made and (self.registry.is_empty or (ask and not self.registry.has_run(made.run_id))):
                 missing = f"MLflow at {tracking} has no run {made.run_id}, which is in the lake {lake}"
                 return f"{missing}: set ML_TRACKING or ML_LAKE to the one that belongs to the other"
         return ""

@@ -1,6 +1,5 @@
 """The status of the project: champion, data and next step."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +7,7 @@ import polars as pl
 
 from {{cookiecutter.__package_name}}.core import datasets
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH
-from {{cookiecutter.__package_name}}.core.errors import InputError, redact_passwords
+from {{cookiecutter.__package_name}}.core.errors import redact_passwords
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.retraining_policy import untried_changes
 
@@ -89,31 +88,20 @@ def status(workspace: Workspace) -> Status:
         changes=untried_changes(workspace),
         lake=workspace.settings.lake,
         tracking=redact_passwords(workspace.settings.tracking),
-        mismatch=_mismatch(workspace),
+        mismatch=workspace.mismatch(ask=False),
         next=f"run when new batches have arrived; {asks}" if champion else "run",
     )
 
 
 def _challenger(workspace: Workspace) -> str:
-    """The newest challenger and its verdict, unless it was released; its run instead of the version without MLflow."""
+    """The newest challenger and its verdict, unless it was released."""
     newest = workspace.candidates.newest()
     if newest is None or newest.run_id in workspace.releases.run_ids():
         return ""
-    name, last = f"run {newest.run_id[:8]}", workspace.candidates.last_verdict(newest.run_id)
-    with suppress(InputError, ModuleNotFoundError):
-        name = next((f"version {v.number}" for v in workspace.registry.versions() if v.run_id == newest.run_id), name)
+    last = workspace.candidates.last_verdict(newest.run_id)
     if last is None or last.passed:
         state = "passed the gate and is not released: call promote" if last else "is not evaluated: call gate"
     else:
         failed = [line.removeprefix("FAIL").strip() for line in last.reasons.splitlines() if line.startswith("FAIL")]
         state = f"is rejected: {'; '.join(failed) or last.release_failure}"
-    return f"{name}, trained on labels until {newest.as_of:%Y-%m-%d}, {state}"
-
-
-def _mismatch(workspace: Workspace) -> str:
-    try:
-        return workspace.mismatch()
-    except InputError as error:
-        return str(error)
-    except ModuleNotFoundError:  # serving has no MLflow
-        return ""
+    return f"run {newest.run_id[:8]}, trained on labels until {newest.as_of:%Y-%m-%d}, {state}"

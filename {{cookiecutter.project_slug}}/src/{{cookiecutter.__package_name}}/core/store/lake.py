@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import deltalake
 import polars as pl
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
@@ -156,6 +156,15 @@ class Lake:
         if self.is_local and (file := incomplete_file(Path(self.address(table)))):
             raise InputError(_damaged(table, file))
 
+    def _require_scheme(self, table: str) -> None:
+        """Refuse a URL of an unknown scheme, where each table seems to be missing."""
+        try:
+            deltalake.DeltaTable(self.address(table))
+        except TableNotFoundError as error:
+            reason = str(error).partition(". ")[0]
+            if reason.startswith("Unknown scheme"):
+                raise self.unreadable(table, DeltaError(reason)) from error
+
     def damaged_files(self, *, read: bool) -> Iterator[str]:
         """The data files of opened local tables that are gone, have lost bytes or, if they are read, can't be.
 
@@ -264,6 +273,8 @@ class Lake:
             elif deltalake.DeltaTable.is_deltatable(self.address(table)):
                 self._require_whole(table)
                 handles[mine] = deltalake.DeltaTable(self.address(table))
+            elif not self.is_local:
+                self._require_scheme(table)
         except (DeltaError, OSError) as error:
             raise self.unreadable(table, error) from error
         return handles.get(mine)

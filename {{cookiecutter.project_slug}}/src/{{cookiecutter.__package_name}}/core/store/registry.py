@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARTIFACTS, DATABASE = "artifacts", "mlflow.db"
+SCHEMES = {"http", "https", "file", "databricks", "databricks-uc", "uc", "sqlite", "postgresql", "mysql", "mssql"}
 MAX_RUNS = 50_000  # MLflow's maximum per search; its default is 1,000
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -120,10 +122,18 @@ class Registry:
     Args:
         address: A folder for the SQLite file and artifacts, or the URL of an MLflow server.
         model: The name of the experiment and the registered model.
+
+    Raises:
+        InputError: The URL has an unknown scheme.
     """
 
     def __init__(self, address: str, model: str) -> None:
         self.address, self.model = address, model
+        scheme, is_url, _ = address.partition("://")
+        plugins = (plugin.name for plugin in entry_points(group="mlflow.tracking_store"))
+        if is_url and scheme.partition("+")[0] not in SCHEMES and scheme not in plugins:
+            what = f"ML_TRACKING {redact_passwords(address)} has the unknown scheme {scheme}"
+            raise InputError(f"{what}: a server has https://, a database postgresql+psycopg:// or the like")
 
     @contextmanager
     def run(self, kind: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Run]:
@@ -177,9 +187,14 @@ class Registry:
                 for run in self._search(client)
             ]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether this is a folder without a database, and so without runs."""
+        return self._artifacts is not None and not Path(self.address, DATABASE).exists()
+
     def has_run(self, run_id: str) -> bool:
         """Whether a run is tracked here; a folder without a database stays as it is."""
-        if self._artifacts and not Path(self.address, DATABASE).exists():
+        if self.is_empty:
             return False
         with self._client() as client:
             return bool(self._search(client, f"attributes.run_id = '{run_id}'"))
