@@ -715,6 +715,14 @@ def test_progress_goes_to_stderr_and_the_answer_to_stdout(
     assert trained.lake.version("releases") == 0
 
 
+@pytest.mark.usefixtures("trained")
+def test_progress_is_json_by_a_setting(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = command("run", "--now", "2024-04-01", "--json", env={"ML_LOG_FORMAT": "json"})
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["message"].split()[0] for line in lines] == ["collect", "ingest", "monitor", "predict"]
+    assert {line["level"] for line in lines} == {"INFO"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_run_ends_without_a_traceback_and_the_next_one_works(empty: Workspace) -> None:
     line = [sys.executable, "-m", "console", "run", "--now", "2024-04-01"]

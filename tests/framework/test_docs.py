@@ -3,6 +3,7 @@
 They are yours, and no update touches them: a page may lag behind the machinery, and what it names must be there.
 """
 
+import json
 import os
 import re
 import runpy
@@ -317,6 +318,33 @@ def test_the_readme_names_no_command_and_no_setting_that_there_is_not() -> None:
     assert {name.lower() for name in re.findall(r"`ML_([A-Z_]+)`", text_of(README))} <= set(
         settings.Settings.model_fields
     )
+
+
+def test_the_example_of_an_environment_file_has_every_setting_with_its_default() -> None:
+    lines = ["# Copy this file to .env, which is not in Git, and remove the # of what you set.", ""]
+    for name, field in settings.Settings.model_fields.items():
+        value = "" if field.default is None else field.default
+        text = json.dumps(value) if isinstance(value, bool | list | dict) else str(value)
+        lines += [f"# {field.description}", f"# ML_{name.upper()}={text}"]
+    example = (PROJECT / ".env.example").read_text(encoding="utf-8")
+    derived, _, secrets = example.partition("\n\n# Credentials")
+    assert derived.splitlines() == lines
+    names = re.findall(r"^# ([A-Z_]+)=", secrets, re.MULTILINE)
+    assert {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} <= set(names)
+
+
+def test_the_page_on_production_names_only_settings_that_there_are_and_all_of_the_service() -> None:
+    page = text_of(DOCS / "production.md")
+    named = {name.lower() for name in re.findall(r"`ML_([A-Z_]+)", page)}
+    assert named <= set(settings.Settings.model_fields)
+    assert named >= {
+        "serve_api_key",
+        "serve_cors_origins",
+        "serve_root_path",
+        "serve_access_log",
+        "log_format",
+        "webhook",
+    }
 
 
 def test_every_file_that_the_readme_shows_is_there() -> None:

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -24,13 +23,14 @@ def nox(tracking: str, *arguments: str) -> "subprocess.Popen[str]":
     """The session of a project that tracks its runs elsewhere, in a process group of its own."""
     line = [sys.executable, "-m", "nox", "-f", str(PROJECT / "noxfile.py"), "-s", "mlflow", *arguments]
     env = os.environ | {"ML_TRACKING": tracking, "UV_NO_SYNC": "1"}
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(line, env=env, encoding="utf-8", start_new_session=True, **pipe)
+    return subprocess.Popen(
+        line, env=env, encoding="utf-8", start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @contextmanager
-def interface(tracking: Path) -> Iterator[str]:
-    """The address of the interface, once it answers."""
+def interface(tracking: Path) -> Iterator[int]:
+    """The port of the interface, once it answers."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     with nox(str(tracking), "--", "--port", str(port)) as process:
@@ -43,28 +43,27 @@ def interface(tracking: Path) -> Iterator[str]:
         else:
             pytest.fail("".join(said))
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield port
         finally:
             os.killpg(process.pid, signal.SIGINT)
             process.stdout.read()
 
 
-def ask(address: str, body: dict[str, Any]) -> Any:
-    request = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
+def ask(port: int, method: str, path: str, body: object = None) -> str:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+        return connection.getresponse().read().decode()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to interrupt")
 def test_mlflows_interface_shows_the_runs(trained: Workspace) -> None:
     model = trained.registry.model
-    with interface(trained.path("mlruns")) as address:
-        with urlopen(address, timeout=60) as page:
-            assert "<title>MLflow</title>" in page.read().decode()
-        found = ask(f"{address}/api/2.0/mlflow/experiments/search", {"max_results": 10})["experiments"]
+    with interface(trained.path("mlruns")) as port:
+        assert "<title>MLflow</title>" in ask(port, "GET", "/")
+        found = json.loads(ask(port, "POST", "/api/2.0/mlflow/experiments/search", {"max_results": 10}))["experiments"]
         (experiment,) = [each["experiment_id"] for each in found if each["name"] == model]
-        runs = ask(f"{address}/api/2.0/mlflow/runs/search", {"experiment_ids": [experiment]})["runs"]
+        runs = json.loads(ask(port, "POST", "/api/2.0/mlflow/runs/search", {"experiment_ids": [experiment]}))["runs"]
         assert [run["info"]["run_id"] for run in runs] == [run.id for run in trained.registry.runs()]
     assert trained.registry.runs(), "the project still reads its database"
 

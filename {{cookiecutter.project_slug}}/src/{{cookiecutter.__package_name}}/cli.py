@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from {{cookiecutter.__package_name}}.core import NAME, PACKAGE, parts
+from {{cookiecutter.__package_name}}.core import NAME, parts
 from {{cookiecutter.__package_name}}.core.command_line import (
     FILE,
     INPUT_ERROR,
@@ -25,6 +25,7 @@ from {{cookiecutter.__package_name}}.core.command_line import (
     fail,
     fail_to_print,
 )
+from {{cookiecutter.__package_name}}.core.logs import set_log_format
 
 if TYPE_CHECKING:
     from {{cookiecutter.__package_name}}.core.problem import Problem
@@ -246,8 +247,7 @@ def main() -> None:
     """Run the console script."""
     signal.signal(signal.SIGINT, stop)
     logging.raiseExceptions = False  # no traceback where stderr can't be written
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    logging.getLogger(PACKAGE).setLevel(logging.INFO)
+    set_log_format("text")  # until a command has read the settings
     try:
         cli(prog_name=NAME, standalone_mode=False)
     except click.UsageError as error:

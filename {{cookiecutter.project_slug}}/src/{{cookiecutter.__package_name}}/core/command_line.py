@@ -73,10 +73,12 @@ class Command(click.Command):
 
         where, workspace = "the project", None
         try:
+            from {{cookiecutter.__package_name}}.core.logs import set_log_format
             from {{cookiecutter.__package_name}}.core.workspace import open_project
 
             found: Any = None if self.standalone else problem()
             workspace = open_project(found)
+            set_log_format(workspace.settings.log_format)
             where = f"the project or its tables in {workspace.lake.url}"
             with workspace.exclusive_lock() if self.writes else nullcontext():
                 return self.callback(workspace, **options) if self.callback else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
@@ -62,6 +62,19 @@ class Settings(BaseSettings):
     )
     now: AwareDatetime | None = Field(default=None, description="current time for reproduced runs; overrides the clock")
     tables: dict[str, int] = Field(default={}, description="table versions to read for reproduced runs")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="format of log lines: the message, or JSON with time, level and request id"
+    )
+    serve_api_key: SecretStr | None = Field(
+        default=None, min_length=8, description="key that clients send in the header X-API-Key to get predictions"
+    )
+    serve_cors_origins: list[str] = Field(
+        default=[], description="origins of web pages that may call the service, as a JSON list"
+    )
+    serve_root_path: str = Field(
+        default="", pattern="^(/.*[^/])?$", description="path under which a proxy offers the service, such as /late"
+    )
+    serve_access_log: bool = Field(default=False, description="whether each request for predictions is logged")
     serve_max_rows: int = Field(default=10_000, gt=0, description="maximum number of rows per request to the service")
     serve_max_body_bytes: int = Field(default=5_000_000, gt=0, description="maximum size of a request body in bytes")
     serve_max_queued_rows: int = Field(default=50_000, gt=0, description="maximum number of queued rows")

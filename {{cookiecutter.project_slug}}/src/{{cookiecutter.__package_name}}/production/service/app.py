@@ -6,19 +6,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from secrets import compare_digest
 from threading import Event
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.params import Depends as Dependency
 from fastapi.responses import RedirectResponse
+from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from {{cookiecutter.__package_name}}.core.contracts.sample_data import sample
 from {{cookiecutter.__package_name}}.core.errors import summarize
+from {{cookiecutter.__package_name}}.core.settings import Settings
 from {{cookiecutter.__package_name}}.core.store.releases import Release
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.production.service.batching import Batcher, PredictionFailed, QueueFull
@@ -48,7 +52,9 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.2  # between checks whether the request log is due to be flushed
 NO_ANSWER = "the prediction failed"
+KEY, UNAUTHORIZED = "X-API-Key", 401
 ERRORS: dict[int | str, dict[str, Any]] = {
+    UNAUTHORIZED: {"model": Detail, "description": "The API key is missing or wrong"},
     408: {"model": Detail, "description": "The body did not arrive in time"},
     413: {"model": Detail, "description": "Too many bytes"},
     415: {"model": Detail, "description": "Not JSON"},
@@ -77,11 +83,19 @@ def create_app(
         Rejected: The user-defined `build` omits features.
     """
     service = Service(workspace, release=release, now=now, log_requests=log_requests)
+    settings = workspace.settings
     app = FastAPIOffline(title=workspace.problem.schema.name, lifespan=service.lifespan)
     app.state.service = service
-    app.add_middleware(MetricsMiddleware, metrics=service.metrics)
+    app.add_middleware(MetricsMiddleware, metrics=service.metrics, access_log=settings.serve_access_log)
+    if settings.serve_cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.serve_cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+        )
     app.add_exception_handler(RequestValidationError, invalid_request)
-    app.include_router(_prediction_routes(service, dependencies))
+    app.include_router(_prediction_routes(service, [*_api_key(settings), *dependencies]))
     app.include_router(_status_routes(service))
     for part in workspace.parts:
         if part.configure_app:
@@ -197,6 +211,19 @@ def _repeat(work: Callable[[], object], seconds: float, stopping: Event) -> None
             log.warning("serve     error: %s", summarize(error))
 
 
+def _api_key(settings: Settings) -> list[Dependency]:
+    """The dependency that requires the API key of the settings, if they have one."""
+    if settings.serve_api_key is None:
+        return []
+    expected, header = settings.serve_api_key.get_secret_value().encode(), APIKeyHeader(name=KEY, auto_error=False)
+
+    async def require(given: Annotated[str | None, Security(header)]) -> None:
+        if not compare_digest((given or "").encode(), expected):
+            raise HTTPException(UNAUTHORIZED, f"send the API key in the header {KEY}")
+
+    return [Depends(require)]
+
+
 def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> APIRouter:
     problem, most = service.workspace.problem, service.settings.serve_max_rows
     router = APIRouter(
@@ -212,18 +239,20 @@ def _prediction_routes(service: Service, dependencies: Sequence[Dependency]) -> 
 
     @router.post("/predict", response_model=predictions, responses=ERRORS)
     async def predict(
+        request: Request,
         body: Annotated[raw, Body(openapi_examples=_examples(example))],  # type: ignore[valid-type]
         features: bool = False,  # noqa: FBT001, FBT002 - a query parameter
     ) -> Response:
         """Predict from raw rows; with `features=true` the response includes the computed features."""
-        return await service.predict(service.raw, PredictionRequest(body, features))
+        return await service.predict(service.raw, PredictionRequest(body, request.state.request_id, features))
 
     @router.post("/predict/features", response_model=predictions, responses=ERRORS)
     async def predict_features(
+        request: Request,
         body: Annotated[ready, Body(openapi_examples=_examples(features))],  # type: ignore[valid-type]
     ) -> Response:
         """Predict from precomputed features."""
-        return await service.predict(service.ready, PredictionRequest(body))
+        return await service.predict(service.ready, PredictionRequest(body, request.state.request_id))
 
     return router
 

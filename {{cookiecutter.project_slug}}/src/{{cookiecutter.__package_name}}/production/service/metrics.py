@@ -1,8 +1,10 @@
 """The metrics of the service in the Prometheus format."""
 
+import logging
 from collections.abc import Iterable
 from datetime import timedelta
 from time import perf_counter
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
@@ -10,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from {{cookiecutter.__package_name}}.production.service.request_log_writer import RequestLogWriter
 from {{cookiecutter.__package_name}}.production.service.serving_model import ModelReloader
+
+log = logging.getLogger(__name__)
 
 PATHS = ("/predict", "/predict/features")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -79,31 +83,40 @@ class Metrics:
 
 
 class MetricsMiddleware:
-    """Counts and times prediction requests.
+    """Counts, times and logs prediction requests, and gives each an id, which is a header of the response.
 
     It is plain ASGI, since Starlette's `BaseHTTPMiddleware` costs a fifth of the throughput.
 
     Args:
         app: The application.
         metrics: The metrics of the service.
+        access_log: Whether each request is logged.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, access_log: bool) -> None:
+        self._app, self._metrics, self._access_log = app, metrics, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application, as ASGI has it."""
-        if scope["type"] != "http" or scope["path"] not in PATHS:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or path not in PATHS:
             await self._app(scope, receive, send)
             return
-        started, status = perf_counter(), 500
+        started, status, request_id = perf_counter(), 500, uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_status(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_status)
         finally:
-            self._metrics.count_request(scope["path"], status, perf_counter() - started)
+            seconds = perf_counter() - started
+            self._metrics.count_request(path, status, seconds)
+            if self._access_log:
+                fields = {"request_id": request_id, "path": path, "status": status, "seconds": round(seconds, 6)}
+                log.info("serve     %s", " ".join(map(str, fields.values())), extra={"fields": fields})

@@ -1,11 +1,10 @@
 """Response models, and the JSON responses of a batch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, islice
 from typing import Any
-from uuid import uuid4
 
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
@@ -57,13 +56,13 @@ class PredictionRequest:
 
     Attributes:
         parsed: Its rows.
-        show_features: Whether the response includes the features.
         id: Its id.
+        show_features: Whether the response includes the features.
     """
 
     parsed: ParsedRequest
+    id: str
     show_features: bool = False
-    id: str = field(default_factory=lambda: uuid4().hex)
 
 
 def responses(

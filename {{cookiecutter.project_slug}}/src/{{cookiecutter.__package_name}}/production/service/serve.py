@@ -51,7 +51,12 @@ def serve(
     app = create_app(workspace, now=now)
     service = app.state.service
     config = uvicorn.Config(
-        app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        root_path=workspace.settings.serve_root_path,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config)
     with listen(host, port) as listening, server.capture_signals():

@@ -150,7 +150,7 @@ def _post(port: int, rows: list[Row]) -> dict[str, Any]:
 @contextmanager
 def _running(workspace: Workspace, release: Release, *, now: datetime, past_days: float) -> Iterator[int]:
     """Run the application in its own process; yield its port. Requests wait until it has started."""
-    update = UNLIMITED | {"serve_max_age_days": past_days}
+    update = UNLIMITED | {"serve_max_age_days": past_days, "serve_api_key": None}
     settings = Settings.model_construct(**workspace.settings.model_copy(update=update).model_dump())
     with socket.create_server((HOST, 0)) as listening:
         arguments = (listening, replace(workspace, settings=settings), release.model_dump_json(), release.onnx, now)
