@@ -181,6 +181,7 @@ AWKWARD = {
     "no column": pl.DataFrame(),
     "nothing but nulls": pl.DataFrame({"x": pl.Series([None] * 60, dtype=pl.Float64)}),
     "the largest numbers": pl.DataFrame({"x": [1e308, -1e308] * 30}),
+    "no number": pl.DataFrame({"x": ["a", None, "b"] * 20}),
     "constants": pl.DataFrame({"x": [1] * 60, "y": ["a"] * 60, "z": [START] * 60}),
     "infinities": pl.DataFrame({"x": [float("inf"), float("-inf"), float("nan")] * 20}),
 }

@@ -117,10 +117,12 @@ def _loss(prediction: Floats, labels: Floats) -> float:
 def _terms(columns: pl.DataFrame, target: pl.Series, folds: Folds) -> list[str]:
     """The numbers and times whose weighted sum is the target; empty if there are none."""
     chosen = columns.select((cs.numeric() | cs.date() | cs.datetime()).to_physical().cast(pl.Float64))
+    if not folds or not chosen.width:
+        return []
     x, y = chosen.to_numpy().copy(), target.cast(pl.Float64).to_numpy()
     x[~np.isfinite(x)] = np.nan
     usable = np.flatnonzero(np.isnan(x).mean(axis=0) <= MAX_NULLS)
-    if not folds or not len(usable):
+    if not len(usable):
         return []
     with np.errstate(all="ignore"):  # numbers near the largest, and constants
         x, y = _scaled(x[:, usable]), _scaled(y)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, create_model
 
@@ -22,6 +23,7 @@ from {{cookiecutter.__package_name}}.research.init.source import Source, time_fo
 MAX_LEVELS = 20  # of a category that is listed in the contract
 MAX_CLASSES = 10  # different whole numbers that are classes, not quantities
 MIN_ROWS = 50  # labelled rows
+MAX_NUMBER = float(np.finfo(np.float32).max)
 UNIQUE_SHARE = 0.5  # of different values, from which text is no category
 TAKEN = {*PREDICTION_COLUMNS, *dir(BaseModel), *dir(Table), "table", "dt", "bool", "int", "float", "str"}
 WRITTEN_OUT = str.maketrans({"ß": "ss", "%": " percent "})
@@ -195,7 +197,7 @@ def _make_target(source: Source, request: Request) -> None:
     if len(levels) == 1:
         raise InputError(f"{name!r} is {levels[0]!r} in every row: there is nothing to predict")
     whole = kind is int or (kind is float and values.str.contains(r"^-?\d+(\.0*)?$").all())
-    task = request.task
+    task = Task(request.task) if request.task else None  # click's choice is a string
     if task is None:
         if len(levels) == 2:
             task = Task.BINARY
@@ -269,6 +271,8 @@ def _assign_role(column: Profile) -> None:
         column.exclude("is always missing")
     elif different == 1 and not column.values.null_count():
         column.exclude(f"is always {values[0]}")
+    elif column.kind is float and (values.abs() > MAX_NUMBER).any():
+        column.exclude("has numbers that are too large for a model")
     elif column.kind is int and different == len(column.values) and _counts(values):
         column.exclude("numbers the rows")
     elif column.kind is str and different > max(MAX_LEVELS, UNIQUE_SHARE * len(values)):
@@ -283,7 +287,7 @@ def _exclude_leaks(columns: list[Profile], request: Request) -> None:
     target = next(column.values for column in columns if column.role == "target")
     time = next((column.values for column in columns if column.role == "time"), None)
     labelled = target.is_not_null()
-    features = pl.DataFrame([column.values for column in columns if not column.role]).filter(labelled)
+    features = pl.DataFrame([column.values.filter(labelled) for column in columns if not column.role])
     found = find_leaks(features, target.filter(labelled), time.filter(labelled) if time is not None else None)
     for column in columns:
         column.leak = found.get(column.name, "")

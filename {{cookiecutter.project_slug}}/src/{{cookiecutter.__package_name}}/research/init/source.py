@@ -169,6 +169,8 @@ def _fits(levels: pl.Series, form: str) -> int:
 def time_formats(values: pl.Series) -> Iterable[tuple[str, ...]]:
     """The formats that numbers in a column of times may have: a year, a day such as 20240531, or seconds since 1970."""
     numbers = values.drop_nulls().cast(pl.Int64, strict=False)
+    if not len(numbers) or numbers.null_count():
+        return
     if numbers.is_between(1800, 2200).all():
         yield ("%Y",)
     elif numbers.is_between(1800_01_01, 2200_12_31).all():
