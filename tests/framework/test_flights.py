@@ -35,6 +35,11 @@ def example(root: Path, table: str, month: str = "2013") -> pl.DataFrame:
     return rows.filter(pl.col(TIME[table]).dt.strftime("%Y-%m").str.starts_with(month))
 
 
+def test_the_example_is_collected_in_any_folder(flights_empty: Workspace, tmp_path: Path) -> None:
+    root = flights_empty.root.rename(tmp_path / "a [b]")
+    assert {path.parent.name for path in collect(root, None, FEBRUARY, root / "inbox")} == set(TIME)
+
+
 def test_the_flights_of_a_quarter_lead_to_a_champion_in_one_run(flights: Workspace) -> None:
     now = status(flights)
     assert (now.champion, now.trained_until) == (1, DAY)

@@ -17,6 +17,7 @@ from my_ml_project import shared
 from my_ml_project.cli import cli
 from my_ml_project.core import datasets
 from my_ml_project.core.errors import InputError, Rejected, atomic_write
+from my_ml_project.core.store import erasures
 from my_ml_project.core.store.files import READABLE, read_file
 from my_ml_project.core.store.lake import Lake
 from my_ml_project.core.store.releases import Release
@@ -100,6 +101,15 @@ def test_an_erasure_is_confirmed_first(
     done = CliRunner().invoke(cli, ["data", "erase", "1000"], input=answer)
     assert (done.exit_code == 0, trained.lake.version("erasures") >= 0) == (erased, erased)
     assert erased or "not confirmed, so nothing was erased: --yes confirms" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_row_is_gone_from_a_file_whatever_its_name(trained: Workspace, suffix: str) -> None:
+    schema = trained.problem.schema
+    rows, file = trained.lake.read(schema.name, {}).select(schema.names).head(3).collect(), Path(f"a [b]{suffix}")
+    rows.write_csv(file) if suffix == ".csv" else rows.write_parquet(file)
+    assert erasures.purge(file, trained.problem, rows.head(1).select(schema.key))
+    assert len(pl.read_csv(file, glob=False) if suffix == ".csv" else pl.read_parquet(file, glob=False)) == 2
 
 
 def test_what_was_erased_does_not_come_back_with_a_batch(trained: Workspace, examples: pl.DataFrame) -> None:

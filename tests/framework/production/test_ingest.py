@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -598,6 +599,18 @@ def test_a_file_that_is_no_batch_goes_to_quarantine_and_the_others_go_in(
     assert len(archive(shop)) == 2
 
 
+@pytest.mark.parametrize("suffix", store_files.READABLE)
+def test_a_file_is_read_whatever_its_name(tmp_path: Path, suffix: str) -> None:
+    rows, path = orders(1, 5), tmp_path / "a [b]" / f"c [1]{suffix}"
+    path.parent.mkdir()
+    separator = "\t" if suffix == ".tsv" else ","
+    write = {".parquet": rows.write_parquet, ".arrow": rows.write_ipc, ".feather": rows.write_ipc}
+    write |= dict.fromkeys((".jsonl", ".ndjson"), rows.write_ndjson)
+    write.get(suffix, partial(rows.write_csv, separator=separator))(path)
+    assert len(store_files.read_file(path)[1]) == 5
+    assert [len(chunk) for chunk in store_files.chunks(path, 3)] == [3, 2]
+
+
 def test_a_file_that_crashes_its_reader_goes_to_quarantine(shop: Workspace, tmp_path: Path) -> None:
     """Some damages make Polars panic or allocate more memory than there is, which ends its process."""
     path = tmp_path / "orders.parquet"
@@ -608,23 +621,33 @@ def test_a_file_that_crashes_its_reader_goes_to_quarantine(shop: Workspace, tmp_
         for _ in range(rng.randint(1, 3)):
             bad[rng.randrange(len(bad))] = rng.randrange(256)
         path.write_bytes(bad)
-        if store_files.parquet_damage(path) == "it crashes its reader":
+        if store_files.binary_damage(path) == "it crashes its reader":
             break
     put(shop, "orders/bad.parquet", bytes(bad))
+    with pytest.raises(InputError, match=r"can't be read as parquet: .+; write it again"):  # the first of its damages
+        list(store_files.chunks(path, 10))
     put(shop, "orders/good.parquet", good)
     done = ingest(shop, now=NOON)
     assert [batch.ok for batch in done.batches] == [False, True]
-    assert "can't be read as parquet: it crashes its reader; write it again" in done.batches[0].rejected[0]
+    assert "can't be read as parquet: " in done.batches[0].rejected[0]
     assert (inbox(shop), ids(shop)) == ([], list(range(1, 301)))
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_time_that_python_cannot_hold_is_a_violation(shop: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "orders.parquet"
+    late = pl.lit(2**60).cast(pl.Datetime("us", "UTC"))
+    orders(1, 100).with_columns(placed=pl.when(pl.col("id") == 3).then(late).otherwise("placed")).write_parquet(path)
+    (reason,) = check(shop, path, table="orders", now=NOON).rejected
+    assert reason.startswith("column placed has values too large for Datetime")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".arrow"])
 @pytest.mark.parametrize("seeds", [range(150), pytest.param(range(150, 5000), marks=pytest.mark.slow)], ids=len)
 def test_whatever_bytes_are_damaged_the_file_is_read_or_refused(
     shop: Workspace, tmp_path: Path, suffix: str, seeds: range
 ) -> None:
     path, rows = tmp_path / f"orders{suffix}", orders(1, 100)
-    rows.write_csv(path) if suffix == ".csv" else rows.write_parquet(path)
+    {".csv": rows.write_csv, ".parquet": rows.write_parquet, ".arrow": rows.write_ipc}[suffix](path)
     good, outcomes = path.read_bytes(), Counter[str]()
     for seed in seeds:
         path.write_bytes(damage(good, random.Random(seed)))  # noqa: S311 - damage

@@ -35,7 +35,7 @@ def _deliver(source: Path, since: datetime | None, until: datetime, folder: Path
     table = source.stem
     due = ARRIVAL[table] <= until if since is None else ARRIVAL[table].is_between(since, until, closed="right")
     month = pl.col(TIME[table]).dt.strftime("%Y-%m")
-    arrived = pl.scan_parquet(source).filter(due).collect()
+    arrived = pl.scan_parquet(source, glob=False).filter(due).collect()
     return [
         _write(rows, folder / f"{name}-until-{until:%Y%m%dT%H%M%S}.parquet")
         for (name,), rows in arrived.group_by(month, maintain_order=True)

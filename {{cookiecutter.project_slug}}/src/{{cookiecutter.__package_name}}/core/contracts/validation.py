@@ -5,9 +5,9 @@ only its invalid rows are quarantined, each with the rules that it violates.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TypeVar
 
 import narwhals as nw
@@ -33,6 +33,10 @@ from {{cookiecutter.__package_name}}.core.errors import InputError
 VIOLATIONS = "_violations"  # column of the rules that a row violates
 UNIQUE = "key is unique"
 SEPARATOR = re.compile(r"(?<!\\)/")  # separates the values of a key; an escaped slash is part of a value
+LIMITS: Mapping[type[pl.DataType], tuple[date, date]] = {  # of Python
+    pl.Date: (date.min, date.max),
+    pl.Datetime: (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
+}
 MAX_INVALID = 0.01  # maximum share of invalid rows in a batch
 MAX_NEW_CATEGORIES = 0.05  # maximum share of rows with a new category
 
@@ -139,10 +143,15 @@ def conform(batch: pl.DataFrame, schema: Schema) -> pl.DataFrame:
         raise ContractViolation(*reasons)
     batch = without_blanks(batch)
     rows = batch.select(_cast(batch, column) for column in schema.columns)
-    lost = [name for name in schema.names if rows[name].null_count() > batch[name].null_count()]
+    lost = [name for name in schema.names if _is_lost(batch[name], rows[name])]
     if lost:
         raise ContractViolation(*(f"column {name} has values too large for {schema.dtypes[name]}" for name in lost))
     return rows
+
+
+def _is_lost(values: pl.Series, cast: pl.Series) -> bool:
+    limits = LIMITS.get(cast.dtype.base_type())
+    return cast.null_count() > values.null_count() or (limits is not None and not cast.is_between(*limits).all())
 
 
 def _unknown(name: str) -> str:

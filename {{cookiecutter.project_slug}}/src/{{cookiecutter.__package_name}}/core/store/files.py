@@ -6,6 +6,7 @@ Of a CSV file, the delimiter and the encoding are found: comma, semicolon, tab o
 import atexit
 import codecs
 import csv
+import glob
 import json
 import os
 import subprocess
@@ -32,17 +33,20 @@ DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_LINES, SNIFFED_BYTES = 50, 1 << 24
 READABLE = (".parquet", *TEXT, ".arrow", ".feather", ".jsonl", ".ndjson")
 
+BINARY = (".parquet", ".arrow", ".feather")  # some damages abort their reader
+
 READER = """
 import json, sys
-from io import BytesIO
 from pathlib import Path
 import polars as pl
 print(flush=True)
 for line in sys.stdin:
-    reason = ""
+    path, reason = Path(json.loads(line)), ""
     try:
-        content = BytesIO(Path(json.loads(line)).read_bytes())
-        pl.scan_parquet(content, glob=False, hive_partitioning=False).collect()
+        path.open("rb").close()
+        scan = pl.scan_parquet if path.suffix.lower() == ".parquet" else pl.scan_ipc
+        for _ in scan(path, glob=False, hive_partitioning=False).collect_batches(chunk_size=100_000, lazy=True):
+            pass
     except OSError:
         pass
     except Exception as error:
@@ -57,7 +61,7 @@ class Unreadable(InputError):
 
 @cache
 def _reader() -> tuple[IO[str], IO[str]]:
-    """Another process that tries Parquet files until this one ends: its input and output."""
+    """Another process that tries files until this one ends: its input and output."""
     line, pipe = [sys.executable, "-c", READER], subprocess.PIPE
     process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8")  # noqa: S603
     atexit.register(process.communicate)
@@ -66,8 +70,8 @@ def _reader() -> tuple[IO[str], IO[str]]:
     return process.stdin, process.stdout
 
 
-def parquet_damage(path: Path) -> str:
-    """Why a Parquet file can't be read, tried in another process: some damages abort it.
+def binary_damage(path: Path) -> str:
+    """Why a Parquet or Arrow file can't be read, tried in another process: some damages abort it.
 
     The reason is empty if the file can be read, or can't even be opened.
     """
@@ -79,14 +83,18 @@ def parquet_damage(path: Path) -> str:
     return "it crashes its reader"
 
 
+def _require_whole(path: Path) -> None:
+    if path.suffix.lower() in BINARY and (reason := binary_damage(path)):
+        raise Unreadable(f"{path} can't be read as {path.suffix[1:]}: {reason}; write it again")
+
+
 def read_file(path: Path) -> tuple[bytes, pl.DataFrame]:
     """A file's bytes and its rows; all columns of a CSV file are text.
 
     Raises:
         Unreadable: The file can't be read, is of another kind, or is broken.
     """
-    if path.suffix.lower() == ".parquet" and (reason := parquet_damage(path)):
-        raise Unreadable(f"{path} can't be read as parquet: {reason}; write it again")
+    _require_whole(path)
     with _reading(path):
         content = path.read_bytes()
         return content, _scan(path, BytesIO(content)).collect()
@@ -100,6 +108,7 @@ def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
     Raises:
         Unreadable: The file is of another kind, or is broken.
     """
+    _require_whole(path)
     with _reading(path):
         path.open("rb").close()  # clearer errors than those of Polars
         rows, empty = _scan(path, path.absolute()), True
@@ -175,7 +184,8 @@ def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
         case ".arrow" | ".feather":
             return pl.scan_ipc(source, glob=False)
         case ".jsonl" | ".ndjson":
-            return pl.scan_ndjson(source, infer_schema_length=None)
+            file = glob.escape(str(source)) if isinstance(source, Path) else source  # it has no `glob=False`
+            return pl.scan_ndjson(file, infer_schema_length=None)
         case suffix if suffix in TEXT:
             text, delimiter = _in_utf8(source)
             rows = pl.scan_csv(text, separator=delimiter, infer_schema=False, glob=False)

@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from {{cookiecutter.__package_name}}.core.contracts.schema import BATCH, CONTRACT, DTYPES, INGESTED_AT, Schema
 from {{cookiecutter.__package_name}}.core.errors import InputError, summarize
 from {{cookiecutter.__package_name}}.core.store.durability import flush_commits, incomplete_file, torn_commit
-from {{cookiecutter.__package_name}}.core.store.files import parquet_damage
+from {{cookiecutter.__package_name}}.core.store.files import binary_damage
 
 MAX_FILES = 14  # per table; a table with more files is compacted
 HISTORY_PROPERTY = "delta.logRetentionDuration"  # Delta's default is 30 days
@@ -175,7 +175,7 @@ class Lake:
             sizes = dict(pl.DataFrame(opened.get_add_actions()).select("path", "size_bytes").iter_rows())
             files = {Path(self.address(table), unquote(path)): size for path, size in sizes.items()}
             for file, size in files.items():
-                if not file.is_file() or file.stat().st_size != size or (read and parquet_damage(file)):
+                if not file.is_file() or file.stat().st_size != size or (read and binary_damage(file)):
                     yield _damaged(table, file)
 
     def retry(self, table: str, attempt: Callable[[int], T]) -> T:
