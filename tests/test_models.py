@@ -1,10 +1,12 @@
 """Another model needs a few lines of `shared/model.py` and `config/params.toml`, and nothing about ONNX."""
 
+import ast
 import difflib
 import json
 import os
 import re
 import shutil
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,37 +57,30 @@ SWAPS = {
         },
         "n_estimators = 40\nmin_samples_leaf = 20\naugment_missing_share = 0.0\nseed = 0\n",
     ),
-    "lightgbm": Swap(
-        {
-            IMPORT: "",
-            "from pydantic import": "from lightgbm import LGBMClassifier\nfrom pydantic import",
-            "HistGradientBoostingClassifier": "LGBMClassifier",
-            "early_stopping=False, ": "verbose=-1, ",
-            "max_iter": "n_estimators",
-            "max_leaf_nodes": "num_leaves",
-            "min_samples_leaf": "min_child_samples",
-            "l2_regularization": "reg_lambda",
-        },
-        "learning_rate = 0.1\nn_estimators = 60\nnum_leaves = 15\nmin_child_samples = 100\nreg_lambda = 1.0\n"
-        "augment_missing_share = 0.0\nseed = 0\n",
-        ("lightgbm", "onnxmltools"),
-    ),
-    "xgboost": Swap(
-        {
-            IMPORT: "",
-            "import TargetEncoder\n": "import TargetEncoder\nfrom xgboost import XGBClassifier\n",
-            "HistGradientBoostingClassifier": "XGBClassifier",
-            "early_stopping=False, ": "",
-            "max_iter": "n_estimators",
-            "max_leaf_nodes": "max_leaves",
-            "min_samples_leaf": "min_child_weight",
-            "l2_regularization": "reg_lambda",
-        },
-        "learning_rate = 0.1\nn_estimators = 60\nmax_leaves = 15\nmin_child_weight = 20\nreg_lambda = 1.0\n"
-        "augment_missing_share = 0.0\nseed = 0\n",
-        ("xgboost-cpu", "onnxmltools"),  # without the 200 MB of CUDA
-    ),
 }
+
+
+# The recipes of a project's page, by their heading; `xgboost-cpu` is without the 200 MB of CUDA.
+RECIPES = {"LightGBM": ("lightgbm", "onnxmltools"), "XGBoost": ("xgboost-cpu", "onnxmltools")}
+NAMES = (*SWAPS, *RECIPES)
+
+
+def recipe(project: Project, name: str) -> Swap:
+    """What the page on other models says of one: its blocks, in their order a command, a difference, and parameters."""
+    section = project.read("docs/other-models.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    command, difference, parameters = re.findall(r"^```\w+\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert command.split() == ["uv", "add", "--group", "train", *RECIPES[name]]
+    changes = {}
+    for hunk in re.split(r"^@@\n", difference, flags=re.MULTILINE):
+        lines = hunk.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] != other) for other in "+-")
+        changes[re.escape(old)] = new
+    return Swap(changes, parameters, RECIPES[name])
+
+
+def swap_of(project: Project, name: str) -> Swap:
+    """A swap of this module or of the page."""
+    return SWAPS[name] if name in SWAPS else recipe(project, name)
 
 
 def swapped(project: Project, folder: Path, swap: Swap) -> tuple[Project, int]:
@@ -94,7 +89,7 @@ def swapped(project: Project, folder: Path, swap: Swap) -> tuple[Project, int]:
     path = root / "src" / project.package / "shared" / "model.py"
     shipped = changed = path.read_text(encoding="utf-8")
     for old, new in swap.changes.items():
-        changed, found = re.subn(old, new, changed, flags=re.DOTALL)
+        changed, found = re.subn(old, lambda _, new=new: new, changed, flags=re.DOTALL)
         assert found, old
     path.write_text(changed, encoding="utf-8")
     (root / "config" / "params.toml").write_text(swap.parameters, encoding="utf-8")
@@ -107,16 +102,31 @@ def python(swap: Swap) -> list[str]:
     return ["uv", "run", "--quiet", "--isolated", "--locked", *(f"--with={package}" for package in swap.packages)]
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_of_the_page_fits_the_shipped_model_and_has_all_its_parameters(
+    project: Project, tmp_path: Path, name: str
+) -> None:
+    swap = recipe(project, name)
+    mine, _ = swapped(project, tmp_path, swap)
+    model = mine.read(f"src/{mine.package}/shared/model.py")
+    ast.parse(model)
+    fields = re.findall(
+        r"^    (\w+): (?:Annotated|float|int)\b.* = Field\($|^    (\w+): .* = Field\(", model, re.MULTILINE
+    )
+    assert {one or other for one, other in fields} == tomllib.loads(swap.parameters).keys()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SWAPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_another_model_goes_through_the_gate_to_predictions_by_at_most_15_lines(
     project: Project, tmp_path: Path, name: str
 ) -> None:
-    mine, lines = swapped(project, tmp_path, SWAPS[name])
+    swap = swap_of(project, name)
+    mine, lines = swapped(project, tmp_path, swap)
     assert lines <= 15
     assert "onnx" not in re.sub(r'""".*?"""', "", mine.read(f"src/{mine.package}/shared/model.py"), flags=re.DOTALL)
     (mine.root / "config" / "acceptance.toml").write_text("[window]\ndays = 14\n", encoding="utf-8")
-    command = [*python(SWAPS[name]), mine.slug]
+    command = [*python(swap), mine.slug]
     done = json.loads(run(*command, "run", "--now", NOW, "--dirty", "--json", cwd=mine.root, env=OWN).stdout)
     assert done["champion"] == 1, done
     asked = mine.root / "data" / "example" / "flights.parquet"
@@ -131,7 +141,7 @@ from pydantic import BaseModel
 from {package}.core.contracts.schema import Task
 from {package}.core.models import onnx as onnx_model
 from {package}.core.models.predictor import Predictor, predicted
-from {package}.core.problem import Recipe
+from {package}.core.problem import ModelSpec
 
 worst = []
 for first in np.linspace(1000, 2000, 5, dtype=np.float32):
@@ -141,7 +151,7 @@ for first in np.linspace(1000, 2000, 5, dtype=np.float32):
     rows = pl.DataFrame({{"number": values * 50}}, schema={{"number": pl.Float32}})
     trees = LGBMClassifier(n_estimators=3, min_child_samples=1, verbose=-1)
     trees.fit(rows.to_numpy(), np.arange(200) % 4 >= 2)
-    exported = onnx_model.export(Recipe(BaseModel, lambda *_: trees), trees, {{"number": False}})
+    exported = onnx_model.export(ModelSpec(BaseModel, lambda *_: trees), trees, {{"number": False}})
     found = Predictor(exported, {{"number": False}}, Task.BINARY).predict(rows)
     expected = predicted(Task.BINARY, trees, rows.to_numpy())
     assert len(set(expected)) > 1
@@ -153,13 +163,13 @@ print(max(worst))
 @pytest.mark.slow
 def test_a_threshold_of_lightgbm_between_neighbouring_32_bit_numbers_keeps_them_apart(project: Project) -> None:
     program = NEIGHBOURS.format(package=project.package)
-    found = run(*python(SWAPS["lightgbm"]), "python", "-c", program, cwd=project.root, env=OWN).stdout
+    found = run(*python(recipe(project, "LightGBM")), "python", "-c", program, cwd=project.root, env=OWN).stdout
     assert float(found) < 1e-6
 
 
 @pytest.mark.slow
 def test_with_lightgbm_all_tests_but_the_users_own_pass(project: Project, tmp_path: Path) -> None:
-    swap = SWAPS["lightgbm"]
+    swap = recipe(project, "LightGBM")
     mine, _ = swapped(project, tmp_path, swap)
     skipped = [f"--ignore={path}" for path in YOURS]
     workers = f"--numprocesses={os.environ.get('PYTEST_XDIST_AUTO_NUM_WORKERS', 'auto')}"

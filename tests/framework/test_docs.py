@@ -18,11 +18,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import sqlalchemy
+from pandas.testing import assert_frame_equal
 
 import my_ml_project
 from my_ml_project import cli
 from my_ml_project.core import settings
 from my_ml_project.core.contracts.data_dictionary import data_dictionary
+from my_ml_project.core.contracts.validation import conform
+from my_ml_project.core.errors import InputError
 from my_ml_project.core.workspace import Workspace, open_workspace
 from my_ml_project.shared import PROBLEM, contract
 from my_ml_project.shared.collect import TIME
@@ -33,7 +37,7 @@ DOCS = PROJECT / "docs"
 README, OWN, DICTIONARY = PROJECT / "README.md", DOCS / "your-own-data.md", DOCS / "data-dictionary.md"
 IDEA = DOCS / "from-idea-to-champion.md"
 PARTS = sorted((DOCS / "parts").glob("*.md"))
-PAGES = [README, *sorted(DOCS.glob("*.md")), *PARTS]
+PAGES = [README, *sorted(DOCS.glob("*.md")), *sorted((DOCS / "guide").glob("*.md")), *PARTS]
 SCRIPT = next(iter(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]))
 
 # Not run here: reason.
@@ -299,6 +303,53 @@ def test_an_idea_goes_from_a_cell_to_the_champion_as_its_page_says(
     champion = open_workspace(PROBLEM, root=repository).releases.champion()
     assert champion is not None
     assert (champion.version, "backlog" in champion.features) == (3, True)
+
+
+# --- guides
+
+
+def test_each_pair_of_blocks_of_pandas_and_narwhals_gives_equal_rows(tmp_path: Path) -> None:
+    start, *sections = re.split(r"^## ", text_of(DOCS / "guide" / "narwhals.md"), flags=re.MULTILINE)
+    (beginning,) = re.findall(r"^```python\n(.*?)^```$", start, re.DOTALL | re.MULTILINE)
+    pairs = {
+        each.splitlines()[0]: re.findall(r"^```python\n(.*?)^```$", each, re.DOTALL | re.MULTILINE) for each in sections
+    }
+    assert len([pair for pair in pairs.values() if pair]) >= 7
+    for title, pair in pairs.items():
+        (tmp_path / "pair.py").write_text("".join([beginning, *pair]), encoding="utf-8")
+        names = runpy.run_path(str(tmp_path / "pair.py"))
+        frames = [names["df"], names["rows"].collect().to_pandas()]
+        key = "flight" if "flight" in frames[0] else "carrier"
+        one, other = (frame.sort_values(key).reset_index(drop=True) for frame in frames)
+        assert_frame_equal(one, other, check_dtype=False, obj=title)
+
+
+def test_the_recipe_for_databases_collects_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ((path, code),) = files(DOCS / "guide" / "databases.md").items()
+    assert path == f"src/{PACKAGE}/shared/collect.py"
+    (tmp_path / "collect.py").write_text(code, encoding="utf-8")
+    collect = runpy.run_path(str(tmp_path / "collect.py"))["collect"]
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(InputError, match="DATABASE_URL is not set"):
+        collect(tmp_path, None, datetime.now(UTC), tmp_path)
+    engine = sqlalchemy.create_engine(address := f"sqlite:///{(tmp_path / 'company.db').as_posix()}")
+    stored = {}
+    for name, schema in PROBLEM.schemas.items():
+        rows = pl.read_parquet(PROJECT / "data" / "example" / f"{name}.parquet").head(300)
+        entered = pl.datetime(2013, 1, 1) + pl.duration(hours=pl.int_range(len(rows)))
+        stored[name] = conform(rows, schema)
+        utc = [column.dt.replace_time_zone(None) for column in rows if column.dtype == pl.Datetime]
+        rows.with_columns(*utc, entered_at=entered).write_database(name, engine)
+    engine.dispose()
+    monkeypatch.setenv("DATABASE_URL", address)
+    first, last = datetime(2013, 1, 5, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
+    for number, period in enumerate(((None, first), (first, last), (last, last))):
+        paths = collect(tmp_path, *period, tmp_path / str(number))
+        assert len(paths) == (0 if number == 2 else len(stored))
+    for name, schema in PROBLEM.schemas.items():
+        parts = [pl.read_parquet(path) for path in sorted(tmp_path.glob(f"*/{name}/*.parquet"))]
+        assert len(parts[0]) == 97, "from midnight of the first to midnight of the fifth"
+        assert pl.concat([conform(part, schema) for part in parts]).equals(stored[name])
 
 
 # --- what pages say of the code
