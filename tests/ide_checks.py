@@ -285,6 +285,8 @@ def run_problems(root: Path, node: ET.Element, sessions: Collection[str]) -> Ite
         yield "its interpreter should be the module's"
     if not options.get("WORKING_DIRECTORY", "").startswith("$PROJECT_DIR$"):
         yield "it should run in the project's folder"
+    if options.get("SCRIPT_NAME") == "$FilePath$":  # the file that is open
+        return
     script = options.get("SCRIPT_NAME", "$PROJECT_DIR$").replace("$PROJECT_DIR$", str(root))
     if (options.get("MODULE_MODE"), script) == ("true", "nox"):
         session = options.get("PARAMETERS", "").removeprefix("-s ")

@@ -16,6 +16,7 @@ from tools import vscode_settings
 
 FOLDERS = {"vscode": {".vscode", ".devcontainer"}, "pycharm": {".idea", ".run"}}
 ENTRIES = {"run", "serve", "report"}
+CHECKS = {"lint", "types", "tests"}
 # They change what serves, or what can't be brought back: nobody should start them by a slip.
 TERMINAL_ONLY = {"promote", "rollback", "data erase", "init"}
 
@@ -81,7 +82,8 @@ def test_each_command_is_an_entry_or_in_the_list_unless_it_can_not_be_undone(
     project: Project, commands: set[str]
 ) -> None:
     launch = json.loads(project.read(".vscode/launch.json"))
-    others = {"command", "current file", "current test file", "tests of the Test Explorer", "attach"}
+    others = {"command", "run --now", "current file", "current file --fast", "current test file"}
+    others |= {"tests of the Test Explorer", "attach"}
     assert {row["name"] for row in launch["configurations"]} == ENTRIES | others
     (listed,) = [row["options"] for row in launch["inputs"] if row["id"] == "command"]
     assert sorted(listed) == sorted(commands - ENTRIES - TERMINAL_ONLY)
@@ -91,9 +93,29 @@ def test_both_editors_start_the_same(project: Project) -> None:
     launches = json.loads(project.read(".vscode/launch.json"))["configurations"]
     assert all(row["args"] == [row["name"]] for row in launches if row["name"] in ENTRIES)
     runs = {name.removeprefix(".run/").removesuffix(".run.xml") for name in project.files if name.startswith(".run/")}
-    assert runs == ENTRIES | {"lint", "types", "tests"}
+    assert runs == ENTRIES | CHECKS | {"command", "current-file-fast"}
     for name in ENTRIES:
         assert f'name="PARAMETERS" value="{name}"' in project.read(f".run/{name}.run.xml")
+
+
+def test_options_of_the_first_hour_are_reached_in_both_editors(project: Project) -> None:
+    rows = {row["name"]: row for row in json.loads(project.read(".vscode/launch.json"))["configurations"]}
+    assert rows["run --now"]["args"] == ["run", "--now", "${input:now}"]
+    assert (rows["current file --fast"]["program"], rows["current file --fast"]["args"]) == ("${file}", ["--fast"])
+    assert "$Prompt$" in project.read(".run/command.run.xml")
+    fast = project.read(".run/current-file-fast.run.xml")
+    assert ('value="$FilePath$"' in fast, 'name="PARAMETERS" value="--fast"' in fast) == (True, True)
+
+
+def test_entries_are_grouped_in_both_editors(project: Project) -> None:
+    groups: dict[str, list[int]] = {}
+    for row in json.loads(project.read(".vscode/launch.json"))["configurations"]:
+        groups.setdefault(row["presentation"]["group"], []).append(row["presentation"]["order"])
+    assert list(groups) == ["1 project", "2 file", "3 debugger"]
+    assert all(orders == sorted(set(orders)) for orders in groups.values())
+    for path in (path for path in project.files if path.startswith(".run/")):
+        name = path.removeprefix(".run/").removesuffix(".run.xml")
+        assert f'folderName="{"checks" if name in CHECKS else "project"}"' in project.read(path)
 
 
 def test_agents_are_told_of_every_command_and_session(project: Project, commands: set[str]) -> None:

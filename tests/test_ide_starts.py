@@ -77,7 +77,8 @@ def breakpoint_in_shared(project: Project) -> dict[Path, int]:
     return {path: path.read_text(encoding="utf-8").splitlines().index("PROBLEM = Problem(") + 1}
 
 
-NAMES = ["run", "serve", "report", "command", "current file", "current test file", "tests of the Test Explorer"]
+NAMES = ["run", "run --now", "serve", "report", "command", "current file", "current file --fast", "current test file"]
+NAMES += ["tests of the Test Explorer"]
 
 
 @pytest.mark.parametrize("name", NAMES)
