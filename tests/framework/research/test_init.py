@@ -374,7 +374,8 @@ def numbers(seed: int = 1) -> list[float]:
 
 NAMES = [
     *("class", "import", "match", "copy", "json", "schema", "version", "rules", "table", "dt", "_x", "__y", "None"),
-    *("with space", "dot.ted", "Größe", "naïve", "🙂", "日本", "a-b", "a_b", "1st", "%", "'", "|", "{x}", "$x", "tab\tle"),
+    *("with space", "dot.ted", "Größe", "naïve", "🙂", "日本", "a-b", "a_b", "1st", "%", "'", "|"),
+    *("{x}", "$x", "tab\tle"),
     *("", "same", "same", "SAME", "prediction", "probability", "row_id2", "target", "label", "int", "float", "_target"),
 ]
 
@@ -435,7 +436,7 @@ def test_an_awkward_table_works_or_says_in_one_line_why_not(
     path = tmp_path / "table.csv"
     pl.DataFrame({key: pl.Series(list(map(_text, values))) for key, values in columns.items()}).write_csv(path)
     status, said = init(path, "--target", "y", *(("--time", "time") if "time" in columns else ()))
-    if name in {"a time with gaps"} and status:
+    if name == "a time with gaps" and status:
         assert (status, said.count("\n")) == (2, 1), said
         assert_untouched(project)
         return
@@ -479,7 +480,8 @@ VALUES = {
 def tables(draw: st.DrawFn) -> tuple[list[str], list[list[Any]]]:
     rows = draw(st.sampled_from([0, 1, 3, 50, 80]))
     kinds = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4))
-    names = [draw(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"'), max_size=6)) for _ in kinds]
+    characters = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"')
+    names = [draw(st.text(characters, max_size=6)) for _ in kinds]
     columns = []
     for kind in kinds:
         some = draw(st.lists(st.none() | VALUES[kind], min_size=1, max_size=12))
@@ -502,7 +504,11 @@ def _clean(project: Path) -> Iterator[None]:
 )
 @given(tables(), st.booleans(), st.data())
 def test_a_random_table_works_or_says_in_one_line_why_not(
-    tmp_path: Path, init: Init, table: tuple[list[str], list[list[Any]]], timed: bool, data: st.DataObject  # noqa: FBT001
+    tmp_path: Path,
+    init: Init,
+    table: tuple[list[str], list[list[Any]]],
+    timed: bool,
+    data: st.DataObject,
 ) -> None:
     names, columns = table
     path = csv(tmp_path / "random.csv", names, [[_quoted(value) for value in column] for column in columns])
