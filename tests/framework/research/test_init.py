@@ -507,7 +507,7 @@ def test_a_random_table_works_or_says_in_one_line_why_not(
     tmp_path: Path,
     init: Init,
     table: tuple[list[str], list[list[Any]]],
-    timed: bool,
+    timed: bool,  # noqa: FBT001 - drawn
     data: st.DataObject,
 ) -> None:
     names, columns = table
