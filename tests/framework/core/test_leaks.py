@@ -1,19 +1,30 @@
 """Planted leaks are found, and no column of a public table is, also where one feature alone is good."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import palmerpenguins
 import polars as pl
 import pytest
 import statsmodels.datasets
+from pydantic import BaseModel
 from sklearn import datasets
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
 from vega_datasets import local_data
 
+from my_ml_project.core.contracts.schema import AvailableAt, EventTime, Frame, Key, Table, Target
+from my_ml_project.core.errors import Rejected
+from my_ml_project.core.features import windows
 from my_ml_project.core.models.leaks import MAX_ROWS, find_leaks
+from my_ml_project.core.problem import ModelSpec, Problem
+from my_ml_project.core.workspace import Workspace
+from my_ml_project.production.ingest import ingest
+from my_ml_project.production.train import TrainingResult, train
 
 N = 500
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -204,3 +215,74 @@ def test_awkward_columns_are_no_leaks(name: str, target: str) -> None:
 @pytest.mark.parametrize("n", [0, 1, 3, 4])
 def test_few_rows_are_no_leak(n: int) -> None:
     assert find_leaks(pl.DataFrame({"x": [1.5] * n, "y": ["a"] * n}), pl.Series("late", [True] * n)) == {}
+
+
+# --- training
+
+
+class Reading(Table):
+    """A temperature that changes little from one hour to the next."""
+
+    table: ClassVar = "readings"
+
+    hour: Annotated[datetime, Key(), EventTime()]
+    known: Annotated[datetime, AvailableAt()]
+    copy_of: float
+    temperature: Annotated[float, Target()]
+
+
+def build(rows: Frame, history: Mapping[str, Frame]) -> Frame:
+    past = history["readings"].select("known", before="temperature")
+    return windows.latest(rows, past, when="known", within=timedelta(days=1), values=["before"])
+
+
+def readings() -> pl.DataFrame:
+    n = 600
+    steps = np.random.default_rng(0).normal(size=n) * 0.01
+    hours = [START + timedelta(hours=each) for each in range(n)]
+    values = np.sin(np.arange(n) / 40) * 10 + steps
+    known = [each + timedelta(minutes=30) for each in hours]
+    return pl.DataFrame({"hour": hours, "known": known, "copy_of": values * 1.8 + 32, "temperature": values})
+
+
+def trained(workspace: Workspace) -> TrainingResult:
+    path = workspace.root / "readings.parquet"
+    readings().write_parquet(path)
+    ingest(workspace, path, now=START + timedelta(days=40))
+    return train(workspace, as_of=START + timedelta(days=25))
+
+
+def problem(*features: str) -> Problem:
+    spec = ModelSpec(Parameters, lambda *_: make_pipeline(SimpleImputer(), LinearRegression()))
+    return Problem(
+        entity=Reading,
+        tables=(Reading,),
+        features=features,
+        lookback=timedelta(days=1),
+        build=build,
+        collect=lambda *_: [],
+        model_spec=lambda: spec,
+    )
+
+
+class Parameters(BaseModel):
+    seed: int = 0
+
+
+Opened = Callable[..., Workspace]
+
+
+def test_the_last_label_predicts_a_smooth_series_and_is_no_leak(opened: Opened) -> None:
+    rows = readings().with_columns(before=pl.col("temperature").shift()).slice(1)
+    assert find_leaks(rows.select("before"), rows["temperature"], rows["hour"])
+    assert trained(opened(problem("before"))).metrics["r2"] > 0.9
+
+
+def test_train_refuses_a_leak_and_names_the_way_out(opened: Opened) -> None:
+    with pytest.raises(Rejected, match="likely leaks: copy_of predicts temperature alone with a skill of") as refused:
+        trained(opened(problem("copy_of", "before")))
+    assert 'set [leaks] allow = ["copy_of"] in config/acceptance.toml' in str(refused.value)
+
+
+def test_an_allowed_column_is_trained_on(opened: Opened) -> None:
+    assert trained(opened(problem("copy_of"), '[leaks]\nallow = ["copy_of"]')).metrics["r2"] > 0.99
