@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -374,7 +375,7 @@ def test_a_wrong_usage_is_one_line_with_the_way_to_the_help(
         (("check", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("ingest", "missing.parquet"), "missing.parquet can't be read: No such file or directory"),
         (("predict", "missing.csv"), "missing.csv can't be read: No such file or directory"),
-        (("check", "README"), "README ends in '': batches are .parquet, .csv, .tsv, .arrow, .feather, .jsonl, .ndjson"),
+        (("check", "README"), "README ends in '': batches are .csv, .tsv, .parquet, .arrow, .feather, .jsonl, .ndjson"),
         (
             ("check", PARCELS, "--table", "trains"),
             "there is no table 'trains': tables are parcels, traffic, arrivals",
@@ -542,6 +543,132 @@ def test_a_wrong_setting_is_one_line(empty: Workspace, monkeypatch: pytest.Monke
     assert told.startswith("settings (ML_... in the environment, .env, config/settings.toml): clock: ")
 
 
+@pytest.mark.parametrize("variable", ["ML_LAEK", "ml_lak"])
+@pytest.mark.parametrize("place", ["environment", ".env", "config/settings.toml"])
+def test_an_unknown_setting_is_one_line_with_the_nearest_one(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, place: str, variable: str
+) -> None:
+    name = variable.lower().removeprefix("ml_")
+    line, nearest = (f"{variable}=x", "lake") if place == ".env" else (f'{name} = "x"', "lake")
+    if place == "environment":
+        monkeypatch.setenv(variable, "x")
+        name, nearest = variable.upper(), "ML_LAKE"
+    else:
+        (empty.root / place).write_text(line, encoding="utf-8-sig")
+    for command in ("status", "run"):
+        told = complaint(asked(command))
+        assert told.startswith("settings"), told
+        assert told.endswith(f": {name} is unknown: did you mean {nearest}?")
+
+
+@pytest.mark.parametrize("name", ["params", "acceptance"])
+def test_an_unknown_key_is_one_line_with_the_nearest_one_whatever_the_file_begins_with(
+    trained: Workspace, name: str
+) -> None:
+    path = trained.root / "config" / f"{name}.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8-sig")
+    assert asked("train", "--as-of", "2024-04-01").exit_code == 0, "a byte-order mark is read over"
+    path.write_text({"params": "sede = 1\n", "acceptance": "windows = 1\n"}[name] + text, encoding="utf-8-sig")
+    known = {"params": "sede is unknown: did you mean seed?", "acceptance": "windows is unknown: did you mean window?"}
+    assert complaint(asked("train", "--as-of", "2024-04-01")) == f"{path}: {known[name]}"
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("Unnamed: 0", "column Unnamed: 0 is an index of pandas: write the file with index=False"),
+        ("__index_level_0__", "column __index_level_0__ is an index of pandas: write the file with index=False"),
+        ("city", "column city occurs more than once"),
+        ("", ""),
+    ],
+    ids=["CSV of pandas", "Parquet of pandas", "a column twice", "a byte-order mark"],
+)
+@pytest.mark.usefixtures("trained")
+def test_what_tools_write_is_taken_or_named(column: str, reason: str) -> None:
+    head, *lines = arrived("parcels", START + AHEAD, START).write_csv().splitlines()
+    more = [f"{head},{column}", *(f"{line},x" for line in lines)] if column else [head, *lines]
+    Path("more.csv").write_text("\n".join(more), encoding="utf-8-sig")
+    done = asked("check", "more.csv", "--table", "parcels")
+    assert (done.exit_code, reason in done.stderr) == (1 if reason else 0, True), done.stderr
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_categorical_of_pandas_is_text() -> None:
+    arrived("parcels", START + AHEAD, START).cast({"courier": pl.Categorical}).write_parquet(PARCELS)
+    done = asked("check", PARCELS, "--table", "parcels")
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_blank_text_is_missing_in_batches_and_predictions(trained: Workspace, kind: str, blank: str) -> None:
+    rows = arrived("parcels", START + AHEAD, START).with_columns(
+        courier=pl.when(pl.int_range(pl.len()) > 0).then("courier").otherwise(pl.lit(blank))
+    )
+    rows = rows.cast({"weight": pl.String}).with_columns(weight=pl.lit(blank)) if kind == "csv" else rows
+    file = trained.root / f"more.{kind}"
+    {
+        "csv": lambda: rows.write_csv(file, quote_style="always"),
+        "parquet": lambda: rows.write_parquet(file),
+        "jsonl": lambda: rows.cast({"due": pl.String, "ordered": pl.String}).write_ndjson(file),
+    }[kind]()
+    checked = asked("check", file.name, "--table", "parcels")
+    assert (checked.exit_code, "courier is not null (1)" in checked.stderr) == (1, True), checked.stderr
+    predicted = asked("predict", file.name, "--out", "answers.parquet", "--now", "2024-04-01")
+    answers = pl.read_parquet("answers.parquet")
+    assert (predicted.exit_code, answers["error"].drop_nulls().to_list()) == (1, ["courier is not null"]), (
+        predicted.stderr
+    )
+    assert answers["probability"].null_count() == 1
+
+
+NOTHING = {
+    "monitor": "champion",
+    "labels export": "champion, which margin needs,",
+    "train": "label in table arrivals",
+    "gate": "challenger",
+    "promote": "challenger",
+    "rollback": "champion",
+    "simulate": "label in table arrivals",
+    "predict x.csv": "champion",
+    "explain 1": "champion",
+    "reproduce": "run",
+    "reproduce abc": "run",
+    "tune": "label in table arrivals",
+    "report --html pages": "champion",
+}
+FIRST = {"run", "status", "check", "ingest", "data dictionary", "data erase", "init", "labels import", "serve", "runs"}
+
+
+def test_each_command_needs_something_or_comes_first() -> None:
+    needing = {name for name in COMMANDS if any(line.startswith(name) for line in NOTHING)}
+    assert needing | FIRST == set(COMMANDS)
+    assert not needing & (FIRST - {"runs"}), "run is the beginning of runs"
+
+
+@pytest.mark.parametrize("line", NOTHING)
+def test_in_a_fresh_clone_a_command_says_what_there_is_none_of(empty: Workspace, line: str) -> None:
+    told = complaint(asked(*line.split()), status=1)
+    assert told == f"there is no {NOTHING[line]} yet: call run, or set ML_LAKE and ML_TRACKING to the team's"
+    assert not (empty.root / "data" / "lake").exists()
+
+
+def test_in_a_fresh_clone_the_status_says_what_to_do_next(empty: Workspace) -> None:
+    done = asked("status")
+    assert (done.exit_code, done.stderr.splitlines()[-1].split()) == (0, ["next", "run"])
+    assert (asked("runs").exit_code, asked("runs").stderr) == (0, "no runs yet: call run or an experiment\n")
+    assert not (empty.root / "data" / "lake").exists()
+
+
+@pytest.mark.parametrize("command", ["gate", "promote"])
+def test_without_a_challenger_the_champion_is_not_judged_against_itself(trained: Workspace, command: str) -> None:
+    before = trained.lake.version("releases"), trained.lake.version("decisions")
+    told = complaint(asked(command), status=1)
+    assert told == "there is no challenger: version 1 is released already; train another one first"
+    assert before == (trained.lake.version("releases"), trained.lake.version("decisions"))
+
+
 def test_outside_of_a_project_one_line_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words in ((), ("status",), ("run",)):
@@ -589,12 +716,13 @@ def test_a_server_that_does_not_answer_is_one_line(trained: Workspace, monkeypat
 class Refusal(BaseHTTPRequestHandler):
     """Answers each request with an error."""
 
-    status = HTTPStatus.FORBIDDEN
+    status, body = HTTPStatus.FORBIDDEN, b""
 
     def do_GET(self) -> None:
         self.send_response(self.status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
+        self.wfile.write(self.body)
 
     do_POST = do_GET  # noqa: N815
 
@@ -604,6 +732,51 @@ class Refusal(BaseHTTPRequestHandler):
 
 class Overload(Refusal):
     status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class Denial(Refusal):
+    body = b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>not your bucket</Message></Error>'
+
+
+class DenialInJson(Refusal):
+    body = b'{\n "error": {"code": 403, "message": "not your bucket"}}'
+
+
+@contextmanager
+def answering(handler: type[Refusal]) -> Iterator[str]:
+    """The address of a server, without its scheme."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("handler", "cause"),
+    [
+        (Refusal, "403 Forbidden"),
+        (Denial, "403 Forbidden: not your bucket"),
+        (DenialInJson, "403 Forbidden"),
+    ],
+)
+def test_an_object_storage_that_refuses_is_one_line_with_its_reason_and_the_setting(
+    empty: Workspace, command: Command, handler: type[Refusal], cause: str
+) -> None:
+    assert empty.root == Path.cwd()
+    around = {"ML_LAKE": "s3://bucket/lake", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    around |= {"AWS_REGION": "x", "AWS_ALLOW_HTTP": "true", "AWS_EC2_METADATA_DISABLED": "true"}
+    with answering(handler) as server:
+        done = command("status", env=around | {"AWS_ENDPOINT_URL": f"http://{server}"})
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"{NAME}: table releases in the lake s3://bucket/lake can't be used: Generic S3 error: {cause}; "
+        "see the setting ML_LAKE and the credentials in the environment or .env\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -629,21 +802,14 @@ def test_training_says_why_tracking_fails_before_it_fits(
     def fit(*_: object, **__: object) -> None:
         pytest.fail("it fits first")
 
-    server = HTTPServer(("127.0.0.1", 0), handler or Refusal)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
     if not handler:
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1" if handler is Overload else "0")
-    address = f"{scheme}://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("ML_TRACKING", address)
-    try:
+    with answering(handler or Refusal) as server:
+        address = f"{scheme}://{server}"
+        monkeypatch.setenv("ML_TRACKING", address)
         told = complaint(asked("train", "--as-of", "2024-04-01"))
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert told.startswith(f"MLflow at {address} failed: ")
     assert cause in told
     assert "Max retries" not in told

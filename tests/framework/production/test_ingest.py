@@ -575,8 +575,8 @@ def test_files_of_one_name_are_both_in_the_archive(shop: Workspace) -> None:
         ("cut.parquet", b"PAR1 and no more", "can't be read as parquet: "),
         ("text.parquet", b"shop,id\nnorth,1\n", "can't be read as parquet: "),
         ("ragged.csv", b"shop,id\nnorth,1,2,3\n", "can't be read as csv: "),
-        ("notes.txt", b"hello", "ends in '.txt': batches are .parquet, .csv"),
-        ("nothing", b"hello", "ends in '': batches are .parquet, .csv"),
+        ("notes.txt", b"hello", "ends in '.txt': batches are .csv, .tsv"),
+        ("nothing", b"hello", "ends in '': batches are .csv, .tsv"),
     ],
 )
 def test_a_file_that_is_no_batch_goes_to_quarantine_and_the_others_go_in(
@@ -837,7 +837,7 @@ def test_a_file_given_by_name_that_is_no_batch_is_bad_input(shop: Workspace, tmp
         for file, reason in {
             missing: "can't be read: No such file or directory",
             folder: "can't be read: ",
-            text: "ends in '.txt': batches are .parquet, .csv",
+            text: "ends in '.txt': batches are .csv, .tsv",
             broken: "can't be read as parquet: ",
         }.items():
             with pytest.raises(InputError) as caught:

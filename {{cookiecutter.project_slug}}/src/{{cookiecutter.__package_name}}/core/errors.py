@@ -10,6 +10,7 @@ from uuid import uuid4
 
 DRAFT = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the names of drafts, which a killed process leaves
 COLOR, NESTED = re.compile(r"\x1b\[\d*m"), "↳"  # in the messages of deltalake
+MESSAGE = re.compile("<Message>([^<]+)")  # in what an object storage answers
 
 
 class InputError(Exception):
@@ -35,7 +36,8 @@ def summarize(error: BaseException) -> str:
     """The message of an error in one line, with the innermost cause of a nested one; its class if it has no message."""
     first, *more = (COLOR.sub("", str(error)).strip() or type(error).__name__).splitlines()
     causes = [line.strip().removeprefix(NESTED).strip() for line in more if line.strip().startswith(NESTED)]
-    return f"{first}: {causes[-1]}" if causes else first
+    answer = [cause for cause in causes if re.match(r"[45]\d\d ", cause)]  # the causes after it are its body
+    return ": ".join([first, *(answer or causes)[-1:], *MESSAGE.findall("\n".join(more))[:1]])
 
 
 def root_cause(error: BaseException) -> BaseException:

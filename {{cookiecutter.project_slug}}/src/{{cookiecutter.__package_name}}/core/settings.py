@@ -189,5 +189,5 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
 
 def _unknown(name: str, known: set[str]) -> str:
     """That a name is unknown, and the nearest known one."""
-    nearest = get_close_matches(name, sorted(known), n=1, cutoff=0)
+    nearest = get_close_matches(name, sorted(known - {name}), n=1, cutoff=0)
     return f"{name} is unknown: did you mean {nearest[0]}?" if nearest else f"{name} is unknown"

@@ -28,10 +28,10 @@ from {{cookiecutter.__package_name}}.core.contracts.schema import Schema
 from {{cookiecutter.__package_name}}.core.contracts.validation import conform, parse
 from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write, summarize
 
-TEXT = (".csv", ".tsv")  # all columns are text
+TEXT, JSON = (".csv", ".tsv"), (".jsonl", ".ndjson")  # all columns are text; times are
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_LINES, SNIFFED_BYTES = 50, 1 << 24
-READABLE = (".parquet", *TEXT, ".arrow", ".feather", ".jsonl", ".ndjson")
+READABLE = (".parquet", *TEXT, ".arrow", ".feather", *JSON)
 
 BINARY = (".parquet", ".arrow", ".feather")  # some damages abort their reader
 
@@ -120,12 +120,12 @@ def chunks(path: Path, size: int) -> Iterator[pl.DataFrame]:
 
 
 def conform_rows(rows: pl.DataFrame, schema: Schema, path: Path) -> pl.DataFrame:
-    """Rows that were read from a file, with the schema's columns and types; the text of a CSV file is parsed.
+    """Rows that were read from a file, with the schema's columns and types; the text of a CSV or JSON file is parsed.
 
     Raises:
         ContractViolation: As `parse` and `conform`.
     """
-    return conform(parse(rows, schema) if path.suffix.lower() in TEXT else rows, schema)
+    return conform(parse(rows, schema) if path.suffix.lower() in {*TEXT, *JSON} else rows, schema)
 
 
 def write_rows(path: Path, frames: Iterator[pl.DataFrame], schema: pl.Schema) -> None:
@@ -170,7 +170,7 @@ def overwrite(path: Path, rows: pl.DataFrame) -> None:
                 rows.write_parquet(draft)
             case ".arrow" | ".feather":
                 rows.write_ipc(draft)
-            case ".jsonl" | ".ndjson":
+            case suffix if suffix in JSON:
                 rows.write_ndjson(draft)
             case _:
                 rows.write_csv(draft, separator=_in_utf8(path)[1])
@@ -183,7 +183,7 @@ def _scan(path: Path, source: Path | BytesIO) -> pl.LazyFrame:
             return pl.scan_parquet(source, glob=False, hive_partitioning=False)
         case ".arrow" | ".feather":
             return pl.scan_ipc(source, glob=False)
-        case ".jsonl" | ".ndjson":
+        case suffix if suffix in JSON:
             file = glob.escape(str(source)) if isinstance(source, Path) else source  # it has no `glob=False`
             return pl.scan_ndjson(file, infer_schema_length=None)
         case suffix if suffix in TEXT:

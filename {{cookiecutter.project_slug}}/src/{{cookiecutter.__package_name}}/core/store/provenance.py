@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from {{cookiecutter.__package_name}}.core import PACKAGE
+from {{cookiecutter.__package_name}}.core.settings import UTF_8
 
 SOURCE = Path(__file__).parents[__name__.count(".") - 1]  # folder of the package
 MODEL_CODE = ("shared", "core", "production/train.py", "production/promote.py")  # code that affects the model
@@ -102,11 +103,11 @@ def code_hash(root: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in _model_code():
-        source = significant(path.read_text(encoding="utf-8"))
+        source = significant(path.read_text(encoding=UTF_8))
         digest.update(f"{path.relative_to(SOURCE).as_posix()}\n{source}".encode())
     parameters = root / PARAMETERS
     if parameters.is_file():
-        digest.update(json.dumps(tomllib.loads(parameters.read_text(encoding="utf-8")), default=str).encode())
+        digest.update(json.dumps(tomllib.loads(parameters.read_text(encoding=UTF_8)), default=str).encode())
     return digest.hexdigest()
 
 

@@ -25,6 +25,7 @@ from {{cookiecutter.__package_name}}.core.errors import (
     write_file,
 )
 from {{cookiecutter.__package_name}}.core.models.search_space import Choice, Space, space_of
+from {{cookiecutter.__package_name}}.core.settings import UTF_8
 from {{cookiecutter.__package_name}}.core.store.provenance import provenance
 from {{cookiecutter.__package_name}}.core.workspace import Workspace
 from {{cookiecutter.__package_name}}.research.tuning.study import (
@@ -186,7 +187,7 @@ def _plan(workspace: Workspace, rows: pl.DataFrame, space: Space, *, trials: int
 
 def write_parameters(path: Path, values: dict[str, Any], run_id: str) -> None:
     """Write values into a TOML file, with a line that names their run; the rest of the file stays."""
-    document = tomlkit.parse(MARKED.sub("", path.read_text(encoding="utf-8")))
+    document = tomlkit.parse(MARKED.sub("", path.read_text(encoding=UTF_8)))
     document.update(values)
     mark = MARK.format(run=run_id)  # below the comment at the top
     text = re.sub(r"\A(#.*\n)*", lambda comment: f"{comment[0]}{mark}\n", tomlkit.dumps(document), count=1)
