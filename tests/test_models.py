@@ -89,7 +89,7 @@ def swapped(project: Project, folder: Path, swap: Swap) -> tuple[Project, int]:
     path = root / "src" / project.package / "shared" / "model.py"
     shipped = changed = path.read_text(encoding="utf-8")
     for old, new in swap.changes.items():
-        changed, found = re.subn(old, lambda _, new=new: new, changed, flags=re.DOTALL)
+        changed, found = re.subn(old, new.replace("\\", r"\\"), changed, flags=re.DOTALL)
         assert found, old
     path.write_text(changed, encoding="utf-8")
     (root / "config" / "params.toml").write_text(swap.parameters, encoding="utf-8")

@@ -96,7 +96,7 @@ def test_the_first_notebook_shows_a_table_and_a_plot(flights: Workspace) -> None
 
 def test_the_first_notebook_shows_the_same_in_marimo(flights: Workspace, tmp_path: Path) -> None:
     program = tmp_path / "start.py"
-    line = [sys.executable, "-m", "marimo", "convert", PROJECT / "notebooks" / "start.ipynb", "-o", program]
+    line = [sys.executable, "-m", "marimo", "convert", str(PROJECT / "notebooks" / "start.ipynb"), "-o", str(program)]
     subprocess.run(line, cwd=flights.root, check=True, capture_output=True)
     outputs, _ = runpy.run_path(str(program))["app"].run()
     assert {"DataFrame", "Axes"} <= {type(output).__name__ for output in outputs}

@@ -71,8 +71,8 @@ class Settings(BaseSettings):
     serve_cors_origins: list[str] = Field(
         default=[], description="origins of web pages that may call the service, as a JSON list"
     )
-    serve_root_path: str = Field(
-        default="", pattern="^(/.*[^/])?$", description="path under which a proxy offers the service, such as /late"
+    serve_root_path: str | None = Field(
+        default=None, pattern="^/.*[^/]$", description="path under which a proxy offers the service, such as /late"
     )
     serve_access_log: bool = Field(default=False, description="whether each request for predictions is logged")
     serve_max_rows: int = Field(default=10_000, gt=0, description="maximum number of rows per request to the service")

@@ -55,7 +55,7 @@ def serve(
         lifespan="on",
         log_config=None,
         access_log=False,
-        root_path=workspace.settings.serve_root_path,
+        root_path=workspace.settings.serve_root_path or "",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config)
