@@ -112,7 +112,7 @@ class Problem:
         """Translates rows of requests, which may have a label, into those of the contract, if they differ."""
         if not self.read:
             return None
-        return lambda rows: self.translated(self.schema.name, rows).drop(self.target.name, strict=False)
+        return lambda rows: self.translated(self.schema.name, rows).drop(self.schema.outcome_columns, strict=False)
 
     @property
     def schema(self) -> Schema:
@@ -131,8 +131,14 @@ class Problem:
 
     @property
     def target(self) -> Column:
-        """The problem."""
+        """The column that is predicted."""
         return next(column for column in self.labels.columns if column.role(Target))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words for true and false of a binary target; empty if it has none of its own."""
+        role = self.target.role(Target)
+        return role.words if role and self.task is Task.BINARY else ()
 
     @property
     def task(self) -> Task:

@@ -92,7 +92,8 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
 def _outcome(workspace: Workspace, rows: pl.DataFrame) -> Any:  # noqa: ANN401 - whatever the target is
     problem = workspace.problem
     labels = workspace.lake.scan(problem.labels).join(rows.lazy(), on=problem.schema.key, how="semi").collect()
-    return labels[problem.target.name].first()
+    outcome = labels[problem.target.name].first()
+    return problem.words[not outcome] if problem.words and outcome is not None else outcome
 
 
 def _json(frame: pl.DataFrame) -> Row:

@@ -82,6 +82,7 @@ def _parts(workspace: Workspace, release: Release, candidate: Candidate) -> dict
 
 def _details(workspace: Workspace, release: Release, candidate: Candidate) -> str:
     target = f"`{workspace.problem.target.name}` of `{workspace.problem.labels.name}` ({release.task})"
+    target += f": the probability of {release.words[0]}, not {release.words[1]}" if release.words else ""
     changed = " with uncommitted changes" if candidate.dirty else ""
     facts = {
         "predicts": target,
@@ -155,8 +156,9 @@ def _labels(workspace: Workspace, rows: pl.DataFrame) -> str:
     if workspace.problem.task is Task.REGRESSION:
         values = rows[TARGET].to_numpy()
         return f"{values.mean():.4g} on average, from {values.min():.4g} to {values.max():.4g}. {came}"
-    shares = rows[TARGET].value_counts(normalize=True).sort(TARGET)
-    table = _table((workspace.problem.target.name, "share"), ((json.dumps(value), n) for value, n in shares.rows()))
+    shares, words = rows[TARGET].value_counts(normalize=True).sort(TARGET), workspace.problem.words
+    named = ((words[not value] if words else json.dumps(value), n) for value, n in shares.rows())
+    table = _table((workspace.problem.target.name, "share"), named)
     return f"{table}\n\n{came}"
 
 

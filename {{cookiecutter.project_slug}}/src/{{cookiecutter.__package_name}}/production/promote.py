@@ -214,6 +214,7 @@ def _refit(
         features=fitted.predictor.features,
         classes=fitted.classes,
         threshold=workspace.acceptance.decision.threshold if problem.task is Task.BINARY else None,
+        words=problem.words,
         reference=_reference(rows, fitted.predictor.features),
         metrics=candidate.metrics,
         parameters=parameters.model_dump(),

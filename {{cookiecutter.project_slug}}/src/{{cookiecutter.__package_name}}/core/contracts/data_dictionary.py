@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, schema_of
+from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, Target, schema_of
 from {{cookiecutter.__package_name}}.core.errors import write_file
 
 HEAD = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
@@ -59,5 +59,6 @@ def _limits(column: Column) -> str:
     limits = [
         name.removeprefix(f"{column.name} ").replace("<=", "≤").replace(">=", "≥") for name in column.conditions()
     ]
-    nulls = column.role(Nulls)
+    nulls, target = column.role(Nulls), column.role(Target)
+    limits += [f"true is {target.positive}, false is {target.negative}"] if target and target.words else []
     return "; ".join([*limits, f"at most {nulls.at_most:.0%} missing"] if nulls else limits)

@@ -57,7 +57,20 @@ class AvailableAt(Role):
 
 @dataclass(frozen=True)
 class Target(Role):
-    """The problem."""
+    """The column that is predicted.
+
+    Attributes:
+        positive: The word for true of a binary target, in answers and reports.
+        negative: The word for false.
+    """
+
+    positive: str = ""
+    negative: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words for true and false; empty if they are none of its own."""
+        return (self.positive, self.negative) if self.positive and self.negative else ()
 
 
 @dataclass(frozen=True)
@@ -263,9 +276,17 @@ class Schema:
         return self.without({*self.excluded_columns, *self.columns_with_role(Personal)})
 
     @property
+    def outcome_columns(self) -> list[str]:
+        """The target, and the time at which it becomes available; empty if the target is in another table."""
+        return [*self.columns_with_role(Target), *self.columns_with_role(AvailableAt)] if self.target else []
+
+    @property
     def request(self) -> "Schema":
-        """The schema of a prediction request: without the target; columns that features can't use are optional."""
-        columns, excluded = self.without(self.columns_with_role(Target)).columns, self.excluded_columns
+        """The schema of a prediction request: without the target, and without the time at which it becomes available.
+
+        Columns that features can't use are optional.
+        """
+        columns, excluded = self.without(self.outcome_columns).columns, self.excluded_columns
         return Schema(self.model, tuple(replace(c, optional=c.optional or c.name in excluded) for c in columns))
 
     def without(self, names: Container[str]) -> "Schema":
@@ -276,6 +297,11 @@ class Schema:
     def target(self) -> str | None:
         """The column of the label, or None."""
         return self.column_with_role(Target)
+
+    @property
+    def labelled_later(self) -> str | None:
+        """The target if a row may come again with its label, or None."""
+        return self.target if self.key and self.target and self.column(self.target).optional else None
 
     def conditions(self) -> dict[str, nw.Expr]:
         """All conditions on a row, by name: those of its columns, then the rules across columns."""

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import polars as pl
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Table, schema_of
+from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Table, Target, schema_of
 
 EPOCH = "epoch"  # a format: seconds since 1970
 PARTIAL = {"%Y": "-01-01", "%Y-%m": "-01"}  # formats without a day, and what completes them
@@ -28,7 +28,7 @@ class Translation:
         thousands: The separator of thousands of numbers in text.
         dates: The formats of a column's dates and times that are not written as 2024-05-31 or 2024-05-31T23:59:
             those of strptime, `%Y` and `%Y-%m` for the beginning of a year or month, `epoch` for seconds since 1970.
-        words: The words for true and false in a column.
+        words: The words for true and false in a column; those of the target are in the contract.
     """
 
     table: type[Table]
@@ -61,7 +61,8 @@ class Translation:
 
     def _typed(self, values: pl.Series, column: Column) -> pl.Series:
         if column.kind is bool:
-            yes, no = self.words.get(column.name, ("true", "false"))
+            target = column.role(Target)
+            yes, no = self.words.get(column.name) or (target and target.words) or ("true", "false")
             return values.cast(pl.String).replace_strict({yes: True, no: False}, default=None, return_dtype=pl.Boolean)
         if column.kind in {date, datetime}:
             times = parse_times(values, self.dates.get(column.name, ()))

@@ -279,6 +279,13 @@ def _check_keys(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame) -> pl.
     """Add a violation to checked rows whose key occurs again in the batch, or in the lake."""
     if not schema.key:
         return rows
+    if label := schema.labelled_later:  # an unlabelled row may come again with its label
+        stored = pl.concat(
+            [
+                stored.filter(pl.col(label).is_not_null()),
+                stored.join(rows.filter(pl.col(label).is_null()), on=schema.key, how="semi"),
+            ]
+        )
     taken = stored.select(schema.key).unique().with_columns(_taken=True)
     clash = pl.col("_taken").fill_null(value=False) | pl.struct(schema.key).is_duplicated()
     joined = rows.join(taken, on=schema.key, how="left", nulls_equal=True, maintain_order="left")

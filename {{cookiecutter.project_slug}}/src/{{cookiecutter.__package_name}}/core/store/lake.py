@@ -202,9 +202,16 @@ class Lake:
         )
 
     def scan(self, schema: Schema, *, version: int | None = None) -> pl.LazyFrame:
-        """A contract's table as of a version, with each row's ingestion time, batch and contract version."""
+        """A contract's table as of a version, with each row's ingestion time, batch and contract version.
+
+        An unlabelled row that came again with its label is left out.
+        """
         stored = schema.dtypes | {INGESTED_AT: DTYPES[datetime], BATCH: pl.String(), CONTRACT: pl.Int64()}
-        return self.read(schema.name, stored, version=version)
+        rows = self.read(schema.name, stored, version=version)
+        if (label := schema.labelled_later) is None:
+            return rows
+        labelled, unlabelled = rows.filter(pl.col(label).is_not_null()), rows.filter(pl.col(label).is_null())
+        return pl.concat([labelled, unlabelled.join(labelled.select(schema.key), on=schema.key, how="anti")])
 
     def read(self, table: str, dtypes: Mapping[str, pl.DataType], *, version: int | None = None) -> pl.LazyFrame:
         """Any table of the lake; columns that it does not have yet are null, and it is empty if it doesn't exist.

@@ -61,6 +61,7 @@ class Release(BaseModel):
         features: The features in the model's order; true if one is text.
         classes: The classes of a multiclass task, in the order of the probabilities.
         threshold: The decision threshold of a binary task.
+        words: The words for true and false of its target; empty if it has none of its own.
         reference: The reference value of each feature: median or mode.
         metrics: Metrics on the newest labelled window, before the refit.
         parameters: The parameters of the estimator.
@@ -81,6 +82,7 @@ class Release(BaseModel):
     features: dict[str, bool]
     classes: tuple[str, ...]
     threshold: float | None
+    words: tuple[str, ...] = ()
     reference: Row
     metrics: dict[str, float]
     parameters: Row
@@ -106,7 +108,10 @@ class Release(BaseModel):
             multiclass task; `prediction` for a regression.
         """
         if self.task is Task.BINARY:
-            return pl.DataFrame({"probability": predictions, "decision": predictions >= (self.threshold or 0.5)})
+            decisions = predictions >= (self.threshold or 0.5)
+            return pl.DataFrame(
+                {"probability": predictions, "decision": np.where(decisions, *self.words) if self.words else decisions}
+            )
         if self.task is Task.REGRESSION:
             return pl.DataFrame({"prediction": predictions})
         names = np.asarray(self.classes)

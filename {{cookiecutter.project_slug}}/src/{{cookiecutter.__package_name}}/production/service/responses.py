@@ -19,7 +19,7 @@ MAX_ERRORS = 1000  # listed per request
 NO_NUMBER = "the prediction is not a number"
 UNAVAILABLE = 503
 OUTPUTS: dict[Task, dict[str, Any]] = {
-    Task.BINARY: {"probability": float, "decision": bool},
+    Task.BINARY: {"probability": float, "decision": bool | str},
     Task.MULTICLASS: {"prediction": str},  # and a probability of each class
     Task.REGRESSION: {"prediction": float},
 }

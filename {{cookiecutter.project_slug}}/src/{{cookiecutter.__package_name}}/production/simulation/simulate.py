@@ -99,7 +99,7 @@ def simulate(workspace: Workspace, *, start: datetime | None = None, end: dateti
 
     Args:
         workspace: The workspace.
-        start: Training time of the first model. Default: after a sixth of the labelled period.
+        start: Training time of the first model. Default: after a sixth of the labelled period, or after two windows.
         end: End of the period. Default: the newest label.
 
     Raises:
@@ -132,7 +132,9 @@ def _bounds(workspace: Workspace, start: datetime | None, end: datetime | None) 
     oldest, newest = known.collect().row(0)
     if newest is None:
         raise NothingYet(f"label in table {labels.name}")
-    start = start or (oldest + (newest - oldest) / 6).replace(hour=0, minute=0, second=0, microsecond=0)
+    window, sixth = timedelta(days=workspace.acceptance.window.days), (newest - oldest) / 6
+    opening = sixth if sixth > window else 2 * window  # the first model needs rows before its window
+    start = start or (oldest + opening).replace(hour=0, minute=0, second=0, microsecond=0)
     end = end or newest
     if end <= start or not oldest < start < newest:
         msg = f"nothing to replay from {start:%Y-%m-%d} to {end:%Y-%m-%d}"

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, create_model
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task
+from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task, schema_of
 from {{cookiecutter.__package_name}}.core.contracts.translation import Translation
 from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.core.models.leaks import find_leaks
@@ -67,6 +67,7 @@ class Profile:
         is_many: Whether it is a category of many values.
         is_key: Whether it is part of the key.
         leak: What it does that looks like a leak.
+        words: The words for true and false of a binary target, unless they are just that.
     """
 
     source: str
@@ -79,6 +80,7 @@ class Profile:
     is_many: bool = False
     is_key: bool = False
     leak: str = ""
+    words: tuple[str, ...] = ()
 
     @property
     def null_share(self) -> float:
@@ -146,6 +148,9 @@ def profile(source: Source, request: Request) -> list[Profile]:
     columns = [Profile(name, names[name], source.kinds[name], typed[names[name]]) for name in source.kinds]
     _assign_roles(columns, request)
     _exclude_leaks(columns, request)
+    target = next(column for column in columns if column.role == "target")
+    words = source.words.get(target.source, ())
+    target.words = words if words != ("true", "false") else ()
     return columns
 
 
@@ -165,7 +170,7 @@ def translation(source: Source, names: Mapping[str, str], table: type[Table]) ->
         decimal=source.decimal,
         thousands=source.thousands,
         dates={names[name]: formats for name, formats in source.dates.items()},
-        words={names[name]: words for name, words in source.words.items()},
+        words={names[name]: words for name, words in source.words.items() if names[name] != schema_of(table).target},
     )
 
 

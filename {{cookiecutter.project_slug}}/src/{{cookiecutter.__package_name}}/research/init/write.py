@@ -61,7 +61,13 @@ def contract(columns: Sequence[Profile], names: Names) -> str:
     return text if "dt." in fields else text.replace("import datetime as dt\n", "")
 
 
-ROLES = {"key": "", "time": "EventTime()", "available": "AvailableAt()", "target": "Target()", "personal": "Personal()"}
+ROLES = {
+    "key": "",
+    "time": "EventTime()",
+    "available": "AvailableAt()",
+    "target": "Target({words})",
+    "personal": "Personal()",
+}
 
 
 def _field(column: Profile) -> str:
@@ -81,7 +87,7 @@ def _field(column: Profile) -> str:
     if column.role == "excluded":
         parts.append(f"Excluded({column.reason!r})")
     elif column.role:
-        parts += filter(None, [ROLES[column.role]])
+        parts += filter(None, [ROLES[column.role].format(words=", ".join(map(repr, column.words)))])
     if column.levels:
         parts.append(f"Category({column.levels!r}{'' if column.role == 'target' else ', open=True'})")
     if optional and not column.role:

@@ -52,7 +52,7 @@ def export_tasks(
 ) -> ExportResult:
     """Write sampled unlabelled rows as tasks, highest score first, and the labelling interface.
 
-    A row is unlabelled if it is known and its event has happened, and the table of labels does not have it. Which are
+    A row is unlabelled if it is known and its event has happened, and it has no label. Which are
     worth most is decided by `margin` and `disagreement`, see `sampling`, or by chance, seeded by the model's seed; the
     same state gives the same tasks.
 
@@ -98,9 +98,13 @@ def _unlabelled(workspace: Workspace, release: Release | None, *, now: datetime)
     problem, lake = workspace.problem, workspace.lake
     schema, history = problem.schema, datasets.history_as_of(problem, lake, as_of=now)
     rows: pl.LazyFrame = nw.to_native(history[schema.name])
+    if problem.labels is schema:  # in the history, a row is known with its label
+        found = nw.from_native(lake.scan(schema)).filter(schema.predicted_at <= now)
+        rows = found.drop([*schema.excluded_columns, *schema.outcome_columns]).to_native()
     if schema.event_time:
         rows = rows.filter(pl.col(schema.event_time) <= now)
-    pool = rows.join(lake.scan(problem.labels), on=schema.key, how="anti").sort(schema.key).collect()
+    labelled = lake.scan(problem.labels).drop_nulls(problem.target.name)
+    pool = rows.join(labelled, on=schema.key, how="anti").sort(schema.key).collect()
     if pool.is_empty():
         raise Rejected(f"no row of {schema.name} is unlabelled: ingest more rows first")
     if release is None:
@@ -143,7 +147,7 @@ def _tasks(workspace: Workspace, rows: pl.DataFrame) -> list[labelstudio.Row]:
 
 def _predictions(release: Release, output: Floats) -> list[labelstudio.Row]:
     """The champion's prediction of each row."""
-    version, names = f"{MODEL_NAME} {release.version}", release.classes or ("false", "true")
+    version, names = f"{MODEL_NAME} {release.version}", release.classes or release.words[::-1] or ("false", "true")
     if release.task is Task.REGRESSION:
         return [labelstudio.prediction(version, float(value)) for value in output]
     rows = sampling.class_probabilities(output)

@@ -138,7 +138,8 @@ def _typed(workspace: Workspace, file: Path, answered: Sequence[RawAnnotation]) 
             msg = f"{file}: task {one.task} has the key {', '.join(one.key)}, not {', '.join(labels.key)}"
             raise InputError(f"{msg}: it belongs to another project")
     schema = labels.without([name for name in labels.names if name not in {*labels.key, target.name}])
-    text = [{**one.key, target.name: one.answer} for one in answered]
+    words = dict(zip(workspace.problem.words, ("true", "false"), strict=False))
+    text = [{**one.key, target.name: words.get(one.answer or "", one.answer)} for one in answered]
     try:
         rows = parse(pl.DataFrame(text, schema=dict.fromkeys(schema.names, pl.String())), schema)
     except ContractViolation as error:
@@ -185,8 +186,8 @@ def _by_now(workspace: Workspace, file: Path, decided: pl.DataFrame) -> pl.DataF
 def _rows(workspace: Workspace, decided: pl.DataFrame) -> pl.DataFrame:
     """Labels as rows of their table, sorted by key; other columns are null."""
     labels = workspace.problem.labels
-    if labels.time:
-        decided = decided.with_columns(pl.col(AVAILABLE_AT).cast(labels.dtypes[labels.time]).alias(labels.time))
+    if at := schema.annotated_at(workspace.problem):
+        decided = decided.with_columns(pl.col(AVAILABLE_AT).cast(labels.dtypes[at]).alias(at))
     empty = pl.DataFrame(schema={name: labels.dtypes[name] for name in labels.names})
     return pl.concat([empty, decided], how="diagonal").select(labels.names).sort(labels.key)
 
@@ -200,7 +201,8 @@ def _stored(workspace: Workspace) -> pl.DataFrame:
     labels, target = workspace.problem.labels, workspace.problem.target.name
     waiting = sorted(workspace.path(_folder(workspace)).glob(f"{PREFIX}*.parquet"))
     tables = [workspace.lake.scan(labels), *map(pl.scan_parquet, waiting)]
-    return pl.concat([rows.select(*labels.key, target) for rows in tables]).unique(labels.key).collect()
+    known = pl.concat([rows.select(*labels.key, target) for rows in tables]).drop_nulls(target)
+    return known.unique(labels.key).collect()
 
 
 def _write(workspace: Workspace, rows: pl.DataFrame) -> str:
