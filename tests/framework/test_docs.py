@@ -34,7 +34,8 @@ from my_ml_project.shared.collect import TIME
 PROJECT = Path(my_ml_project.__file__).parents[2]
 PACKAGE = my_ml_project.__name__
 DOCS = PROJECT / "docs"
-README, OWN, DICTIONARY = PROJECT / "README.md", DOCS / "your-own-data.md", DOCS / "data-dictionary.md"
+README, OWN, DICTIONARY = PROJECT / "README.md", DOCS / "your-own-data-by-hand.md", DOCS / "data-dictionary.md"
+INIT = DOCS / "your-own-data.md"
 IDEA = DOCS / "from-idea-to-champion.md"
 PARTS = sorted((DOCS / "parts").glob("*.md"))
 PAGES = [README, *sorted(DOCS.glob("*.md")), *sorted((DOCS / "guide").glob("*.md")), *PARTS]
@@ -47,7 +48,7 @@ NOT_RUN = {
 }
 TAKEN_AWAY = "git rm -r --quiet "  # the copy is no repository: the test deletes them itself
 ANSWERS_NO = frozenset({f"uv run {SCRIPT} check data/example/weather.parquet"})  # it is too long for a batch
-GIT = ("git restore ", "git commit ")  # are run where the copy is a repository
+GIT = ("git restore ", "git add ", "git commit ")  # are run where the copy is a repository
 
 
 def text_of(page: Path) -> str:
@@ -187,7 +188,7 @@ def test_every_command_of_a_parts_page_works_where_there_is_a_champion(
 
 
 def test_every_page_with_commands_is_followed_and_what_is_not_run_has_a_reason() -> None:
-    assert {page for page in PAGES if commands(page)} - {*PARTS} == {README, DOCS / "runbook.md", OWN, IDEA}
+    assert {page for page in PAGES if commands(page)} - {*PARTS} == {README, DOCS / "runbook.md", INIT, OWN, IDEA}
     written = {line for page in PAGES for line in commands(page)}
     assert set(NOT_RUN) <= written, "leftovers"
     assert all(NOT_RUN.values())
@@ -195,6 +196,21 @@ def test_every_page_with_commands_is_followed_and_what_is_not_run_has_a_reason()
 
 
 # --- your own data
+
+
+@pytest.mark.slow
+def test_the_page_on_init_leads_to_a_champion_of_a_table(repository: Path) -> None:
+    area = [20 + number * 7 % 120 for number in range(120)]
+    rents = [12 * each + number % 10 for number, each in enumerate(area)]
+    pl.DataFrame({"Floor area": area, "rent": rents}).write_csv(repository / "flats.csv")
+
+    def run(line: str) -> tuple[int, str]:
+        return git(repository, *shlex.split(line)[1:]) if line.startswith("git ") else apart(line, repository)
+
+    said = follow(INIT, run)
+    assert "version 1 is champion" in said[f"uv run {SCRIPT} run"]
+    predictions = pl.read_csv(repository / "reports" / "flats-predicted.csv")["prediction"]
+    assert len(predictions.drop_nulls()) == len(area)
 
 
 @pytest.mark.slow
