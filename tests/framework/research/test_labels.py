@@ -727,7 +727,7 @@ class Signed(Damage):
     [
         (
             {"entity": Loaf, "tables": (Loaf,), "features": ("flour",)},
-            "rows of loaves come with their weight and never",
+            "rows of loaves have no key, by which a label finds its row",
         ),
         (
             {"entity": Person, "tables": (Person, Damage)},

@@ -272,6 +272,9 @@ def _without_duplicates(rows: pl.DataFrame, schema: Schema, stored: pl.DataFrame
     if not schema.key:
         return rows
     fresh = rows.unique(maintain_order=True)
+    if schema.labelled_later:  # a row that has its label by now may come again without it
+        unlabelled = (pl.lit(None, schema.dtypes[name]).alias(name) for name in schema.outcome_columns)
+        stored = pl.concat([stored, stored.with_columns(unlabelled)], how="diagonal")
     return fresh.join(stored.select(schema.names), on=schema.names, how="anti", nulls_equal=True)
 
 
