@@ -1,8 +1,10 @@
 """Planted leaks are found, and no column of a public table is, also where one feature alone is good."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -270,6 +272,13 @@ class Parameters(BaseModel):
 
 
 Opened = Callable[..., Workspace]
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, no_runs: Path) -> Path:
+    """A folder of the test's own, with a registry in which nothing has run."""
+    shutil.copytree(no_runs, tmp_path / "mlruns")
+    return tmp_path
 
 
 def test_the_last_label_predicts_a_smooth_series_and_is_no_leak(opened: Opened) -> None:
