@@ -116,6 +116,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def quality(session: nox.Session) -> None:
+    """Compare the models that `init` generates from public tables, and write docs/reference/quality.md."""
+    project = framework_project(session)
+    packages = ("pandas", "statsmodels", "vega_datasets", "linearmodels", "causaldata", "palmerpenguins")
+    tables = [word for package in (*packages, "bokeh-sampledata") for word in ("--with", package)]
+    line = ["uv", "run", "--no-sync", *tables, "python", str(HERE / "tools" / "quality.py")]
+    session.chdir(project)
+    session.run(*line, str(project), *session.posargs, env=OWN)
+
+
+@nox.session(default=False)
 def reliability(session: nox.Session) -> None:
     """Plant faults, kills and spoiled challengers in a project, and write docs/reference/reliability.md."""
     uv(session, "python", "-m", "tools.reliability", str(framework_project(session)))

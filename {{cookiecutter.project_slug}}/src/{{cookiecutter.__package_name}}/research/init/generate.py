@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +29,7 @@ from {{cookiecutter.__package_name}}.core.models.predictor import model_inputs
 from {{cookiecutter.__package_name}}.core.workspace import SOURCE, Workspace
 from {{cookiecutter.__package_name}}.research.init import choose, write
 from {{cookiecutter.__package_name}}.research.init.profile import Profile, Request, profile, translation
-from {{cookiecutter.__package_name}}.research.init.source import Source, read_source
+from {{cookiecutter.__package_name}}.research.init.source import Source, read_source, time_formats
 
 SHARED, CONFIG = Path("src", PACKAGE, "shared"), Path("config")
 EXPERIMENTS = Path("src", PACKAGE, "research", "experiments")
@@ -223,8 +223,13 @@ def _trial(stage: Path, columns: Sequence[Profile], task: Task) -> dict[Path, st
         raise InputError(f"{len(invalid)} rows have no place in a contract: {', '.join(invalid[VIOLATIONS][0])}")
     labelled = rows.filter(pl.col(schema.target or "").is_not_null())
     labelled = labelled.sort(schema.event_time, maintain_order=True) if schema.event_time else labelled
+    days = write.window_days(labelled[schema.event_time]) if schema.event_time else 0
     asked = nw.from_native(labelled.drop(schema.excluded_columns).lazy())
     built = features["build"](asked, {}).collect().to_native()
+    if days:  # the parameters are chosen before the window
+        time = pl.col(schema.event_time or "")
+        before = labelled.select(time.max() - time >= timedelta(days=days)).to_series()
+        labelled, built = labelled.filter(before), built.filter(before)
     texts = {name: built.schema[name] == pl.String for name in features["FEATURES"]}
     if not texts:
         raise InputError("no column can be a feature: give a table with columns that say something about the target")
@@ -244,7 +249,7 @@ def _trial(stage: Path, columns: Sequence[Profile], task: Task) -> dict[Path, st
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # models raise anything
         raise InputError(f"no model can be fitted on the table: {summarize(error)}") from error
     return {
-        CONFIG / "acceptance.toml": write.acceptance(columns, task, loss, dummy),
+        CONFIG / "acceptance.toml": write.acceptance(columns, task, days, loss, dummy),
         CONFIG / "params.toml": write.parameters(chosen),
         CONFIG / "settings.toml": write.settings(columns),
     }
@@ -277,6 +282,8 @@ def _questions(columns: Sequence[Profile]) -> Iterator[str]:
     times = [column for column in columns if column.kind.__name__ in {"date", "datetime"}]
     if times and not any(column.role == "time" for column in columns):
         yield f"when does a row's event happen? --time {times[0].source!r} evaluates on the newest rows"
+    elif not any(column.role == "time" for column in columns):
+        yield from _questions_of_numbers(columns)
     if any(column.role == "time" for column in columns) and not any(column.role == "available" for column in columns):
         yield "when is a label known? --available-at COLUMN; without it, at the time of its row"
     if not any(column.is_key for column in columns):
@@ -285,6 +292,17 @@ def _questions(columns: Sequence[Profile]) -> Iterator[str]:
         if column.leak and column.role == "excluded":
             yield f"is {column.source!r} known before the prediction? --keep {column.source!r}; it {column.leak}"
     yield "which columns are known only after the prediction? --exclude COLUMN"
+
+
+def _questions_of_numbers(columns: Sequence[Profile]) -> Iterator[str]:
+    """Whether numbers are times: years, or numbers by which the rows are sorted."""
+    numbers = [column for column in columns if column.kind in {int, float} and column.role in {"", "key", "excluded"}]
+    for column in numbers:
+        values = column.values.drop_nulls()
+        if column.kind is int and values.n_unique() > 2 and any(time_formats(values)):
+            yield f"is {column.source!r} the time of a row's event? Then add --time {column.source!r}"
+        elif values.n_unique() > len(values) / 20 and (values.is_sorted() or values.is_sorted(descending=True)):
+            yield f"is {column.source!r}, which sorts the rows, a time? Write it as dates, and add --time"
 
 
 def _replace(

@@ -1,5 +1,6 @@
 """The files of a problem, as a person would write them."""
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -8,18 +9,22 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import polars as pl
+
 from {{cookiecutter.__package_name}}.core import NAME, PACKAGE
 from {{cookiecutter.__package_name}}.core.contracts.data_dictionary import HEAD, data_dictionary
 from {{cookiecutter.__package_name}}.core.contracts.schema import Table, Task
 from {{cookiecutter.__package_name}}.core.contracts.translation import Translation
+from {{cookiecutter.__package_name}}.core.errors import InputError
 from {{cookiecutter.__package_name}}.research.init.profile import Profile, identifier
 
 TEMPLATES = tomllib.loads(Path(__file__).with_name("templates.toml").read_text(encoding="utf-8"))
 PARTS = {
-    "year": "nw.col({name!r}).dt.year()",
+    "decimal_year": "nw.col({name!r}).dt.year() + nw.col({name!r}).dt.ordinal_day() / 366",
     "month": "nw.col({name!r}).dt.month()",
     "weekday": "nw.col({name!r}).dt.weekday() % 7",
     "day": "nw.col({name!r}).dt.ordinal_day()",
+    "days_from_midsummer": "(nw.col({name!r}).dt.ordinal_day() - 197).abs()",
     "hour": "nw.col({name!r}).dt.hour()",
 }  # features of a time
 MAX_SLICES = 10  # of a column
@@ -124,7 +129,7 @@ def _parts(column: Profile) -> Iterable[str]:
     for part in PARTS:
         if part == "hour" and column.kind.__name__ == "date":
             continue
-        method = {"day": "ordinal_day"}.get(part, part)
+        method = {"day": "ordinal_day", "days_from_midsummer": "ordinal_day", "decimal_year": "date"}.get(part, part)
         if getattr(column.values.dt, method)().n_unique() > 1:
             yield part
 
@@ -212,31 +217,56 @@ def _limitations(columns: Sequence[Profile]) -> str:
     return "\n".join(out or ["- Say here where the model is known to be wrong."])
 
 
-def acceptance(columns: Sequence[Profile], task: Task, loss: float, dummy: float) -> str:
+def window_days(times: pl.Series) -> int:
+    """The days of the window that has the newest fifth of these times, or as near to it as they allow.
+
+    Raises:
+        InputError: No window of whole days leaves enough rows on both sides.
+    """
+    age = (pl.col(times.name).max() - pl.col(times.name)).dt.total_days()
+    shortest = times.to_frame().select(days=age + 1)  # windows that have the row
+    windows = shortest.group_by("days").len().sort("days").with_columns(share=pl.col("len").cum_sum() / len(times))
+    few = _min_rows(times) / len(times)
+    found = windows.filter(pl.col("share").is_between(few, 1 - few)).sort((pl.col("share") - 0.2).abs())
+    if found.is_empty():
+        raise InputError(
+            f"{times.name!r} has no day with {_min_rows(times)} labelled rows before it and since: leave out --time"
+        )
+    return int(found["days"][0])
+
+
+def _min_rows(labels: pl.Series) -> int:
+    return min(50, max(10, labels.count() // 20))
+
+
+def acceptance(columns: Sequence[Profile], task: Task, days: int, loss: float, dummy: float) -> str:
     """The file of the acceptance criteria.
 
     Args:
         columns: The columns.
         task: The task.
+        days: The days of the window, 0 if rows have no time.
         loss: The loss of the model on folds.
         dummy: The loss of a constant prediction there.
     """
-    time = next((column.values.drop_nulls().sort() for column in columns if column.role == "time"), None)
-    labelled = next(column for column in columns if column.role == "target").values.count()
-    window = "share = 0.2 # of the rows, as they have no time"
-    if time is not None:
-        window = f"days = {(time[-1] - time[len(time) * 4 // 5]).days + 1} # the newest fifth of the rows"
+    labels = next(column.values for column in columns if column.role == "target")
+    times = (column.values.unique().sort() for column in columns if column.role == "time")
+    gaps = (each.diff().dt.total_hours().median() for each in times)
+    gap = max((math.ceil(hours / 24) for hours in gaps if isinstance(hours, int | float)), default=0)
+    window = f"days = {days} # the newest fifth of the rows" if days else "share = 0.2 # of the rows: they have no time"
     limit = (loss + dummy) / 2 if loss < dummy else 1.02 * dummy
     allow = ", ".join(f'"{column.name}"' for column in columns if column.leak and not column.role)
     slices = next((column.name for column in columns if not column.role and 1 < len(column.levels) <= MAX_SLICES), "")
     return _filled(
         TEMPLATES["acceptance"],
         window=window,
-        min_rows=str(min(50, max(10, labelled // 20))),
+        min_rows=str(_min_rows(labels)),
+        every_days=str(max(28, gap)),
+        window_days=str(max(7, gap)),
         metric="rmse" if task is Task.REGRESSION else "log_loss",
         limit=f"{limit**0.5 if task is Task.REGRESSION else limit:.3g}",
         leaks=f"\n[leaks]\nallow = [{allow}]\n" if allow else "",
-        slices=f'\n[slices]\ncolumns = ["{slices}"]\nmin_rows = {max(20, labelled // 100)}\n' if slices else "",
+        slices=f'\n[slices]\ncolumns = ["{slices}"]\nmin_rows = {max(20, labels.count() // 100)}\n' if slices else "",
     )
 
 
