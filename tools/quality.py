@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -17,7 +18,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import files, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from sklearn import datasets
@@ -54,7 +55,7 @@ def causal(name: str) -> Read:
 
 def vega(name: str) -> Read:
     """A table that comes with vega_datasets."""
-    return lambda: getattr(import_module("vega_datasets").local_data, name)()
+    return cast("Read", getattr(import_module("vega_datasets").local_data, name))
 
 
 def bokeh(name: str) -> Read:
@@ -97,8 +98,14 @@ TABLES = (
     Public("titanic", "causaldata", causal("titanic"), "survived"),
     Public("restaurants", "causaldata", causal("restaurant_inspections"), "inspection_score", "Year"),
     Public("mortgages", "causaldata", causal("mortgages"), "nonwhite"),
-    Public("glass", "bokeh-sampledata", bokeh("forensic_glass.csv"), "Type"),
-    Public("sea_surface", "bokeh-sampledata", bokeh("sea_surface_temperature.csv.gz"), "temperature", "time"),
+    Public("glass", "bokeh-sampledata", bokeh("forensic_glass.csv"), "type"),
+    Public(
+        "sea_surface",
+        "bokeh-sampledata",
+        bokeh("sea_surface_temperature.csv.gz"),
+        "temperature (celsius)",
+        "time (UTC)",
+    ),
 )
 
 
@@ -134,7 +141,7 @@ def parts(table: Public) -> tuple[Any, Any]:
     if table.time:
         return rows.iloc[: len(rows) * 7 // 10], rows.iloc[len(rows) * 7 // 10 :]
     labels = rows[table.target]
-    strata = labels if 1 < labels.value_counts().min() and labels.nunique() <= 10 else None
+    strata = labels if labels.value_counts().min() > 1 and labels.nunique() <= 10 else None
     return tuple(train_test_split(rows, test_size=0.3, random_state=0, stratify=strata))
 
 
@@ -155,13 +162,11 @@ def measure(template: Path, table: Public) -> Result:
             check=False,
         )
     if done.returncode:
-        message = f"{table.name}: {done.stdout}{done.stderr}"
-        raise SystemExit(message)
+        print(f"{table.name}: {done.stderr}", flush=True)
+        return Result(table, len(rows_of(table)), rows_of(table).shape[1], "failed", math.inf, 1.0, math.nan)
     found = json.loads(done.stdout.splitlines()[-1])
     rows = rows_of(table)
-    result = Result(
-        table, len(rows), rows.shape[1], found["task"], found["loss"], found["reference"], found["seconds"]
-    )
+    result = Result(table, len(rows), rows.shape[1], found["task"], found["loss"], found["reference"], found["seconds"])
     print(f"{table.name}: {result.ratio:.3f} ({result.seconds:.1f} s) {found['chosen']}", flush=True)
     return result
 
@@ -175,8 +180,8 @@ def page(results: list[Result]) -> str:
     lines = [
         "# Quality of generated models",
         "",
-        "How well the model that `init` generates predicts, beside scikit-learn's HistGradientBoosting with its defaults,",
-        "native categories and native missing values, on the same features and rows.",
+        "How well the model that `init` generates predicts, beside scikit-learn's HistGradientBoosting with its",
+        "defaults, native categories and native missing values, on the same features and rows.",
         "",
         f"The bar: at most one table above {BAR}, none above {WORST}. It is **{'met' if met else 'missed'}**.",
         f"Tables above {BAR}: {names}.",
@@ -191,12 +196,12 @@ def page(results: list[Result]) -> str:
         lines.append(f"| {' | '.join((*facts, 'yes' if table.tuned else 'no', *numbers))} |")
     lines += [
         "",
-        "The loss is log loss for classes and root mean squared error for numbers; a ratio below 1 is better than the",
-        "reference. Where there is a time, `init` sees the oldest 70 % of the rows, and each figure is a mean over three",
-        "forward folds of the rest, each predicted by a model of all rows before it. Elsewhere `init` sees a random 70 %,",
-        "and each figure is a mean over five seeds, each with a random 80 % of these rows for training; the rest is predicted.",
-        "The seconds are those of the call of `init`, with two at a time on the machine.",
-        "Choices in `init` were tuned on the tables marked so. No trial has seen the others.",
+        "The loss is log loss for classes and root mean squared error for numbers; a ratio below 1 is better than",
+        "the reference. Where there is a time, `init` sees the oldest 70 % of the rows, and each figure is a mean over",
+        "three forward folds of the rest, each predicted by a model of all rows before it. Elsewhere `init` sees a",
+        "random 70 %, and each figure is a mean over five seeds, each with a random 80 % of these rows for training;",
+        "the rest is predicted. The seconds are those of the call of `init`, with two at a time. A table",
+        "that fails counts as missed. Choices in `init` were tuned on the tables marked so, not on the others.",
         "",
         f"Written by `uvx nox -s quality` with Python {platform.python_version()}, {packages}.",
         "",

@@ -18,7 +18,11 @@ from sklearn.metrics import root_mean_squared_error
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-MIN_PROBABILITY = 1e-7  # a loss has no infinity
+from my_ml_project.core.contracts.schema import schema_of
+from my_ml_project.core.contracts.validation import conform
+from my_ml_project.core.models.evaluation import MIN_PROBABILITY
+from my_ml_project.core.models.predictor import model_inputs
+from my_ml_project.core.store.files import read_file
 
 
 def init(folder: Path, target: str, when: str | None) -> float:
@@ -32,10 +36,7 @@ def init(folder: Path, target: str, when: str | None) -> float:
 
 def features_and_labels(file: Path) -> tuple[Any, Any, dict[str, bool]]:
     """The features of a file's labelled rows, their labels, and whether a feature is a category."""
-    from my_ml_project.core.contracts.schema import schema_of
-    from my_ml_project.core.contracts.validation import conform
-    from my_ml_project.core.store.files import read_file
-    from my_ml_project.shared import collect, contract, features
+    from my_ml_project.shared import collect, contract, features  # noqa: PLC0415 - `init` writes them
 
     schema = schema_of(contract.ENTITY)
     rows = conform(collect.read(contract.ENTITY.table, read_file(file)[1]), schema)
@@ -81,8 +82,7 @@ def main() -> None:
     """Print the task, both losses, and the seconds of `init`."""
     folder, target, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
     seconds = init(folder, target, when)
-    from my_ml_project.core.models.predictor import model_inputs
-    from my_ml_project.shared import model
+    from my_ml_project.shared import model  # noqa: PLC0415 - `init` writes it
 
     old, labels, texts = features_and_labels(folder / "train.csv")
     new, truth, _ = features_and_labels(folder / "test.csv")
