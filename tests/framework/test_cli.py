@@ -774,8 +774,10 @@ def test_an_object_storage_that_refuses_is_one_line_with_its_reason_and_the_sett
         done = command("status", env=around | {"AWS_ENDPOINT_URL": f"http://{server}"})
     assert (done.returncode, done.stderr) == (
         2,
-        f"{NAME}: table releases in the lake s3://bucket/lake can't be used: Generic S3 error: {cause}; "
-        "see the setting ML_LAKE and the credentials in the environment or .env\n",
+        (
+            f"{NAME}: table releases in the lake s3://bucket/lake can't be used: Generic S3 error: {cause}; "
+            "see the setting ML_LAKE and the credentials in the environment or .env\n"
+        ),
     )
 
 
