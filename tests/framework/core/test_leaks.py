@@ -11,13 +11,13 @@ import numpy as np
 import palmerpenguins
 import polars as pl
 import pytest
-import statsmodels.datasets
+import statsmodels.datasets  # type: ignore[import-untyped]
 from pydantic import BaseModel
 from sklearn import datasets
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from vega_datasets import local_data
+from vega_datasets import local_data  # type: ignore[import-untyped]
 
 from my_ml_project.core.contracts.schema import AvailableAt, EventTime, Frame, Key, Table, Target
 from my_ml_project.core.errors import Rejected
@@ -158,7 +158,7 @@ def test_a_sum_is_found_with_all_its_terms_and_no_other_column(rows: pl.DataFram
 
 def test_a_delay_is_found_in_the_difference_of_two_times(rows: pl.DataFrame) -> None:
     minutes = pl.Series("delay", np.random.default_rng(2).normal(5, 30, N).round())
-    rows = rows.with_columns((pl.col("time") + pl.duration(minutes=minutes)).alias("arrived"))
+    rows = rows.with_columns((pl.col("time") + pl.duration(minutes=pl.lit(minutes))).alias("arrived"))
     assert find_leaks(rows.drop("time"), minutes, rows["time"]) == {
         "arrived": "gives delay in a weighted sum with time"
     }
@@ -172,8 +172,8 @@ def test_a_time_that_is_never_before_the_event_is_found(rows: pl.DataFrame, *, b
     hours = pl.Series(rng.gamma(2, 20, N))
     times = rows.select(
         "time",
-        closed=pl.col("time") + pl.duration(hours=hours),
-        ordered=pl.col("time") - pl.duration(hours=hours),
+        closed=pl.col("time") + pl.duration(hours=pl.lit(hours)),
+        ordered=pl.col("time") - pl.duration(hours=pl.lit(hours)),
         day=pl.col("time").dt.date(),
     )
     times = times.with_columns(pl.col("closed").dt.date()) if by_day else times
@@ -200,7 +200,7 @@ AWKWARD = {
 }
 
 
-TARGETS = {
+TARGETS: dict[str, list[Any]] = {
     "numbers": [0.0, 1.0, 2.0, 7.0, 5.0] * 12,
     "booleans": [True, True, False, True, False] * 12,
     "one class": ["a"] * 60,

@@ -145,7 +145,16 @@ def test_what_another_process_appends_is_seen(lake: Lake) -> None:
     assert other.append("numbers", numbers(2), batch="second") is False
 
 
-FOLDERS = ("my project", "Übung", "50%", "a#b", "100% of a+b & c's", "{a} $b (c), d;e=f", "@ ~ `x` !", "\U0001f600")
+FOLDERS: tuple[str, ...] = (
+    "my project",
+    "Übung",
+    "50%",
+    "a#b",
+    "100% of a+b & c's",
+    "{a} $b (c), d;e=f",
+    "@ ~ `x` !",
+    "\U0001f600",
+)
 FOLDERS += ("a [b]", "a[b]", "a^b") if os.name == "nt" else ("a [b]", "a[b]", "a^b", 'a|b [*?] "<c>":')
 
 

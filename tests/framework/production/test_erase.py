@@ -226,7 +226,7 @@ def test_files_outside_the_project_are_written_anew_too(
     monkeypatch.setenv("ML_REPORTS", str(elsewhere))
     done = erasing.erase(open_workspace(PROBLEM, root=trained.root), written(examples))
     assert (elsewhere / "kept.parquet").as_posix() in done.files
-    assert pl.read_parquet(elsewhere / "kept.parquet").is_empty()
+    assert not (elsewhere / "kept.parquet").exists()
 
 
 def test_the_next_run_goes_on_without_the_rows(trained: Workspace, examples: pl.DataFrame) -> None:
@@ -306,6 +306,17 @@ def test_a_file_of_every_format_loses_the_rows_in_the_words_of_its_source(
     assert set(done.files) >= {path.relative_to(trained.root).as_posix() for path in paths}
     assert all(read_file(path)[1].equals(rows.tail(1)) for path in paths)
     assert {path.stat().st_mtime for path in paths} == {1_000_000_000}, "they are not collected again"
+
+
+def test_a_batch_of_erased_rows_alone_is_not_lost(trained: Workspace) -> None:
+    (path,) = trained.path(trained.settings.archive).glob("parcels/*.parquet")
+    only = path.with_name("only.parquet")
+    rows = pl.read_parquet(path).with_columns(parcel=pl.lit(1_000_000)).head(1)
+    rows.write_parquet(only)
+    lifecycle_batch = ingest.ingest_file(trained, only, now=trained.now())
+    only.rename(only.with_name(f"only-{lifecycle_batch.id[:8]}.parquet"))
+    assert erasing.erase(trained, ("1000000",)).ok
+    assert not list(ingest.lost_batches(trained, now=trained.now()))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -604,7 +605,8 @@ def test_a_file_is_read_whatever_its_name(tmp_path: Path, suffix: str) -> None:
     rows, path = orders(1, 5), tmp_path / "a [b]" / f"c [1]{suffix}"
     path.parent.mkdir()
     separator = "\t" if suffix == ".tsv" else ","
-    write = {".parquet": rows.write_parquet, ".arrow": rows.write_ipc, ".feather": rows.write_ipc}
+    write: dict[str, Callable[[Path], object]] = {".parquet": rows.write_parquet}
+    write |= dict.fromkeys((".arrow", ".feather"), rows.write_ipc)
     write |= dict.fromkeys((".jsonl", ".ndjson"), rows.write_ndjson)
     write.get(suffix, partial(rows.write_csv, separator=separator))(path)
     assert len(store_files.read_file(path)[1]) == 5
@@ -647,7 +649,8 @@ def test_whatever_bytes_are_damaged_the_file_is_read_or_refused(
     shop: Workspace, tmp_path: Path, suffix: str, seeds: range
 ) -> None:
     path, rows = tmp_path / f"orders{suffix}", orders(1, 100)
-    {".csv": rows.write_csv, ".parquet": rows.write_parquet, ".arrow": rows.write_ipc}[suffix](path)
+    write: dict[str, Callable[[Path], object]] = {".csv": rows.write_csv, ".parquet": rows.write_parquet}
+    write.get(suffix, rows.write_ipc)(path)
     good, outcomes = path.read_bytes(), Counter[str]()
     for seed in seeds:
         path.write_bytes(damage(good, random.Random(seed)))  # noqa: S311 - damage

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sklearn import datasets
-from vega_datasets import local_data
+from vega_datasets import local_data  # type: ignore[import-untyped]
 
 import my_ml_project
 from my_ml_project.cli import cli
@@ -369,7 +369,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line(
 
 
 def numbers(seed: int = 1) -> list[float]:
-    return np.random.default_rng(seed).normal(size=N).round(3).tolist()
+    return list(map(float, np.random.default_rng(seed).normal(size=N).round(3)))
 
 
 NAMES = [
@@ -482,7 +482,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[Any]]]:
     kinds = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4))
     characters = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"')
     names = [draw(st.text(characters, max_size=6)) for _ in kinds]
-    columns = []
+    columns: list[list[Any]] = []
     for kind in kinds:
         some = draw(st.lists(st.none() | VALUES[kind], min_size=1, max_size=12))
         columns.append(np.random.default_rng(len(columns)).choice(np.array(some, dtype=object), rows).tolist())

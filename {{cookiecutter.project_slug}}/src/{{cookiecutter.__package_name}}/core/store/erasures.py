@@ -48,7 +48,7 @@ def remove_erased(lake: Lake, problem: Problem, path: Path) -> None:
 
 
 def purge(path: Path, problem: Problem, gone: pl.DataFrame) -> bool:
-    """Remove rows of the entity from a file of any table, atomically; return whether there were any.
+    """Remove rows of the entity from a file of any table, or the file if none is left; return whether there were any.
 
     Raises:
         InputError: The file can't be checked: it can't be read, or its rows have no key.
@@ -63,7 +63,9 @@ def purge(path: Path, problem: Problem, gone: pl.DataFrame) -> bool:
             left &= ~_has_key(translated.select(key), problem.schema, gone)
         elif named:
             raise InputError(f"{path} can't be checked for erased rows: it lacks {', '.join(key)}; delete it")
-    if not left.all():
+    if not left.any() and len(left):
+        path.unlink()  # an archived file without rows would look like a lost batch
+    elif not left.all():
         overwrite(path, rows.filter(left))
     return not left.all()
 
