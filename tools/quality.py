@@ -187,7 +187,7 @@ def page(results: list[Result]) -> str:
         f"Tables above {BAR}: {names}.",
         "",
         "| table | package | task | rows | columns | time | tuned on | init | reference | ratio | seconds |",
-        "| --- | --- | --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |",
+        "| -- | -- | -- | -: | -: | -- | -- | -: | -: | -: | -: |",
     ]
     for each in results:
         table = each.table
