@@ -1,4 +1,4 @@
-"""What the pages of a new project say of its commands, settings, messages and files is what its code has.
+"""What the pages of a new project say of its commands, messages and files is what its code has.
 
 Asked here, since pages are the user's and no update touches them: in a project they may lag behind the machinery.
 """
@@ -14,17 +14,12 @@ from baking import Bake, Project, run
 ASK = """
 import click, json
 from {package} import cli
-from {package}.core import settings
 
 def usage(command):
     return command.collect_usage_pieces(click.Context(cli.cli))[1:]
 
 print(json.dumps({{
     "commands": {{" ".join([name, *usage(command)]): command.help for name, command in cli.cli.walk()}},
-    "settings": [
-        [f"ML_{{name.upper()}}", str(field.default).replace("\\\\", "/"), field.description]
-        for name, field in settings.Settings.model_fields.items()
-    ],
 }}))
 """
 
@@ -37,7 +32,7 @@ def project(bake: Bake) -> Project:
 
 @pytest.fixture(scope="module")
 def code(project: Project, environment: Path) -> dict[str, Any]:
-    """What the project's code has: each command's usage and help, and the settings."""
+    """What the project's code has: each command's usage and help."""
     source = {"PYTHONPATH": str(project.root / "src")}
     asked = run(environment / "python", "-c", ASK.format(package=project.package), cwd=project.root, env=source)
     answer: dict[str, Any] = json.loads(asked.stdout)
@@ -62,9 +57,8 @@ def test_the_readme_has_a_row_for_every_command_and_names_those_of_parts(
     assert others == part_commands(project)
 
 
-def test_the_readme_has_a_row_for_every_setting_with_its_default(project: Project, code: dict[str, Any]) -> None:
-    rows = re.findall(r"^\| `(ML_[A-Z_]+)` \| `([^`]+)` \| (.+) \|$", project.read("README.md"), re.MULTILINE)
-    assert [list(row) for row in rows] == code["settings"]
+def test_the_readme_is_short(project: Project) -> None:
+    assert len(project.read("README.md").splitlines()) <= 150
 
 
 def source_of(project: Project) -> str:
