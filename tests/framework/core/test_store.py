@@ -608,6 +608,11 @@ def test_settings_have_defaults(root: Path) -> None:
         "start": None,
         "now": None,
         "tables": {},
+        "log_format": "text",
+        "serve_api_key": None,
+        "serve_cors_origins": [],
+        "serve_root_path": None,
+        "serve_access_log": False,
         "serve_max_rows": 10_000,
         "serve_max_body_bytes": 5_000_000,
         "serve_max_queued_rows": 50_000,
@@ -750,6 +755,7 @@ def test_a_configuration_that_is_not_there_gives_the_defaults(root: Path) -> Non
         },
         "monitor": {"max_model_age_days": None, "max_table_age_days": None, "max_psi": 0.25},
         "budget": {"microseconds": 20, "bytes": 16},
+        "leaks": {"allow": ()},
     }
 
 

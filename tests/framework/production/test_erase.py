@@ -137,7 +137,9 @@ def test_what_was_erased_does_not_come_back_into_the_archive(trained: Workspace,
     kept = {path.name.partition("-")[0]: pl.read_parquet(path) for path in (archive / schema.name).glob("*-*.parquet")}
     assert holding(archive, examples) == []
     assert kept["both"].sort(schema.key).equals(other.sort(schema.key))
-    assert kept["gone"].is_empty()
+    assert "gone" not in kept
+    assert not list((inbox / schema.name).iterdir())
+    assert not list(ingest.lost_batches(trained, now=trained.now()))
 
 
 def test_what_was_erased_does_not_come_back_into_quarantine(trained: Workspace, examples: pl.DataFrame) -> None:

@@ -711,17 +711,15 @@ def test_status_and_run_name_what_changed_since_the_champion_and_what_to_do(
 
 def test_the_status_names_the_newest_challenger_and_why_it_is_rejected(trained: Workspace) -> None:
     train(trained, as_of=START)
-    start = "version 2, trained on labels until 2024-04-01, "
+    newest = trained.candidates.newest()
+    assert newest
+    start = f"run {newest.run_id[:8]}, trained on labels until 2024-04-01, "
     assert status(trained).challenger == f"{start}is not evaluated: call gate"
     gate(trained)
     reason = "better than champion, version 1: 0 labels are newer than the champion: too few to compare"
     assert f"challenger {start}is rejected: {reason}" in str(status(trained)).splitlines()
     shutil.rmtree(trained.root / "mlruns")
-    newest = trained.candidates.newest()
-    assert newest
-    assert status(open_workspace(trained.problem, root=trained.root)).challenger.startswith(
-        f"run {newest.run_id[:8]}, trained"
-    )
+    assert status(open_workspace(trained.problem, root=trained.root)).challenger.startswith(start)
 
 
 def test_a_challenger_that_passed_and_is_not_released_is_named(trained: Workspace) -> None:

@@ -153,7 +153,7 @@ def test_a_table_becomes_the_problem_and_the_example_goes(project: Path, tmp_pat
     status, said = init(make(tmp_path), "--target", target, *options)
     assert status == 0, said
     assert f"task: {task}" in said
-    assert "Target()" in contract(project)
+    assert "Target(" in contract(project)
     assert "flights" not in contract(project).lower()
     assert not (project / "data" / "example").exists()
     assert [path.name for path in (project / "data" / "source").iterdir()] == [make(tmp_path).name]

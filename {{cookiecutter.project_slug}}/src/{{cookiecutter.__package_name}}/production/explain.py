@@ -71,7 +71,8 @@ def explain(workspace: Workspace, key: str, *, now: datetime | None = None) -> E
         Rejected: There is no champion.
     """
     release, schema = champion(workspace), workspace.problem.schema.request
-    wanted, stored = parse_keys(schema, (key,)).lazy(), workspace.lake.scan(schema).select(schema.names)
+    wanted = parse_keys(schema, (key,)).lazy()
+    stored = workspace.lake.scan(workspace.problem.schema).select(schema.names)
     rows = stored.join(wanted, on=schema.key, how="semi").collect()
     if rows.is_empty():
         raise InputError(f"{schema.name} has no row with {'/'.join(schema.key)} {key}")

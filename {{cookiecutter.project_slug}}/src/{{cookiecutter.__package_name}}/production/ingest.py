@@ -229,6 +229,8 @@ def _ingest_and_move(workspace: Workspace, inbox: Path, path: Path, *, now: date
         batch = _quarantine(workspace, unreadable, BatchReport().invalid, now=now)
     else:
         erasures.remove_erased(workspace.lake, workspace.problem, path)
+        if not path.exists():  # it had erased rows alone
+            return batch
     archived = workspace.path(workspace.settings.archive) / batch.table / f"{path.stem}-{batch.id[:8]}{path.suffix}"
     target = _quarantined_file(workspace, batch) if batch.rejected else archived
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from {{cookiecutter.__package_name}}.core.errors import InputError, atomic_write
 TEXT, JSON = (".csv", ".tsv"), (".jsonl", ".ndjson")  # all columns are text; times are
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_LINES, SNIFFED_BYTES = 50, 1 << 24
-READABLE = (".parquet", *TEXT, ".arrow", ".feather", *JSON)
+READABLE = (*TEXT, ".parquet", ".arrow", ".feather", *JSON)
 
 BINARY = (".parquet", ".arrow", ".feather")  # some damages abort their reader
 
