@@ -36,6 +36,7 @@ ELSEWHERE = {
     "uvx nox -s format": "it changes the checkout; test_gates.py finds what it would change",
     "uvx nox -s lock": "it asks the registry for new versions; test_gates.py checks the lock",
     "uvx nox -s bench": "it takes a quarter of an hour",
+    "uvx nox -s quality": "it takes a quarter of an hour",
     "uvx nox -s size": "test_render.py counts as the session does",
     "uvx nox -s bump": "it asks for new versions; test_releases.py tests what it rewrites",
     "uvx nox -s release -- 1.2.3": "it makes a tag; test_releases.py does what the session does, in a copy",
