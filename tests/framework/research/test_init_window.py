@@ -50,6 +50,11 @@ def columns(series: pl.Series, role: str) -> list[Profile]:
     return [Profile(series.name, series.name, kind, series, role=role), target]
 
 
+def test_rows_without_a_time_don_t_count() -> None:
+    gaps = pl.concat([MONTHLY, pl.Series(MONTHLY.name, [None] * len(MONTHLY), dtype=MONTHLY.dtype)])
+    assert write.window_days(gaps) == write.window_days(MONTHLY)
+
+
 @pytest.mark.parametrize(("series", "days"), [(HOURLY, (28, 7)), (MONTHLY, (31, 31)), (YEARLY, (365, 365))])
 def test_a_challenger_is_due_no_more_often_than_rows_arrive(series: pl.Series, days: tuple[int, int]) -> None:
     text = write.acceptance(columns(series, "time"), Task.REGRESSION, 99, 1.0, 2.0)

@@ -223,6 +223,7 @@ def window_days(times: pl.Series) -> int:
     Raises:
         InputError: No window of whole days leaves enough rows on both sides.
     """
+    times = times.drop_nulls()
     age = (pl.col(times.name).max() - pl.col(times.name)).dt.total_days()
     shortest = times.to_frame().select(days=age + 1)  # windows that have the row
     windows = shortest.group_by("days").len().sort("days").with_columns(share=pl.col("len").cum_sum() / len(times))
