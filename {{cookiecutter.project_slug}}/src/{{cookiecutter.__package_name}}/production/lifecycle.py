@@ -26,7 +26,11 @@ from {{cookiecutter.__package_name}}.production.promote import (
     promote_candidate,
     repair_registry,
 )
-from {{cookiecutter.__package_name}}.production.retraining_policy import RetrainingDecision, decide, untried_changes
+from {{cookiecutter.__package_name}}.production.retraining_policy import (
+    RetrainingDecision,
+    decide,
+    untried_changes,
+)
 from {{cookiecutter.__package_name}}.production.train import TrainingResult, register, train
 
 log = logging.getLogger(__name__)

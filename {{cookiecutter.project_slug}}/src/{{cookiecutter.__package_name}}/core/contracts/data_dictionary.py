@@ -4,7 +4,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from {{cookiecutter.__package_name}}.core.contracts.schema import Column, Nulls, Role, Schema, Table, Target, schema_of
+from {{cookiecutter.__package_name}}.core.contracts.schema import (
+    Column,
+    Nulls,
+    Role,
+    Schema,
+    Table,
+    Target,
+    schema_of,
+)
 from {{cookiecutter.__package_name}}.core.errors import write_file
 
 HEAD = "# Data dictionary\n\nWritten from `shared/contract.py`; do not edit.\n\n"
