@@ -96,6 +96,15 @@ def test_the_page_of_an_instance_has_the_files_of_a_project(bake: Bake) -> None:
     assert f"```text\n{tree(bake(profile='standard').files)}\n```" in page, "uvx nox -s record"
 
 
+def test_the_home_page_has_the_tree_and_the_comparison_of_the_readme() -> None:
+    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    home = (TEMPLATE / "docs" / "index.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"^```text\n.*?^```", readme, re.DOTALL | re.MULTILINE)
+    (comparison,) = re.findall(r"^## Compared with others\n.*?(?=\n\n## )", readme, re.DOTALL | re.MULTILINE)
+    assert tree in home
+    assert comparison in home
+
+
 def test_links_of_the_readme_lead_to_files() -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)\)", (TEMPLATE / "README.md").read_text(encoding="utf-8"))
     assert links

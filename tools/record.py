@@ -49,7 +49,7 @@ def picture(command: str, lines: Iterable[tuple[float, str]]) -> str:
     """An SVG of a terminal, in which the lines appear as they did."""
     shown = [(0.0, f"$ {command}"), *((moment + 0.5, text[:COLUMNS]) for moment, text in lines)][:ROWS]
     rows = [
-        f'<text x="16" y="{26 + LINE * row}" class="l{"" if row else " p"}" style="animation-delay:{moment:.2f}s">'
+        f'<text x="16" y="{26 + LINE * row}" class="{"l" if row else "p"}" style="animation-delay:{moment:.2f}s">'
         f"{escape(text)}</text>"
         for row, (moment, text) in enumerate(shown)
     ]

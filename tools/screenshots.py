@@ -14,12 +14,20 @@ HERE = Path(__file__).parents[1]
 IMAGES = HERE / "docs" / "images"
 COLOURS = 256
 HEIGHT = 3300  # of a picture, at most
+MEASURE = "() => Math.max(...[...document.querySelectorAll('*')].map(part => part.scrollHeight))"
+SETTLED = f"""
+() => {{
+    const height = ({MEASURE})(), now = performance.now()
+    if (height !== window.lastHeight) [window.lastHeight, window.lastChange] = [height, now]
+    return now - window.lastChange > 5000
+}}
+"""  # cells below the last figure have run: the page has not grown for five seconds
 
 
 def picture(page: Page, path: Path) -> None:
     """Write the page, or as much of it as is readable in a picture, with few colours."""
-    height = "() => Math.max(...[...document.querySelectorAll('*')].map(part => part.scrollHeight))"
-    page.set_viewport_size({"width": 1100, "height": min(int(page.evaluate(height)), HEIGHT)})
+    page.wait_for_function(SETTLED)
+    page.set_viewport_size({"width": 1100, "height": min(int(page.evaluate(MEASURE)), HEIGHT)})
     page.wait_for_function("document.fonts.ready.then(() => true)")
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)

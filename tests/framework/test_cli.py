@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
 from threading import Thread
 
@@ -132,6 +133,11 @@ def test_every_command_has_help(name: str) -> None:
     told = " ".join(result.stdout.split())
     assert str(COMMANDS[name].help) in told
     assert "--json Print one JSON object on stdout." in told
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    answer = asked("--version")
+    assert (answer.exit_code, answer.output) == (0, f"{NAME}, version {metadata.version(NAME)}\n")
 
 
 def test_the_commands_that_write_run_alone() -> None:

@@ -74,6 +74,7 @@ class Commands(Group):
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name=NAME)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train, evaluate, promote, serve and monitor the model of this project.
